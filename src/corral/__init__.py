@@ -1,0 +1,1 @@
+"""Corral: server virtualization on QEMU/KVM and libvirt."""

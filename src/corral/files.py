@@ -1,0 +1,120 @@
+"""Files that are either there whole or not there at all."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from corral.errors import CorralError
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a rename or unlink in `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, else removed.
+
+    The temporary name starts with `.` and ends with `.tmp`, so that `remove_leftovers` finds what a crash left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+        fsync_dir(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace `path` by `content`: beside, fsync, rename, fsync of the directory. Raises `disk-full` or `storage-error`."""
+    try:
+        with replacing(path, mode) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise storage_error(f"write {path}", error) from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove `path` durably; nothing happens if it is not there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(f"remove {path}", error) from error
+    fsync_dir(path.parent)
+
+
+def remove_leftovers(directory: Path) -> int:
+    """Remove temporary files of `replacing` that a crash left in `directory`; return how many."""
+    count = 0
+    for path in directory.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+        count += 1
+    return count
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file of at most `max_bytes`. Raises `invalid-document` for anything else."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise CorralError("invalid-document", f"read {path}", f"larger than {max_bytes} bytes")
+    return content
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an unprivileged writer may still use in the file system of `path`."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def allocated_bytes(path: Path) -> int:
+    """Bytes `path` really takes on disk; sparse files take less than their length. st_blocks counts 512-byte units."""
+    return path.stat().st_blocks * 512
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold `path` as a lock file for as long as the process lives; `daemon-already-running` if another one holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CorralError(
+                "daemon-already-running",
+                f"use {path.parent}",
+                "another daemon owns this state directory",
+                "stop it first (corral daemon stop) or choose another one with --state-dir",
+            ) from error
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(fd)
+
+
+def storage_error(asked: str, error: OSError) -> CorralError:
+    """The coded error of an operating system's refusal: `disk-full` for ENOSPC and EDQUOT, else `storage-error`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CorralError("disk-full", asked, "no space left on the device", "free space or add a disk, then retry")
+    return CorralError("storage-error", asked, error.strerror or str(error), "see `corral doctor`")

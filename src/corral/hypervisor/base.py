@@ -1,0 +1,308 @@
+"""The hypervisor driver's contract: few methods over typed values. XML never crosses it, but for people to read."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from corral.model.host import AcceleratorFinding
+from corral.model.vm import VmState
+
+Accelerator = Literal["kvm", "tcg"]
+
+
+# ---- what is to be: a domain -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DomainDisk:
+    """`format` is told, never probed. `backing` is the chain below, nearest first, as (path, format)."""
+
+    name: str
+    path: str
+    format: Literal["qcow2", "raw"]
+    bus: Literal["virtio", "scsi", "sata"] = "virtio"
+    read_only: bool = False
+    backing: tuple[tuple[str, str], ...] = ()
+    shared_image: bool = False
+    """A file of root's that no QEMU may own (relabel='no')."""
+
+
+@dataclass(frozen=True)
+class DomainNic:
+    name: str
+    mac: str
+    network: str
+    """The libvirt network's name."""
+    model: str = "virtio"
+
+
+@dataclass(frozen=True)
+class DirectKernel:
+    kernel: str
+    initrd: str
+    cmdline: str
+
+
+@dataclass(frozen=True)
+class DomainMetadata:
+    """What Corral writes into the domain, so that a domain alone tells whose it is. Valid only where `vm_uid` is
+    the domain's own UUID (people copy XML)."""
+
+    installation_id: str
+    vm_uid: str
+    project: str
+    name: str
+    generation: int
+    epoch: int
+    spec_json: str = ""
+    """The VM's object as JSON, for recovery with the database lost (without secrets: user_data and hashes are in the
+    seed, on disk)."""
+
+
+@dataclass(frozen=True)
+class DomainDefinition:
+    """Everything the domain's document is built from."""
+
+    uid: str
+    name: str
+    description: str
+    vcpus: int
+    memory_mib: int
+    cpu_shares: int
+    accelerator: Accelerator
+    firmware: Literal["bios", "uefi"]
+    disks: tuple[DomainDisk, ...]
+    nics: tuple[DomainNic, ...]
+    seed_path: str | None
+    """The NoCloud ISO, a read-only CD; None without cloud-init."""
+    kernel: DirectKernel | None
+    graphics: Literal["vnc", "none"]
+    run_dir: str
+    """Where this VM's sockets live; short, since a socket's path has 107 bytes."""
+    console_log: str
+    dac_uid: int | None
+    """The VM's own uid for its QEMU; None leaves libvirt's choice (session mode)."""
+    metadata: DomainMetadata
+
+
+# ---- what is: an observation ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DomainDescription:
+    """What a domain made elsewhere consists of, as far as Corral has words for it; read before it is adopted."""
+
+    uid: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    firmware: Literal["bios", "uefi"]
+    disks: tuple[DomainDisk, ...]
+    nics: tuple[DomainNic, ...]
+
+
+class StopCause(StrEnum):
+    """Why a domain is not running, as far as it is known."""
+
+    NONE = "none"  # it runs, or never ran
+    GUEST = "guest"  # the guest powered itself off
+    DESTROYED = "destroyed"  # somebody pulled the plug through libvirt (virsh destroy)
+    FAILED = "failed"  # QEMU died or was killed
+    CRASHED = "crashed"  # the guest panicked
+    SAVED = "saved"
+    UNKNOWN = "unknown"  # libvirtd was restarted since
+
+
+@dataclass(frozen=True)
+class ObservedDomain:
+    uid: str
+    name: str
+    state: VmState
+    reason: str
+    stop_cause: StopCause
+    persistent: bool
+    metadata: DomainMetadata | None
+    """None: not ours, or a copy whose uid differs."""
+    autostart: bool
+    has_managed_save: bool
+    vcpus: int
+    memory_mib: int
+    pid: int | None = None
+    agent_connected: bool = False
+    definition_hash: str = ""
+    """Of the fields Corral owns in the persistent document; compared with `definition_hash(DomainDefinition)`."""
+
+
+@dataclass(frozen=True)
+class DomainEvent:
+    """Something happened to a domain; the agent looks for itself. `kind` is for the log and the stop's cause."""
+
+    uid: str
+    name: str
+    kind: Literal[
+        "defined",
+        "undefined",
+        "started",
+        "suspended",
+        "resumed",
+        "stopped",
+        "shutdown",
+        "crashed",
+        "reboot",
+        "agent",
+        "io-error",
+        "connected",
+        "disconnected",
+    ]
+    stop_cause: StopCause = StopCause.NONE
+
+
+@dataclass(frozen=True)
+class DomainUsage:
+    """Counters since the domain started, for metrics and `top`."""
+
+    uid: str
+    cpu_time_ns: int
+    memory_rss_bytes: int
+    memory_mib: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+    net_received_bytes: int
+    net_sent_bytes: int
+
+
+@dataclass(frozen=True)
+class HypervisorFacts:
+    """What the hypervisor is."""
+
+    driver: Literal["libvirt", "fake"]
+    connected: bool
+    libvirt_version: str
+    qemu_version: str
+    uri: str
+    machine: str = "q35"
+    max_vcpus: int = 0
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command in the guest did. Streams are bounded; `truncated` says that more was said."""
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class GuestFacts:
+    """What the guest agent tells."""
+
+    hostname: str = ""
+    os: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class Console(Protocol):
+    """A serial console, open both ways."""
+
+    async def read(self) -> bytes:
+        """What the guest wrote; empty at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+# ---- the contract --------------------------------------------------------------------------------------------------
+
+
+class HypervisorDriver(Protocol):
+    """Every method may be repeated: asking for what already is does nothing. Raises CorralError:
+    `hypervisor-unavailable`, `hypervisor-timeout` (the call may still happen: observe), `hypervisor-error`,
+    `domain-not-found`, `domain-name-taken`, `domain-not-ours`, `guest-agent-*`, `console-in-use`, `disk-full`."""
+
+    async def facts(self) -> HypervisorFacts: ...
+
+    async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
+        """Run guest code under each accelerator and say what was seen. Seconds long; callers keep the answer."""
+        ...
+
+    async def define(self, definition: DomainDefinition) -> None:
+        """Make the persistent domain, or change it to this."""
+        ...
+
+    async def start(self, uid: str) -> None:
+        """Run it; a managed save is resumed."""
+        ...
+
+    async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
+        """Ask the guest to power off; returns when it was asked."""
+        ...
+
+    async def destroy(self, uid: str) -> None:
+        """Stop it now; the definition stays."""
+        ...
+
+    async def reboot(self, uid: str, mode: Literal["agent", "acpi"]) -> None: ...
+
+    async def reset(self, uid: str) -> None: ...
+
+    async def suspend(self, uid: str) -> None: ...
+
+    async def resume(self, uid: str) -> None: ...
+
+    async def save(self, uid: str) -> None:
+        """Managed save: memory to disk, domain off."""
+        ...
+
+    async def undefine(self, uid: str) -> None:
+        """Remove the definition with managed save and NVRAM; disks are not touched."""
+        ...
+
+    async def rename(self, uid: str, name: str) -> None:
+        """Only while it is off."""
+        ...
+
+    async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
+        """Into the live and the persistent document, without a restart."""
+        ...
+
+    async def observe(self, uid: str) -> ObservedDomain | None:
+        """None: there is no such domain."""
+        ...
+
+    async def observe_all(self) -> tuple[ObservedDomain, ...]:
+        """Every domain of the connection, ours or not."""
+        ...
+
+    async def describe(self, uid: str) -> DomainDescription:
+        """What a domain made elsewhere consists of."""
+        ...
+
+    async def usage_all(self) -> tuple[DomainUsage, ...]:
+        """Counters of the running ones, without waiting for a busy one."""
+        ...
+
+    def events(self) -> AsyncIterator[DomainEvent]:
+        """From now on; `connected` after each (re)connection says: relist."""
+        ...
+
+    async def open_console(self, uid: str, *, force: bool) -> Console: ...
+
+    async def guest_facts(self, uid: str) -> GuestFacts:
+        """Asked of the guest agent, within a few seconds."""
+        ...
+
+    async def guest_exec(
+        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+    ) -> ExecResult: ...
+
+    async def document(self, uid: str) -> str:
+        """The domain's XML, for people."""
+        ...
+
+    async def close(self) -> None: ...

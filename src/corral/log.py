@@ -1,0 +1,46 @@
+"""Structured logs: one line of key=value (or JSON) an event, with secrets taken out."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+SECRET_KEYS: Final = frozenset({"password", "secret", "token", "authorization", "user_data", "private_key", "cookie"})
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hide the values of keys that name a secret, at the top level and one level below."""
+    for key, value in event.items():
+        if key.lower() in SECRET_KEYS:
+            event[key] = "***"
+        elif isinstance(value, dict):
+            event[key] = {k: "***" if str(k).lower() in SECRET_KEYS else v for k, v in value.items()}
+    return event
+
+
+def configure(level: str = "info", json: bool = False) -> None:
+    """Send logs to standard error; the supervisor or systemd keeps them."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            redact,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger whose events carry `module=name`."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(module=name)
+    return bound

@@ -1,0 +1,68 @@
+"""An image: read-only files that VMs start from, immutable and named by their content."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from corral.model.base import ImageName, Model, Object
+
+
+class ImageSource(StrEnum):
+    BUILD = "build"  # made on this host from the distribution's packages
+    DOWNLOAD = "download"  # the vendor's own cloud image
+    IMPORT = "import"  # a file of the user's
+
+
+class ImageState(StrEnum):
+    PENDING = "pending"
+    PREPARING = "preparing"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class ImageSpec(Model):
+    catalogue: ImageName
+    """The catalogue entry it is made from."""
+    source: ImageSource
+    path: str = ""
+    """For `import`: the user's file; read once, copied."""
+
+
+class ImageFacts(Model):
+    """What is known once the files are there. Files live in `images/<digest>/`, root-owned, read-only."""
+
+    digest: str
+    """sha256 of the disk (or of the kernel and initrd where there is no disk), in hex; the directory's name."""
+    os_id: str
+    """libosinfo's short id (`debian12`), or empty."""
+    arch: str = "x86_64"
+    disk_format: Literal["qcow2", "raw", ""] = "qcow2"
+    """Empty: no disk, the VM gets an empty one and boots the kernel."""
+    disk_virtual_bytes: int = 0
+    disk_bytes: int = 0
+    has_kernel: bool = False
+    """`kernel` and `initrd` lie beside the disk and are booted directly."""
+    cmdline: str = ""
+    bios: bool = True
+    uefi: bool = False
+    cloud_init: bool = True
+    guest_agent: bool = True
+    default_user: str = ""
+    memory_min_mib: int = 128
+    description: str = ""
+
+
+class ImageStatus(Model):
+    state: ImageState = ImageState.PENDING
+    facts: ImageFacts | None = None
+    last_error_code: str = ""
+    last_error: str = ""
+
+
+class Image(Object):
+    KIND: ClassVar[str] = "image"
+    PLURAL: ClassVar[str] = "images"
+
+    kind: Literal["image"] = "image"
+    name: ImageName
+    spec: ImageSpec
+    status: ImageStatus = ImageStatus()

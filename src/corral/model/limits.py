@@ -1,0 +1,43 @@
+"""Every limit and default of the model, once. The reference page of limits is generated from here."""
+
+from typing import Final
+
+# virtual hardware
+VCPUS_DEFAULT: Final = 1
+VCPUS_MAX: Final = 288  # q35 without split irqchip tuning, as QEMU's own `max-cpus` for pc-q35-7.2
+MEMORY_DEFAULT_MIB: Final = 1024
+MEMORY_MIN_MIB: Final = 32
+MEMORY_MAX_MIB: Final = 4 * 2**20  # 4 TiB
+DISK_MIN_BYTES: Final = 2**20
+DISK_MAX_BYTES: Final = 64 * 2**40
+DISKS_MAX: Final = 16
+NICS_MAX: Final = 8
+# One vCPU's weight against other guests' (cgroup `cpu.shares`, libvirt's own default for a whole domain is 1024).
+CPU_SHARES_PER_VCPU: Final = 1024
+CPU_SHARES_MAX: Final = 262144  # the kernel's upper bound of cpu.shares
+
+# documents
+USER_DATA_MAX_BYTES: Final = 64 * 1024
+NETWORK_CONFIG_MAX_BYTES: Final = 16 * 1024
+SSH_KEYS_MAX: Final = 32
+SSH_KEY_MAX_CHARS: Final = 8192  # a 16384-bit RSA key is about 2,800
+LABELS_MAX: Final = 64
+DESCRIPTION_MAX_CHARS: Final = 4096
+REQUEST_BODY_MAX_BYTES: Final = 512 * 1024
+PAGE_DEFAULT: Final = 500
+PAGE_MAX: Final = 1000
+
+# exec and consoles
+EXEC_CAPTURE_MAX_BYTES: Final = 1 * 2**20  # a stream, beyond that it is cut and the answer says so
+EXEC_TIMEOUT_DEFAULT_S: Final = 60.0
+EXEC_TIMEOUT_MAX_S: Final = 3600.0
+CONSOLE_LOG_MAX_BYTES: Final = 1 * 2**20
+
+# time
+SHUTDOWN_DEADLINE_DEFAULT_S: Final = 120.0
+SHUTDOWN_DEADLINE_MAX_S: Final = 3600.0
+BOOT_DELAY_MAX_S: Final = 3600.0
+RESTART_BACKOFF_FIRST_S: Final = 1.0
+RESTART_BACKOFF_MAX_S: Final = 300.0
+PRIORITY_DEFAULT: Final = 100
+PRIORITY_MAX: Final = 1000

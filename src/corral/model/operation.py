@@ -1,0 +1,206 @@
+"""An operation: one change under way, persisted, owned, resumable and cancellable.
+
+Declarative verbs write a spec *and* an operation that tracks it (`tracks_generation`): the agent drives the object to
+its spec and ends the operation when it has got there. Imperative verbs write only an operation, whose intent the agent
+runs as journaled steps. Both end in exactly one of the final states.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from corral.model.base import Model, Name, Object, Uid
+
+
+class OperationState(StrEnum):
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"  # a later request changed the same wish: start, then shutdown
+    INTERRUPTED = "interrupted"  # a `once` step was cut by a crash; it is never run twice
+
+    @property
+    def final(self) -> bool:
+        return self not in (OperationState.ACCEPTED, OperationState.RUNNING)
+
+
+# ---- intents: what the agent needs to know beyond the spec, one type a verb -------------------------------------
+
+
+class CreateVm(Model):
+    """Declarative. The VM object was written with it. `power` says whether it is to run afterwards."""
+
+    verb: Literal["create"] = "create"
+
+
+class StartVm(Model):
+    """Declarative: power=on. A saved memory image is resumed."""
+
+    verb: Literal["start"] = "start"
+
+
+class ShutdownVm(Model):
+    """Declarative: power=off, asked of the guest: its agent first, then ACPI. Late without `force_after_s`: the
+    operation fails with `shutdown-timeout` and power goes back to what it was, if nobody changed it since."""
+
+    verb: Literal["shutdown"] = "shutdown"
+    deadline_s: float
+    force_after_s: float | None = None
+
+
+class DestroyVm(Model):
+    """Declarative: power=off, at once, like pulling the plug."""
+
+    verb: Literal["destroy"] = "destroy"
+
+
+class SaveVm(Model):
+    """Declarative: power=off with the memory kept; the next start resumes it."""
+
+    verb: Literal["save"] = "save"
+
+
+class PauseVm(Model):
+    """Declarative: power=paused."""
+
+    verb: Literal["pause"] = "pause"
+
+
+class ResumeVm(Model):
+    """Declarative: power=on from paused."""
+
+    verb: Literal["resume"] = "resume"
+
+
+class DeleteVm(Model):
+    """Declarative: deletion_requested_at is set; the name is free when the operation has succeeded."""
+
+    verb: Literal["delete"] = "delete"
+    keep_disks: bool = False
+
+
+class UpdateVm(Model):
+    """Declarative: a changed spec or name (rename, describe, protect) to be carried into the domain's document."""
+
+    verb: Literal["update"] = "update"
+    previous_name: Name | None = None
+
+
+class AdoptVm(Model):
+    """Declarative: a domain made elsewhere gets our metadata, live, without a restart."""
+
+    verb: Literal["adopt"] = "adopt"
+
+
+class RebootVm(Model):
+    """Imperative: asked of the guest."""
+
+    verb: Literal["reboot"] = "reboot"
+    deadline_s: float
+
+
+class ResetVm(Model):
+    """Imperative: the reset button."""
+
+    verb: Literal["reset"] = "reset"
+
+
+class BuildImage(Model):
+    """Declarative on an image: make its files by building, downloading or importing."""
+
+    verb: Literal["image-build"] = "image-build"
+
+
+class DeleteImage(Model):
+    verb: Literal["image-delete"] = "image-delete"
+
+
+Intent = Annotated[
+    CreateVm
+    | StartVm
+    | ShutdownVm
+    | DestroyVm
+    | SaveVm
+    | PauseVm
+    | ResumeVm
+    | DeleteVm
+    | UpdateVm
+    | AdoptVm
+    | RebootVm
+    | ResetVm
+    | BuildImage
+    | DeleteImage,
+    Field(discriminator="verb"),
+]
+
+
+# ---- the operation -----------------------------------------------------------------------------------------------
+
+
+class StepKind(StrEnum):
+    REPEATABLE = "repeatable"
+    ONCE = "once"
+
+
+class StepRecord(Model):
+    """One step in the journal. A `once` step that has `started_at` and no `ended_at` after a crash was interrupted."""
+
+    name: str
+    kind: StepKind = StepKind.REPEATABLE
+    started_at: datetime
+    ended_at: datetime | None = None
+
+
+class Problem(Model):
+    """A CorralError as a document; the same shape as the API's problem+json body."""
+
+    code: str
+    asked: str
+    reason: str
+    hint: str = ""
+    cause: "Problem | None" = None
+    """What lies below, outermost first."""
+
+
+class OperationSpec(Model):
+    intent: Intent
+    target_kind: Literal["vm", "image", "volume", "network", "host"]
+    target_uid: Uid
+    target_name: str
+    tracks_generation: int = 0
+    """Declarative verbs: the spec generation that this operation waits for. 0 for imperative ones."""
+    previous_power: str = ""
+    """What `power` was before, for restoring it on cancel or shutdown-timeout while the generation is unchanged."""
+    requested_by: str
+    """The identity: `local:root`, `token:ci`."""
+    request_id: str
+    client_key: str = ""
+    """The caller's Idempotency-Key; the same key answers with the same operation."""
+    cancel_requested_at: datetime | None = None
+
+
+class OperationStatus(Model):
+    state: OperationState = OperationState.ACCEPTED
+    phase: str = ""
+    """What is being done now, for people: `making disk`, `waiting for the guest to power off`."""
+    progress: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0 to 1, None where it cannot be known."""
+    detail: str = ""
+    steps: tuple[StepRecord, ...] = ()
+    attempts: int = 0
+    error: Problem | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Operation(Object):
+    KIND: ClassVar[str] = "operation"
+    PLURAL: ClassVar[str] = "operations"
+
+    kind: Literal["operation"] = "operation"
+    spec: OperationSpec
+    status: OperationStatus = OperationStatus()

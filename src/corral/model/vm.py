@@ -1,0 +1,192 @@
+"""A virtual machine: what is wished of it (`VmSpec`) and what was seen of it (`VmStatus`)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from corral.model import limits
+from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid
+
+
+class Power(StrEnum):
+    """What the user wants."""
+
+    ON = "on"
+    OFF = "off"
+    PAUSED = "paused"
+
+
+class VmState(StrEnum):
+    """What is; virsh's own words, and `pending` until the domain first exists, `unknown` while libvirt is away."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTTING_DOWN = "in shutdown"
+    SHUT_OFF = "shut off"
+    CRASHED = "crashed"
+    SUSPENDED = "pmsuspended"
+    UNKNOWN = "unknown"
+
+
+class RunPolicy(StrEnum):
+    """What happens when a VM that should run has stopped by itself."""
+
+    ALWAYS = "always"  # started again whatever the cause
+    ON_FAILURE = "on-failure"  # started again after a crash or a killed QEMU, not after the guest powered itself off
+    MANUAL = "manual"  # stays off
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Bus(StrEnum):
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+
+
+class DiskSpec(Model):
+    """One disk: a volume of ours, or a file of the user's own, given by path."""
+
+    name: Name
+    """Unique within the VM: `root`, `data`."""
+    volume_uid: Uid | None = None
+    path: str | None = None
+    """An absolute path of the user's; never created, resized or deleted by Corral."""
+    format: Literal["qcow2", "raw"] = "qcow2"
+    """Recorded once, never probed again (a guest could write another header)."""
+    bus: Bus = Bus.VIRTIO
+    read_only: bool = False
+
+
+class NicSpec(Model):
+    """One network card. `mac` and `address` are allocated when they are not given, and kept for life."""
+
+    name: Name
+    """Unique within the VM: `net0`."""
+    network: Name = "default"
+    network_uid: Uid
+    mac: Mac
+    address: str
+    """IPv4 address reserved in the network's DHCP; empty where the network has none."""
+    model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"
+
+
+class CloudInitUser(Model):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+    ssh_keys: Annotated[tuple[str, ...], Field(max_length=limits.SSH_KEYS_MAX)] = ()
+    password_hash: str = ""
+    """crypt(5) text (`$6$…`, `$y$…`), never the password."""
+    sudo: bool = True
+
+
+class CloudInitSpec(Model):
+    """What the NoCloud seed says. Raw documents win over the fields they cover."""
+
+    hostname: Name
+    users: tuple[CloudInitUser, ...] = ()
+    user_data: str = ""
+    """A whole user-data document of the user's own; merged as a second part after ours."""
+    network_config: str = ""
+    instance_id: str
+    """Changes make cloud-init run its per-instance modules again."""
+
+
+class BootOrder(Model):
+    """What happens to this VM when the host boots and shuts down."""
+
+    autostart: bool = False
+    priority: Annotated[int, Field(ge=0, le=limits.PRIORITY_MAX)] = limits.PRIORITY_DEFAULT
+    """Lower starts earlier and is shut down later."""
+    delay_s: Annotated[float, Field(ge=0, le=limits.BOOT_DELAY_MAX_S)] = 0.0
+    """Wait after starting this VM before the next one."""
+    shutdown_deadline_s: Annotated[float, Field(gt=0, le=limits.SHUTDOWN_DEADLINE_MAX_S)] = (
+        limits.SHUTDOWN_DEADLINE_DEFAULT_S
+    )
+
+
+class VmSpec(Model):
+    """Desired state. Services add what they allocate (uids, MAC, address); the agent changes `power` alone."""
+
+    power: Power = Power.ON
+    run_policy: RunPolicy = RunPolicy.ON_FAILURE
+    boot: BootOrder = BootOrder()
+    vcpus: Annotated[int, Field(ge=1, le=limits.VCPUS_MAX)] = limits.VCPUS_DEFAULT
+    memory_mib: Annotated[int, Field(ge=limits.MEMORY_MIN_MIB, le=limits.MEMORY_MAX_MIB)] = limits.MEMORY_DEFAULT_MIB
+    cpu_shares: Annotated[int | None, Field(ge=2, le=limits.CPU_SHARES_MAX)] = None
+    """cgroup weight of the whole VM; None means CPU_SHARES_PER_VCPU for each vCPU."""
+    firmware: Firmware = Firmware.BIOS
+    image: ImageName | None = None
+    image_uid: Uid | None = None
+    disks: Annotated[tuple[DiskSpec, ...], Field(max_length=limits.DISKS_MAX)] = ()
+    nics: Annotated[tuple[NicSpec, ...], Field(max_length=limits.NICS_MAX)] = ()
+    cloud_init: CloudInitSpec | None = None
+    graphics: Literal["vnc", "none"] = "vnc"
+    description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
+    protected: bool = False
+    """Deletion is refused while this is set."""
+    adopted: bool = False
+    """The domain's document is not ours (made by virsh, virt-install …): it is started and stopped, never redefined."""
+
+
+class CloudInitStatus(StrEnum):
+    NONE = "none"  # the VM has no seed
+    UNKNOWN = "unknown"
+    RUNNING = "running"
+    DONE = "done"
+    DEGRADED = "degraded"
+    ERROR = "error"
+
+
+class VmStatus(Model):
+    """What was seen, written by the agent alone."""
+
+    state: VmState = VmState.PENDING
+    state_reason: str = ""
+    """libvirt's reason, as a word: `booted`, `destroyed`, `crashed`, `saved`, `unknown`."""
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    accelerator: Literal["kvm", "tcg", ""] = ""
+    started_at: datetime | None = None
+    host_boot_id: str = ""
+    """The boot id of the host at the last observation; a change tells a host reboot from a killed QEMU."""
+    agent_connected: bool = False
+    addresses: tuple[str, ...] = ()
+    """IP addresses in use, the guest agent's word first, else the DHCP lease."""
+    guest_os: str = ""
+    cloud_init: CloudInitStatus = CloudInitStatus.UNKNOWN
+    cloud_init_detail: str = ""
+    has_saved_memory: bool = False
+    qemu_version: str = ""
+    restarts: int = 0
+    """Automatic restarts in a row by run_policy; sets the back-off."""
+    last_error_code: str = ""
+    last_error: str = ""
+
+
+class Placement(Model):
+    """Where the VM lives; written by the scheduler alone. The agent refuses an epoch older than the domain's."""
+
+    host_uid: Uid
+    epoch: int = 1
+
+
+class Vm(Object):
+    KIND: ClassVar[str] = "vm"
+    PLURAL: ClassVar[str] = "vms"
+
+    kind: Literal["vm"] = "vm"
+    name: Name
+    spec: VmSpec
+    status: VmStatus = VmStatus()
+    placement: Placement | None = None
+
+    @property
+    def domain_name(self) -> str:
+        """libvirt's name for it: `web` in the default project, `PROJECT.web` elsewhere."""
+        return self.name if self.project == "default" else f"{self.project}.{self.name}"

@@ -1,0 +1,97 @@
+"""Names, sizes and identifiers: how they are spelt, and how text from people becomes them. Pure."""
+
+import re
+import secrets
+import uuid
+from typing import Final
+
+from corral.errors import CorralError
+
+# A DNS label (RFC 1123, section 2.1): the VM's name is its host name inside its network. 63 bytes is the label's limit.
+NAME_MAX_CHARS: Final = 63
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_NAME: Final = re.compile(NAME_PATTERN)
+
+# Images carry versions, so dots are allowed: `debian-12`, `ubuntu-24.04`.
+IMAGE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+_IMAGE_NAME: Final = re.compile(IMAGE_NAME_PATTERN)
+
+LABEL_KEY_PATTERN: Final = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
+LABEL_VALUE_MAX_CHARS: Final = 256
+
+# QEMU's and KVM's locally administered prefix, the one virt-install uses: 52:54:00.
+MAC_PREFIX: Final = "52:54:00"
+
+_UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
+_SIZE: Final = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?b)?\s*$", re.IGNORECASE)
+_DURATION: Final = re.compile(r"^\s*(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h|d)?\s*$")
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+MIB: Final = 2**20
+GIB: Final = 2**30
+
+
+def parse_name(text: str, what: str = "name") -> str:
+    """Return `text` if it is a DNS label in lower case; raise `invalid-name` otherwise."""
+    if _NAME.fullmatch(text):
+        return text
+    raise _bad_name(text, what, "a-z, 0-9 and '-', starting and ending with a letter or digit, at most 63 characters")
+
+
+def parse_image_name(text: str) -> str:
+    """Return `text` if it can name an image (a DNS label that may also hold dots); raise `invalid-name` otherwise."""
+    if _IMAGE_NAME.fullmatch(text) and ".." not in text:
+        return text
+    raise _bad_name(
+        text, "image name", "a-z, 0-9, '-' and single dots, starting and ending with a letter or digit, at most 63"
+    )
+
+
+def _bad_name(text: str, what: str, rule: str) -> CorralError:
+    shown = text if len(text) <= NAME_MAX_CHARS else f"{text[:40]}… ({len(text)} characters)"
+    return CorralError("invalid-name", f"{what} {shown!r}", f"a {what} is made of {rule}", "choose another name")
+
+
+def parse_size_bytes(text: str, bare_unit: str, what: str = "size") -> int:
+    """Bytes of `2G`, `512M`, `1.5GiB`, `2048`; a bare number counts in `bare_unit` (`b`, `k`, `m`, `g`).
+
+    Units are powers of 1024, as in virt-install and qemu-img. Raises `invalid-size`.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise CorralError(
+            "invalid-size", f"{what} {text[:40]!r}", "not a size", "write a number with K, M, G or T, for example 2G"
+        )
+    number, unit, suffix = match.groups()
+    if not unit and not suffix:
+        unit = bare_unit
+    return round(float(number) * _UNITS[unit.lower()])
+
+
+def parse_duration_s(text: str, what: str = "duration") -> float:
+    """Seconds of `60s`, `5m`, `2h`, `250ms`, `90`. Raises `invalid-argument`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise CorralError("invalid-argument", f"{what} {text[:40]!r}", "not a duration", "write 30s, 5m or 2h")
+    return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+
+
+def format_bytes(count: int) -> str:
+    """`1.5 GiB`: short, for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" or value == int(value) else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def new_uid() -> str:
+    """A random UUID (version 4) as text; a VM's uid is its libvirt UUID."""
+    return str(uuid.uuid4())
+
+
+def new_mac() -> str:
+    """A random locally administered MAC address in QEMU's range."""
+    tail = secrets.token_bytes(3)
+    return MAC_PREFIX + "".join(f":{byte:02x}" for byte in tail)

@@ -1,0 +1,48 @@
+"""The network driver's contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from corral.model.network import Network, Reservation
+
+
+@dataclass(frozen=True)
+class ObservedNetwork:
+    """A libvirt network. `uid` is its UUID: ours has the Network object's uid."""
+
+    uid: str
+    name: str
+    active: bool
+    bridge: str
+    subnet: str
+    """CIDR of its first IPv4 address, or empty."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    mac: str
+    address: str
+    hostname: str
+
+
+class NetworkDriver(Protocol):
+    """Every method may be repeated. Raises CorralError: `hypervisor-*`, `network-not-found`."""
+
+    def driver_name(self, network: Network) -> str:
+        """What the hypervisor calls it; differs between installations on one host."""
+        ...
+
+    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> None:
+        """Defined, started, with exactly these reservations in DHCP and DNS; live, without cutting anyone off."""
+        ...
+
+    async def reserve(self, network: Network, reservation: Reservation) -> None: ...
+
+    async def release(self, network: Network, reservation: Reservation) -> None: ...
+
+    async def remove(self, network: Network) -> None: ...
+
+    async def observe_all(self) -> tuple[ObservedNetwork, ...]: ...
+
+    async def leases(self, network: Network) -> tuple[Lease, ...]: ...

@@ -1,0 +1,168 @@
+"""The only place that starts processes: bounded in time and output, never through a shell."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import shlex
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from corral.errors import CorralError
+
+OUTPUT_MAX_BYTES: Final = 1 * 2**20
+DEFAULT_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished command left."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds for a parser of hostile input; None leaves the process's own limit."""
+
+    memory_bytes: int | None = None
+    cpu_s: int | None = None
+
+    def apply(self) -> None:
+        """Set the limits in the child, between fork and exec."""
+        if self.memory_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
+        if self.cpu_s is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s))
+
+
+def shown(argv: Sequence[str]) -> str:
+    """The command, ready to paste."""
+    return shlex.join(argv)
+
+
+def require(program: str, package: str = "") -> str:
+    """The path of `program`; `command-missing` with the package that brings it otherwise."""
+    path = shutil.which(program)
+    if path is None:
+        hint = f"apt-get install {package}" if package else f"install {program}"
+        raise CorralError("command-missing", f"run {program}", "it is not installed", hint)
+    return path
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    stdin: bytes | None = None,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+    limits: Limits | None = None,
+) -> Completed:
+    """Run `argv` to its end. Raises `command-failed` (unless `check` is off), `command-timeout`, `command-missing`.
+
+    Output beyond `OUTPUT_MAX_BYTES` a stream is an error: nothing that we call has that much to say. A child that is
+    late, or whose caller is cancelled, is killed with its whole process group.
+    """
+    process = await _start(argv, stdin is not None, env, cwd, pass_fds, limits)
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await _communicate(process, stdin)
+    except TimeoutError as error:
+        raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
+    finally:
+        _kill_group(process)
+    done = Completed(tuple(argv), process.returncode or 0, stdout, stderr)
+    if check and done.returncode != 0:
+        raise failure(done)
+    return done
+
+
+def failure(done: Completed) -> CorralError:
+    """The coded error of a command that ended badly; its last words are the reason."""
+    words = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
+    reason = words[-2000:] or f"ended with status {done.returncode}"
+    return CorralError("command-failed", shown(done.argv), reason, context={"status": done.returncode})
+
+
+async def lines(
+    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None, cwd: str | None = None
+) -> AsyncIterator[str]:
+    """Yield the lines that `argv` writes (both streams, in order) as they come; raise `command-failed` at a bad end."""
+    process = await _start(argv, False, env, cwd, (), None, merge=True)
+    assert process.stdout is not None
+    tail: list[str] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                tail = [*tail[-19:], line]
+                yield line
+            await process.wait()
+    except TimeoutError as error:
+        raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
+    finally:
+        _kill_group(process)
+    if process.returncode:
+        raise failure(Completed(tuple(argv), process.returncode, "\n".join(tail).encode(), b""))
+
+
+async def _start(
+    argv: Sequence[str],
+    with_stdin: bool,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    pass_fds: Sequence[int],
+    limits: Limits | None,
+    merge: bool = False,
+) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE if with_stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT if merge else asyncio.subprocess.PIPE,
+            env=None if env is None else {**os.environ, **env},
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            preexec_fn=limits.apply if limits else None,
+        )
+    except FileNotFoundError as error:
+        raise CorralError("command-missing", f"run {argv[0]}", "it is not installed", f"install {argv[0]}") from error
+
+
+async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes]:
+    async def feed() -> None:
+        if process.stdin is not None and stdin is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(stdin)
+                await process.stdin.drain()
+            process.stdin.close()
+
+    async def drain(stream: asyncio.StreamReader | None) -> bytes:
+        assert stream is not None
+        content = b""
+        while chunk := await stream.read(65536):
+            content += chunk
+            if len(content) > OUTPUT_MAX_BYTES:
+                raise CorralError("command-failed", "run a command", f"it wrote more than {OUTPUT_MAX_BYTES} bytes")
+        return content
+
+    _, stdout, stderr = await asyncio.gather(feed(), drain(process.stdout), drain(process.stderr))
+    await process.wait()
+    return stdout, stderr
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

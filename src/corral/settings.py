@@ -1,0 +1,151 @@
+"""What the daemon was told: flags over environment over the configuration file over defaults. Alone reads the environment."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+from corral.errors import CorralError
+from corral.files import read_limited
+
+CONFIG_PATH: Final = Path("/etc/corral/corral.toml")
+CONFIG_MAX_BYTES: Final = 64 * 1024
+SYSTEM_STATE_DIR: Final = Path("/var/lib/corral")
+SYSTEM_RUN_DIR: Final = Path("/run/corral")
+# sun_path holds 108 bytes with its final zero (unix(7)).
+SOCKET_PATH_MAX_BYTES: Final = 107
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a daemon can be told. Each field is a flag, an environment variable CORRAL_X and a key of the file."""
+
+    state_dir: Path = SYSTEM_STATE_DIR
+    socket: Path = SYSTEM_RUN_DIR / "corral.sock"
+    hypervisor: str = "libvirt"  # libvirt | fake
+    libvirt_uri: str = "qemu:///system"
+    log_level: str = "info"
+    log_json: bool = False
+    # TCP is off until an address is given; then TLS only.
+    listen: str = ""  # HOST:PORT
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    admin_group: str = "corral"
+    # Overcommit: how much may be promised of what is there. CPU in vCPUs per hardware thread.
+    cpu_overcommit: float = 8.0
+    memory_overcommit: float = 1.0
+    # Left to the host itself, never promised to guests.
+    host_reserved_memory_mib: int = 1024
+    disk_reserve_mib: int = 1024
+    # The periodic relist; events drive everything faster than this. Seconds, at least 5.
+    relist_interval_s: float = 30.0
+    hypervisor_timeout_s: float = 30.0
+    operation_history: int = 1000
+    request_rate_per_s: float = 200.0
+    subnet: str = ""  # of the default network; empty: a free one is found
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets of guests and the supervisor's files: short, beside the API socket, gone at boot."""
+        return self.socket.parent
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "corral.db"
+
+
+def load(flags: Mapping[str, str] = {}, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags, `CORRAL_*` and the file named by CORRAL_CONFIG. Raises `invalid-argument` naming the source.
+
+    A daemon with its own state directory and no socket named listens in that directory, so that several live side by
+    side by `CORRAL_STATE_DIR` alone. An ordinary user's default is below XDG_STATE_HOME and XDG_RUNTIME_DIR.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    values.update(_from_file(Path(environ.get("CORRAL_CONFIG", str(CONFIG_PATH)))))
+    known = {field.name for field in fields(Settings)}
+    values.update({key: environ[name] for key in known if (name := f"CORRAL_{key.upper()}") in environ})
+    values.update({key: value for key, value in flags.items() if value != ""})
+    settings = _defaults_for_user(environ)
+    typed = {key: _typed(key, value, getattr(Settings, key)) for key, value in values.items()}
+    settings = replace(settings, **typed)  # type: ignore[arg-type]
+    if "state_dir" in typed and "socket" not in typed:
+        settings = replace(settings, socket=settings.state_dir / "run" / "corral.sock")
+    _check(settings)
+    return settings
+
+
+def client_socket(flag: str = "", environ: Mapping[str, str] | None = None) -> Path:
+    """Where a client finds the daemon; reads no file, so that it costs nothing on the path of `list`."""
+    environ = os.environ if environ is None else environ
+    if flag:
+        return Path(flag)
+    if name := environ.get("CORRAL_SOCKET"):
+        return Path(name)
+    if name := environ.get("CORRAL_STATE_DIR"):
+        return Path(name) / "run" / "corral.sock"
+    system = SYSTEM_RUN_DIR / "corral.sock"
+    if os.geteuid() == 0 or system.exists():
+        return system
+    return _defaults_for_user(environ).socket
+
+
+def _defaults_for_user(environ: Mapping[str, str]) -> Settings:
+    if os.geteuid() == 0:
+        return Settings()
+    home = Path(environ.get("HOME", "/nonexistent"))
+    state = Path(environ.get("XDG_STATE_HOME", str(home / ".local/state"))) / "corral"
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    socket = Path(runtime) / "corral" / "corral.sock" if runtime else state / "run" / "corral.sock"
+    return Settings(state_dir=state, socket=socket, libvirt_uri="qemu:///session")
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    if not path.exists():
+        return {}
+    try:
+        content = tomllib.loads(read_limited(path, CONFIG_MAX_BYTES).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CorralError("invalid-argument", f"read {path}", str(error)) from error
+    unknown = sorted(set(content) - {field.name for field in fields(Settings)})
+    if unknown:
+        raise CorralError("invalid-argument", f"read {path}", f"unknown settings: {', '.join(unknown)}")
+    return content
+
+
+def _typed(key: str, value: object, default: object) -> object:
+    asked = f"setting {key} = {value!r}"
+    try:
+        if isinstance(default, bool):
+            return (
+                value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False}[str(value)]
+            )
+        if isinstance(default, int):
+            return int(str(value))
+        if isinstance(default, float):
+            return float(str(value))
+        if isinstance(default, str):
+            return str(value)
+        return Path(str(value))
+    except (KeyError, ValueError) as error:
+        raise CorralError("invalid-argument", asked, f"not a {type(default).__name__}") from error
+
+
+def _check(settings: Settings) -> None:
+    if settings.hypervisor not in ("libvirt", "fake"):
+        raise CorralError(
+            "invalid-argument", f"hypervisor {settings.hypervisor!r}", "unknown driver", "use libvirt or fake"
+        )
+    if len(os.fsencode(settings.socket)) > SOCKET_PATH_MAX_BYTES:
+        raise CorralError(
+            "invalid-argument",
+            f"socket {settings.socket}",
+            f"longer than {SOCKET_PATH_MAX_BYTES} bytes, the kernel's limit for a Unix socket",
+            "choose a shorter --socket",
+        )
+    if not settings.state_dir.is_absolute() or not settings.socket.is_absolute():
+        raise CorralError("invalid-argument", "state directory and socket", "both must be absolute paths")
+    if settings.relist_interval_s < 5:
+        raise CorralError("invalid-argument", "relist_interval_s", "must be at least 5 seconds")
