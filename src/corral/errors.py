@@ -4,7 +4,7 @@ One catalogue (`CATALOGUE`) gives each code its kind; a kind is mapped once to a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -179,7 +179,7 @@ class CorralError(Exception):
     asked: str
     reason: str
     hint: str = ""
-    context: Mapping[str, str | int | float] = MappingProxyType({})
+    context: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.code not in CATALOGUE:

@@ -15,6 +15,7 @@ from corral.errors import CorralError
 
 OUTPUT_MAX_BYTES: Final = 1 * 2**20
 DEFAULT_TIMEOUT_S: Final = 60.0
+KILL_GRACE_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ async def run(
     except TimeoutError as error:
         raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
     finally:
-        _kill_group(process)
+        await _end(process)
     done = Completed(tuple(argv), process.returncode or 0, stdout, stderr)
     if check and done.returncode != 0:
         raise failure(done)
@@ -110,7 +111,7 @@ async def lines(
     except TimeoutError as error:
         raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
     finally:
-        _kill_group(process)
+        await _end(process)
     if process.returncode:
         raise failure(Completed(tuple(argv), process.returncode, "\n".join(tail).encode(), b""))
 
@@ -162,7 +163,16 @@ async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None)
     return stdout, stderr
 
 
-def _kill_group(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill what still runs of the command's process group, and read its pipes to their end so that they are closed."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A process in uninterruptible sleep does not die; nobody waits for it longer than this.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(KILL_GRACE_S):
+            for stream in (process.stdout, process.stderr):
+                while stream is not None and await stream.read(65536):
+                    pass
+            await process.wait()

@@ -1,0 +1,22 @@
+"""What every layer of tests shares: the guard that keeps unit tests pure, and the logs that a failed test keeps."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+UNIT = Path(__file__).parent / "unit"
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_start_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test that starts a process fails: it belongs to another layer."""
+    if UNIT in request.path.parents:
+
+        def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
+            raise AssertionError("a unit test must not start a process")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)

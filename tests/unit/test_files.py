@@ -1,0 +1,64 @@
+"""Files are there whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from corral.errors import CorralError
+from corral.files import exclusive_lock, read_limited, remove_file, remove_leftovers, replacing, write_atomic
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    write_atomic(path, b"old")
+
+    def fail_half_way() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["document"]
+
+
+def test_what_a_crash_left_is_found(tmp_path: Path) -> None:
+    (tmp_path / ".document.0a1b2c3d.tmp").write_bytes(b"half")
+    (tmp_path / "document").write_bytes(b"whole")
+    assert remove_leftovers(tmp_path) == 1
+    assert os.listdir(tmp_path) == ["document"]
+
+
+def test_mode_is_as_asked(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "secret", b"", mode=0o600)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_reading_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 11)
+    with pytest.raises(CorralError) as caught:
+        read_limited(tmp_path / "big", 10)
+    assert caught.value.code == "invalid-document"
+
+
+def test_writing_into_a_directory_that_is_not_there_is_coded(tmp_path: Path) -> None:
+    with pytest.raises(CorralError) as caught:
+        write_atomic(tmp_path / "no" / "document", b"")
+    assert caught.value.code == "storage-error"
+
+
+def test_removing_twice_is_fine(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "document", b"")
+    remove_file(tmp_path / "document")
+    remove_file(tmp_path / "document")
+
+
+def test_a_lock_has_one_owner(tmp_path: Path) -> None:
+    with exclusive_lock(tmp_path / "lock"):
+        with pytest.raises(CorralError) as caught, exclusive_lock(tmp_path / "lock"):
+            pass
+        assert caught.value.code == "daemon-already-running"
+    with exclusive_lock(tmp_path / "lock"):
+        pass
