@@ -92,6 +92,17 @@ def client_socket(flag: str = "", environ: Mapping[str, str] | None = None) -> P
     return _defaults_for_user(environ).socket
 
 
+def notify_address(environ: Mapping[str, str] | None = None) -> str:
+    """Where systemd wants to be told that the daemon is ready (sd_notify(3)); empty without systemd."""
+    environ = os.environ if environ is None else environ
+    return environ.get("NOTIFY_SOCKET", "")
+
+
+def variable(name: str, default: str = "") -> str:
+    """One variable of the caller's own environment that is no setting of the daemon: NO_COLOR, XDG_CACHE_HOME."""
+    return os.environ.get(name) or default
+
+
 def _defaults_for_user(environ: Mapping[str, str]) -> Settings:
     if os.geteuid() == 0:
         return Settings()
