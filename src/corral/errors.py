@@ -15,6 +15,7 @@ class ErrorKind(StrEnum):
 
     INVALID = "invalid"
     NOT_FOUND = "not-found"
+    METHOD = "method"
     CONFLICT = "conflict"
     STALE = "stale"
     UNAUTHENTICATED = "unauthenticated"
@@ -33,6 +34,7 @@ HTTP_STATUS: Final[Mapping[ErrorKind, int]] = MappingProxyType(
     {
         ErrorKind.INVALID: 422,
         ErrorKind.NOT_FOUND: 404,
+        ErrorKind.METHOD: 405,
         ErrorKind.CONFLICT: 409,
         ErrorKind.STALE: 412,
         ErrorKind.UNAUTHENTICATED: 401,
@@ -60,6 +62,7 @@ EXIT_STATUS: Final[Mapping[ErrorKind, int]] = MappingProxyType(
         ErrorKind.INVALID: EXIT_USAGE,
         ErrorKind.TOO_LARGE: EXIT_USAGE,
         ErrorKind.UNSUPPORTED: EXIT_USAGE,
+        ErrorKind.METHOD: EXIT_USAGE,
         ErrorKind.NOT_FOUND: EXIT_NOT_FOUND,
         ErrorKind.CONFLICT: EXIT_CONFLICT,
         ErrorKind.STALE: EXIT_CONFLICT,
@@ -100,6 +103,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "token-not-found": ErrorKind.NOT_FOUND,
         "domain-not-found": ErrorKind.NOT_FOUND,
         "route-not-found": ErrorKind.NOT_FOUND,
+        "method-not-allowed": ErrorKind.METHOD,
         # conflicts
         "name-taken": ErrorKind.CONFLICT,
         "domain-name-taken": ErrorKind.CONFLICT,
