@@ -7,9 +7,10 @@ import resource
 import shlex
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from corral.errors import CorralError
 
@@ -176,3 +177,46 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 while stream is not None and await stream.read(65536):
                     pass
             await process.wait()
+
+
+# ---- without an event loop, for the command line -----------------------------------------------------------------
+
+
+def call(argv: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S, check: bool = True) -> Completed:
+    """`run` for callers without an event loop: small output, no standard input. Raises the same errors."""
+    try:
+        ended = subprocess.run(
+            list(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
+    except FileNotFoundError as error:
+        raise CorralError("command-missing", f"run {argv[0]}", "it is not installed", f"install {argv[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
+    done = Completed(tuple(argv), ended.returncode, ended.stdout, ended.stderr)
+    if check and done.returncode != 0:
+        raise failure(done)
+    return done
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by `argv`: terminal, signals and exit status are its own. Raises `command-missing`."""
+    try:
+        os.execvp(argv[0], list(argv))
+    except FileNotFoundError as error:
+        raise CorralError("command-missing", f"run {argv[0]}", "it is not installed", f"install {argv[0]}") from error
+
+
+def spawn(argv: Sequence[str], output_fd: int, *, own_session: bool = False) -> "subprocess.Popen[bytes]":
+    """Start a long-lived child that writes both streams to `output_fd` and inherits nothing else.
+
+    With `own_session` it outlives the terminal that it was started from.
+    """
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=output_fd,
+        stderr=output_fd,
+        cwd="/",
+        start_new_session=own_session,
+        close_fds=True,
+    )
