@@ -1,0 +1,78 @@
+"""An image library in memory, with two images that cost nothing to make."""
+
+import hashlib
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from corral.errors import CorralError
+from corral.images.base import CatalogueEntry, FoundImage, ImageFiles, Progress
+from corral.model.image import ImageFacts, ImageSpec
+from corral.simulation import Simulation
+
+CATALOGUE: Final = (
+    CatalogueEntry("micro", "", "A pretended micro guest", "micro", "", "", "", "root", 32),
+    CatalogueEntry("debian-12", "debian12", "A pretended Debian 12", "debian", "bookworm", "", "", "debian", 256),
+)
+VIRTUAL_BYTES: Final = 2**30
+_FOUND: Final = TypeAdapter(dict[str, FoundImage])
+
+
+class FakeLibrary:
+    """The image library's contract over a dictionary, digest to image."""
+
+    def __init__(self, simulation: Simulation, images_dir: Path) -> None:
+        self.simulation = simulation
+        self.images_dir = images_dir
+        saved = simulation.restore("images")
+        self.images: dict[str, FoundImage] = {} if saved is None else _FOUND.validate_python(saved)
+        simulation.sections["images"] = lambda: _FOUND.dump_python(self.images, mode="json")
+
+    def catalogue(self) -> tuple[CatalogueEntry, ...]:
+        return CATALOGUE
+
+    def files(self, facts: ImageFacts) -> ImageFiles:
+        directory = self.images_dir / facts.digest
+        return ImageFiles(directory / "disk.qcow2", None, None)
+
+    async def make(self, name: str, spec: ImageSpec, progress: Progress) -> ImageFacts:
+        async with self._call("make"):
+            entry = next((entry for entry in CATALOGUE if entry.name == spec.catalogue), None)
+            if entry is None:
+                raise CorralError(
+                    "image-not-found", f"image {spec.catalogue!r}", "it is not in the catalogue", "corral image list"
+                )
+            for done in (0.25, 0.5, 0.75, 1.0):
+                await progress("making the image", done)
+            facts = ImageFacts(
+                digest=hashlib.sha256(f"{name}/{spec.catalogue}".encode()).hexdigest(),
+                os_id=entry.os_id,
+                disk_virtual_bytes=VIRTUAL_BYTES,
+                disk_bytes=VIRTUAL_BYTES // 4,
+                default_user=entry.default_user,
+                memory_min_mib=entry.memory_min_mib,
+                description=entry.title,
+            )
+            self.images[facts.digest] = FoundImage(name, spec, facts)
+            return facts
+
+    async def verify(self, facts: ImageFacts) -> bool:
+        async with self._call("verify", changes=False):
+            return facts.digest in self.images
+
+    async def remove(self, digest: str) -> None:
+        async with self._call("remove"):
+            self.images.pop(digest, None)
+
+    async def found(self) -> tuple[FoundImage, ...]:
+        async with self._call("found", changes=False):
+            return tuple(self.images.values())
+
+    async def clean(self) -> int:
+        async with self._call("clean", changes=False):
+            return 0
+
+    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"images.{name}", changes=changes)
