@@ -5,12 +5,13 @@ global revision (starting at 1; an empty store is at revision 0). All writes of 
 Reads see the newest committed state unless a revision is named.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 TRANSACTION_MAX_KEYS: Final = 128  # etcd's --max-txn-ops
 OBJECT_MAX_BYTES: Final = 256 * 1024
+KEY_MAX_BYTES: Final = 1024
 PAGE_MAX_RECORDS: Final = 10_000
 NO_KEY: Final = 0
 
@@ -59,11 +60,28 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """`sequence` counts from 1 in each journal and never repeats."""
+
+    sequence: int
+    value: bytes
+
+
+# Given the sequence the entry gets and the journal's last entry (None: the first one), the bytes to be written.
+Seal = Callable[[int, JournalEntry | None], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
-    """Add `value` to a journal (`events`, `audit`) in the same transaction."""
+    """Add `value` to a journal (`events`, `audit`) in the same transaction.
+
+    With `seal`, the store asks it for the bytes at the moment when the entry's place is certain: so a chain of hashes
+    grows without a lock. It must be quick and pure; it may be asked again if the transaction has to be repeated.
+    """
 
     journal: str
-    value: bytes
+    value: bytes = b""
+    seal: Seal | None = None
 
 
 Write = Put | Delete
@@ -71,7 +89,7 @@ Write = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """`revision` of the transaction; `sequences` of its journal entries in order."""
+    """`revision` of the transaction (the newest one if it changed no key); `sequences` of its entries in order."""
 
     revision: int
     sequences: tuple[int, ...] = ()
@@ -85,14 +103,6 @@ class Change:
     revision: int
     value: bytes | None
     previous: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """`sequence` counts from 1 in each journal and never repeats."""
-
-    sequence: int
-    value: bytes
 
 
 class Store(Protocol):
@@ -126,11 +136,12 @@ class Store(Protocol):
         would find again) it may be lost with the machine, never reordered or half done."""
         ...
 
-    def watch(self, prefix: str, since: int) -> AsyncIterator[Change]:
+    def watch(self, prefix: str, since: int) -> AsyncGenerator[Change, None]:
         """Every change under `prefix` with a revision greater than `since`, exactly once and in order, for ever.
 
-        Raises `compacted` when `since` lies before what is kept: list again. A watcher that does not keep up is ended
-        with `compacted` too; it never slows writers. Stop by closing the iterator (`aclose`)."""
+        Raises `compacted` when `since` lies before what is kept, or beyond what this store has ever committed (a restored
+        one): list again. A watcher that does not keep up never slows writers: it is fed from history, and ended with
+        `compacted` once that is gone. Within a revision, changes come in key order. Stop by closing it (`aclose`)."""
         ...
 
     async def journal(self, name: str, *, after: int = 0, limit: int = 1000) -> tuple[JournalEntry, ...]:
@@ -143,7 +154,7 @@ class Store(Protocol):
         """Forget entries up to and including `through`."""
         ...
 
-    def follow(self, name: str, *, after: int) -> AsyncIterator[JournalEntry]:
+    def follow(self, name: str, *, after: int) -> AsyncGenerator[JournalEntry, None]:
         """Entries greater than `after`, for ever; those already there first."""
         ...
 
