@@ -4,7 +4,8 @@ A *claim* makes something unique (a name in a project, a MAC, an address, an ide
 uid of its owner, written with the precondition that it does not exist.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -64,7 +65,7 @@ class Transaction:
     appends: list[Append] = field(default_factory=list)
 
     def create(self, value: Object) -> None:
-        """Write a new object and claim its name (operations and tokens are found by uid alone: they claim none)."""
+        """Write a new object and claim its name (operations are found by uid alone: they claim none)."""
         self.preconditions[value.key] = Precondition(value.key, NO_KEY)
         self.writes[value.key] = Put(value.key, encode(value))
         if value.KIND != "operation":
@@ -153,15 +154,16 @@ class Objects:
         start = f"{cls.prefix()}{after}" if after else ""
         return await self.store.range(cls.prefix(), after=start, limit=limit, revision=revision)
 
-    async def watch(self, cls: type[T], since: int) -> AsyncIterator[ObjectChange[T]]:
-        """Changes of a kind after revision `since`. Raises `compacted`."""
-        async for change in self.store.watch(cls.prefix(), since):
-            yield ObjectChange(
-                change.revision,
-                change.key.removeprefix(cls.prefix()),
-                _decoded(cls, change.key, change.value, change.revision),
-                _decoded(cls, change.key, change.previous, change.revision),
-            )
+    async def watch(self, cls: type[T], since: int) -> AsyncGenerator[ObjectChange[T], None]:
+        """Changes of a kind after revision `since`. Raises `compacted`. `previous` carries no revision of its own."""
+        async with aclosing(self.store.watch(cls.prefix(), since)) as changes:
+            async for change in changes:
+                yield ObjectChange(
+                    change.revision,
+                    change.key.removeprefix(cls.prefix()),
+                    _decoded(cls, change.key, change.value, change.revision),
+                    _decoded(cls, change.key, change.previous, NO_KEY),
+                )
 
 
 def _decoded(cls: type[T], key: str, value: bytes | None, revision: int) -> T | None:

@@ -9,7 +9,8 @@ from typing import Final
 from corral.store.base import Change, JournalEntry, Record
 from corral.store.sqlite_errors import translated
 
-IDLE_MAX: Final = 4
+IDLE_MAX: Final = 2
+CACHE_KIB: Final = 8 * 1024  # a connection; a list of 1,000 VMs with everything between them fits
 
 _RANGE: Final = "SELECT key, value, revision, created FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
 _RANGE_AT: Final = (
@@ -122,4 +123,5 @@ class Readers:
     def _open(self) -> sqlite3.Connection:
         connection = connect(self._path)
         connection.execute("PRAGMA query_only = 1")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         return connection

@@ -140,7 +140,7 @@ class Writer:
     def trim(self, name: str, through: int, limit: int) -> bool:
         """Remove up to `limit` of a journal's entries up to `through`; True if there may be more."""
         self._last(name)
-        first = self._execute("SELECT min(sequence) FROM journal WHERE name = ?", (name,)).fetchone()[0]
+        first: int | None = self._execute("SELECT min(sequence) FROM journal WHERE name = ?", (name,)).fetchone()[0]
         if first is None:
             return False
         end = min(through, first + limit - 1)
