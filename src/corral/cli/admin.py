@@ -1,0 +1,181 @@
+"""Administration: API tokens, backup and restore of the database, recovery of a lost one."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from corral.cli.output import Column, age, output_option, show_document, show_list
+from corral.cli.serve import given_flags, restore
+from corral.cli.session import Session, for_each, pass_session
+from corral.errors import CorralError
+from corral.files import replacing, storage_error
+from corral.names import format_bytes, parse_duration_s
+from corral.settings import load
+
+RECOVER_TIMEOUT_S: Final = 600.0
+
+COLUMNS: Final = (
+    Column("name", lambda token: token["name"]),
+    Column("role", lambda token: token["spec"]["role"]),
+    Column("project", lambda token: token["project"]),
+    Column("expires", lambda token: token["spec"].get("expires_at") or "never"),
+    Column("age", lambda token: age(token["created_at"])),
+)
+
+
+@click.group()
+def admin() -> None:
+    """Administration of the daemon.
+
+    \b
+    Examples:
+      corral admin token create ci --role operator
+      corral admin backup-db /srv/backup/corral.db
+    """
+
+
+@admin.group()
+def token() -> None:
+    """API tokens, for the API over TLS.
+
+    \b
+    Examples:
+      corral admin token list
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="viewer", show_default=True)
+@click.option("--expires", metavar="TIME", help="Valid for this long: 12h, 90d.  [default: for ever]")
+@output_option
+@pass_session
+def create(session: Session, name: str, role: str, expires: str | None, output: str) -> None:
+    """Make a token for the project; its secret is printed once and kept nowhere.
+
+    \b
+    Examples:
+      corral admin token create ci --role operator --expires 90d
+      export CORRAL_TOKEN=$(corral admin token create laptop -o name)
+    """
+    body: dict[str, Any] = {"name": name, "role": role}
+    if expires:
+        body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=parse_duration_s(expires, "--expires"))).isoformat()
+    answer: Any = session.client().create_token(body)
+    if output in ("json", "yaml"):
+        show_document(answer, output)
+        return
+    click.echo(answer["secret"])
+    if output == "table":
+        click.echo("This is shown once. Use it as CORRAL_TOKEN with --url https://HOST:PORT.", err=True)
+
+
+@token.command("list")
+@output_option
+@pass_session
+def list_(session: Session, output: str) -> None:
+    """List the tokens, without their secrets.
+
+    \b
+    Examples:
+      corral admin token list
+    """
+    show_list(session.client().list_tokens(), COLUMNS, output)
+
+
+@token.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@pass_session
+def revoke(session: Session, names: tuple[str, ...]) -> None:
+    """Revoke tokens; they are refused from now on.
+
+    \b
+    Examples:
+      corral admin token revoke ci
+    """
+
+    def work(name: str) -> None:
+        session.client().delete_token(name)
+        click.echo(f"{name}: revoked")
+
+    for_each(names, work)
+
+
+@admin.command("backup-db")
+@click.argument("file", type=click.Path(path_type=Path))
+@pass_session
+def backup_db(session: Session, file: Path) -> None:
+    """Write a consistent copy of the running daemon's database to FILE, mode 0600; - is standard output.
+
+    \b
+    Examples:
+      corral admin backup-db /srv/backup/corral.db
+      corral admin backup-db - | ssh vault 'cat > corral.db'
+    """
+    chunks = session.client().backup()
+    if str(file) == "-":
+        stream = sys.stdout.buffer
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.flush()
+        return
+    count = 0
+    try:
+        with replacing(file.absolute()) as temporary, temporary.open("wb") as target:
+            temporary.chmod(0o600)
+            for chunk in chunks:
+                target.write(chunk)
+                count += len(chunk)
+    except OSError as error:
+        raise storage_error(f"write {file}", error) from error
+    click.echo(f"{file}: {format_bytes(count)}")
+
+
+@admin.command("restore-db")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--state-dir", metavar="DIR", help="Of the daemon whose database is restored.")
+@pass_session
+def restore_db(session: Session, file: Path, state_dir: str | None) -> None:
+    """Put a backup in the place of the database. The daemon must be stopped; the old database is kept beside it.
+
+    Afterwards the daemon makes the world as the backup says; VMs that are newer show as unmanaged.
+
+    \b
+    Examples:
+      corral daemon stop
+      corral admin restore-db /srv/backup/corral.db
+      corral daemon start
+    """
+    if not file.is_file():
+        raise CorralError("invalid-argument", f"restore {file}", "there is no such file")
+    settings = load(given_flags(session, {"state_dir": state_dir}))
+    restore(settings, file.absolute())
+    click.echo(f"{settings.database}: restored from {file}")
+
+
+@click.command()
+@output_option
+@pass_session
+def recover(session: Session, output: str) -> None:
+    """Rebuild a lost database: VMs, disks and images from domain metadata and the files that lie beside them.
+
+    Start the daemon without its database first. What cannot be known is said.
+
+    \b
+    Examples:
+      corral daemon start
+      corral recover
+    """
+    session.timeout_s = RECOVER_TIMEOUT_S
+    report: Any = session.client().request("POST", "/v1/admin/recover")
+    if output in ("json", "yaml"):
+        show_document(report, output)
+        return
+    for what in ("networks", "images", "volumes", "vms"):
+        found = report.get(what, [])
+        click.echo(f"{what}: {len(found)}{' (' + ', '.join(found) + ')' if found else ''}")
+    for sentence in report.get("lost", []):
+        click.echo(f"not known: {sentence}")

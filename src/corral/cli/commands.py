@@ -1,0 +1,69 @@
+"""The table of commands: name, where it lives, one line of help. `--help` is printed from here and imports nothing."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A top-level command: `target` is `module:attribute` below corral.cli, imported when it is called."""
+
+    section: str
+    target: str
+    help: str
+
+
+_VM: Final = "Virtual machines"
+_GUEST: Final = "Inside the guest"
+_OTHER: Final = "Everything else (NOUN VERB)"
+_DAEMON: Final = "The daemon"
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "create": Entry(_VM, "create:create", "Make a VM and start it."),
+    "list": Entry(_VM, "vm:list_", "List VMs; --all also those that are off and unmanaged domains."),
+    "info": Entry(_VM, "vm:info", "Show everything about a VM."),
+    "start": Entry(_VM, "power:start", "Start VMs; saved ones resume where they were."),
+    "shutdown": Entry(_VM, "power:shutdown", "Ask guests to power off; never escalates by itself."),
+    "reboot": Entry(_VM, "power:reboot", "Ask guests to reboot."),
+    "reset": Entry(_VM, "power:reset", "Press the reset button."),
+    "pause": Entry(_VM, "power:pause", "Freeze VMs; their memory stays."),
+    "resume": Entry(_VM, "power:resume", "Let paused VMs run again."),
+    "save": Entry(_VM, "power:save", "Hibernate: memory to disk, VM off; start resumes."),
+    "destroy": Entry(_VM, "power:destroy", "Stop VMs at once, like pulling the plug. Nothing is deleted."),
+    "delete": Entry(_VM, "power:delete", "Delete VMs and their disks."),
+    "rename": Entry(_VM, "change:rename", "Give a VM another name."),
+    "describe": Entry(_VM, "change:describe", "Show or set a VM's description."),
+    "tag": Entry(_VM, "change:tag", "Show, set or remove labels of a VM."),
+    "protect": Entry(_VM, "change:protect", "Refuse deletion of VMs."),
+    "unprotect": Entry(_VM, "change:unprotect", "Allow deletion again."),
+    "autostart": Entry(_VM, "change:autostart", "Start VMs with the host, in which order."),
+    "wait": Entry(_VM, "wait:wait", "Wait until a VM runs, has an address, answers SSH …"),
+    "top": Entry(_VM, "top:top", "CPU, memory, disk and network use, refreshed."),
+    "document": Entry(_VM, "vm:document", "Print a VM's libvirt XML."),
+    "adopt": Entry(_VM, "domain:adopt", "Take over a domain that Corral did not make, without restarting it."),
+    "console": Entry(_GUEST, "console:console", "Open the serial console (Ctrl-] leaves), or print its log."),
+    "ssh": Entry(_GUEST, "ssh:ssh", "Log in by SSH, or run a command."),
+    "exec": Entry(_GUEST, "exec:exec_", "Run a command through the guest agent."),
+    "guest": Entry(_GUEST, "vm:guest", "What the guest agent tells: host name, system, addresses."),
+    "operation": Entry(_OTHER, "operation:operation", "Changes under way: list, show, cancel, watch."),
+    "events": Entry(_OTHER, "event:events", "What happened; --follow goes on."),
+    "image": Entry(_OTHER, "image:image", "Images: list, build, show, delete, catalogue."),
+    "network": Entry(_OTHER, "network:network", "Networks: list, show."),
+    "volume": Entry(_OTHER, "volume:volume", "Disks of VMs: list, show."),
+    "host": Entry(_OTHER, "host:host", "This server: info, list."),
+    "audit": Entry(_OTHER, "audit:audit", "The audit log: list, verify."),
+    "doctor": Entry(_DAEMON, "doctor:doctor", "Check the host and say what to do."),
+    "daemon": Entry(_DAEMON, "daemon:daemon", "The daemon: start, stop, restart, status, logs."),
+    "serve": Entry(_DAEMON, "serve:serve", "Be the daemon, in the foreground."),
+    "admin": Entry(_DAEMON, "admin:admin", "API tokens; backup and restore of the database."),
+    "recover": Entry(_DAEMON, "admin:recover", "Rebuild a lost database from what lies on the host."),
+    "completion": Entry(_DAEMON, "completion:completion", "Print the completion script of bash, zsh or fish."),
+}
+
+
+def sections() -> dict[str, list[str]]:
+    """The commands' names by section, in the table's order."""
+    found: dict[str, list[str]] = {}
+    for name, entry in COMMANDS.items():
+        found.setdefault(entry.section, []).append(name)
+    return found

@@ -1,0 +1,105 @@
+"""This server: info, list, and the orderly shutdown of its guests."""
+
+from typing import Final
+
+import click
+
+from corral.cli.output import Column, Document, mebibytes, output_option, show_document, show_list, show_one
+from corral.cli.session import Session, pass_session
+from corral.names import format_bytes
+
+# Every guest has its own deadline; the daemon answers when the last one is off. Longer than any sum that makes sense.
+SHUTDOWN_GUESTS_TIMEOUT_S: Final = 3600.0
+
+COLUMNS: Final = (
+    Column("name", lambda host: host["name"]),
+    Column("accelerator", lambda host: host["status"]["accelerator"]),
+    Column("cpus", lambda host: host["status"]["cpus"], right=True),
+    Column("memory", lambda host: mebibytes(host["status"]["memory_mib"]), right=True),
+    Column("running", lambda host: host["status"]["vms_running"], right=True),
+    Column("connected", lambda host: host["status"]["hypervisor_connected"]),
+)
+
+
+@click.group()
+def host() -> None:
+    """Servers that run VMs.
+
+    \b
+    Examples:
+      corral host info
+    """
+
+
+@host.command("list")
+@output_option
+@pass_session
+def list_(session: Session, output: str) -> None:
+    """List the hosts.
+
+    \b
+    Examples:
+      corral host list
+    """
+    show_list(session.client().list_hosts(), COLUMNS, output)
+
+
+@host.command()
+@click.argument("name", metavar="[HOST]", default="self")
+@output_option
+@pass_session
+def info(session: Session, name: str, output: str) -> None:
+    """Show a host: accelerator and why, versions, what is promised of what is there (virsh: nodeinfo).
+
+    \b
+    Examples:
+      corral host info
+      corral host info -o json
+    """
+    found: Document = session.client().get_host(name)
+    status = found["status"]
+    accelerators = [
+        f"{item['name']}: {'usable' if item['usable'] else 'not usable'}, {item['reason']}"
+        for item in status.get("accelerators", ())
+    ]
+    rows: list[tuple[str, object]] = [
+        ("name", found["name"]),
+        ("uid", found["uid"]),
+        ("accelerator", status["accelerator"] or "not measured yet"),
+        ("measured", accelerators),
+        ("cpu", f"{status['cpus']} x {status['cpu_model']}"),
+        ("memory", mebibytes(status["memory_mib"])),
+        ("committed cpu", f"{status['committed_vcpus']} of {status['vcpu_limit']} vcpus"),
+        (
+            "committed memory",
+            f"{mebibytes(status['committed_memory_mib'])} of {mebibytes(status['memory_limit_mib'])}",
+        ),
+        ("disk", f"{format_bytes(status['disk_free_bytes'])} free of {format_bytes(status['disk_total_bytes'])}"),
+        ("running VMs", status["vms_running"]),
+        ("system", status["os"]),
+        ("kernel", status["kernel"]),
+        ("libvirt", f"{status['libvirt_version']} ({'' if status['hypervisor_connected'] else 'not '}connected)"),
+        ("qemu", status["qemu_version"]),
+        ("conditions", [f"{item['type']}: {item['status']} ({item['reason']})" for item in status["conditions"]]),
+    ]
+    show_one(found, rows, output)
+
+
+@host.command("shutdown-guests")
+@output_option
+@pass_session
+def shutdown_guests(session: Session, output: str) -> None:
+    """Bring the running VMs down in order, as the host goes down; those with autostart come back when it boots.
+
+    For the service manager: the last to start goes first, each within its own deadline, then by force.
+
+    \b
+    Examples:
+      corral host shutdown-guests
+    """
+    session.timeout_s = SHUTDOWN_GUESTS_TIMEOUT_S
+    answer = session.client().request("POST", "/v1/hosts/self/actions/shutdown-guests")
+    if output == "table":
+        click.echo(f"guests brought down: {answer['count']}")
+    else:
+        show_document(answer, output)

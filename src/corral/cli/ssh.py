@@ -1,0 +1,139 @@
+"""`corral ssh`: log in, with the VM's own entry of known hosts, by OpenSSH."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from corral.cli.completion import complete_vm
+from corral.cli.keys import MADE_KEY
+from corral.cli.output import Document
+from corral.cli.session import Session, pass_session
+from corral.cli.vm import address
+from corral.errors import CorralError
+from corral.settings import variable
+
+ADOPTED_USER: Final = "root"
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-l", "--user", default="", help="Log in as.  [default: the user the VM was made with]")
+@click.option("-p", "--port", type=click.IntRange(1, 65535), default=22, show_default=True)
+@click.option("-i", "--identity", metavar="FILE", help="A private key to use.")
+@click.option(
+    "--ssh-option", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Handed to ssh as -o (repeatable)."
+)
+@click.argument("name", metavar="[USER@]VM", shell_complete=complete_vm)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
+@pass_session
+def ssh(
+    session: Session,
+    user: str,
+    port: int,
+    identity: str | None,
+    ssh_options: tuple[str, ...],
+    name: str,
+    command: tuple[str, ...],
+) -> None:
+    """Log in by SSH, or run a command. Options of ssh come before the VM's name.
+
+    The address comes from Corral. The VM's host key is remembered by the VM's uid, so that an address that another
+    VM had before does not frighten anyone.
+
+    \b
+    Examples:
+      corral ssh web
+      corral ssh root@web
+      corral ssh web -- systemctl status nginx
+      corral ssh --ssh-option LocalForward=8080:localhost:80 web
+    """
+    from corral.proc import become, require
+
+    given_user, at, vm_name = name.rpartition("@")
+    client = session.client()
+    vm: Document = client.get_vm(vm_name)
+    program = require("ssh", "openssh-client")
+    argv = ssh_argv(
+        vm,
+        program=program,
+        user=(given_user if at else "") or user or _user_of(session, vm),
+        port=port,
+        identities=_identities(identity),
+        known_hosts=_known_hosts(str(vm["uid"])),
+        options=ssh_options,
+        command=command[1:] if command and command[0] == "--" else command,
+    )
+    session.close()
+    become(argv)
+
+
+def ssh_argv(
+    vm: Document,
+    *,
+    program: str,
+    user: str,
+    port: int,
+    identities: list[str],
+    known_hosts: Path,
+    options: tuple[str, ...],
+    command: tuple[str, ...],
+) -> list[str]:
+    """The whole ssh command. Raises `wrong-state` where the VM is off or has no address yet."""
+    state = vm["status"]["state"]
+    if state != "running":
+        raise CorralError(
+            "wrong-state", f"ssh {vm['name']}", f"it is {state}", f"corral start {vm['name']}", {"state": state}
+        )
+    host = address(vm)
+    if not host:
+        raise CorralError(
+            "wrong-state", f"ssh {vm['name']}", "it has no address yet", f"corral wait {vm['name']} --for ssh"
+        )
+    argv = [program]
+    for option in (
+        *options,
+        f"UserKnownHostsFile={known_hosts}",
+        f"HostKeyAlias={vm['uid']}",
+        "StrictHostKeyChecking=accept-new",
+        "CheckHostIP=no",
+    ):
+        argv += ["-o", option]
+    for path in identities:
+        argv += ["-i", path]
+    argv += ["-p", str(port), "-l", user, host]
+    return [*argv, "--", *command] if command else argv
+
+
+def _identities(given: str | None) -> list[str]:
+    """The key that was named, or the one that `corral create` made; OpenSSH tries the caller's own by itself."""
+    if given:
+        return [given]
+    directory = Path.home() / ".ssh"
+    if not (directory / MADE_KEY).is_file():
+        return []
+    # Naming one identity keeps ssh from trying its usual ones: name those too.
+    usual = [directory / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
+    return [str(path) for path in (*usual, directory / MADE_KEY) if path.is_file()]
+
+
+def _known_hosts(uid: str) -> Path:
+    cache = Path(variable("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "corral" / "known_hosts"
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return cache / uid
+
+
+def _user_of(session: Session, vm: Document) -> str:
+    """The first user of the seed, else the image's own, else root."""
+    cloud_init = vm["spec"].get("cloud_init")
+    users = cloud_init["users"] if cloud_init else ()
+    if users:
+        return str(users[0]["name"])
+    if not vm["spec"].get("image"):
+        return ADOPTED_USER
+    try:
+        image: Document = session.client().get_image(vm["spec"]["image"])
+    except CorralError as error:
+        if error.code != "image-not-found":
+            raise
+        return ADOPTED_USER
+    return str((image["status"].get("facts") or {}).get("default_user") or ADOPTED_USER)

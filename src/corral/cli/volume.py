@@ -1,0 +1,69 @@
+"""Volumes, the disks of VMs: list, show."""
+
+from typing import Final
+
+import click
+
+from corral.cli.completion import complete_volume
+from corral.cli.output import Column, Document, age, output_option, show_list, show_one
+from corral.cli.session import Session, pass_session
+from corral.names import format_bytes
+
+COLUMNS: Final = (
+    Column("name", lambda volume: volume["name"]),
+    Column("size", lambda volume: format_bytes(volume["spec"]["size_bytes"]), right=True),
+    Column("used", lambda volume: format_bytes(volume["status"]["allocated_bytes"]), right=True),
+    Column("ready", lambda volume: volume["status"]["ready"]),
+    Column("vm", lambda volume: volume["spec"]["vm_uid"]),
+    Column("path", lambda volume: volume["status"]["path"]),
+    Column("age", lambda volume: age(volume["created_at"])),
+)
+
+
+@click.group()
+def volume() -> None:
+    """Disks of VMs.
+
+    \b
+    Examples:
+      corral volume list
+    """
+
+
+@volume.command("list")
+@output_option
+@pass_session
+def list_(session: Session, output: str) -> None:
+    """List the volumes, those kept by `delete --keep-disks` too (virsh: vol-list).
+
+    \b
+    Examples:
+      corral volume list
+      corral volume list -o json
+    """
+    show_list(session.client().list_volumes(), COLUMNS, output)
+
+
+@volume.command()
+@click.argument("name", metavar="VOLUME", shell_complete=complete_volume)
+@output_option
+@pass_session
+def show(session: Session, name: str, output: str) -> None:
+    """Show a volume (virsh: vol-info).
+
+    \b
+    Examples:
+      corral volume show web-root
+    """
+    found: Document = session.client().get_volume(name)
+    spec = found["spec"]
+    rows: list[tuple[str, object]] = [("name", found["name"]), ("uid", found["uid"])]
+    rows += [(column.title, column.value(found)) for column in COLUMNS[1:-1]]
+    rows += [
+        ("format", spec["format"]),
+        ("image", spec.get("image_uid")),
+        ("image digest", spec.get("image_digest")),
+        ("goes with its VM", spec["delete_with_vm"]),
+        ("created", found["created_at"]),
+    ]
+    show_one(found, rows, output)
