@@ -1,0 +1,152 @@
+"""`make down` and `make purge`: stop what was started, remove what was made."""
+
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+from installer.context import COMMAND, SYSTEM_RUN_DIR, UNIT, Context
+from installer.daemons import VIRSH, daemon_status, libvirt_answers, state_dir_is_safe_to_remove
+from installer.shell import Refused
+
+Say = Callable[[str], None]
+NAMESPACE = "{urn:corral:domain:1}"
+SHUTDOWN_DEADLINE_S = 90
+
+
+def stop_guests(context: Context, say: Say) -> str:
+    """Shut the running VMs down, the ones that start last first; noted, so that `make up` starts them again."""
+    if not Path(context.corral).exists() or daemon_status(context) is None:
+        return "the daemon does not run: guests were left alone"
+    running = [vm for vm in context.items("list") if vm["status"]["state"] in ("running", "paused")]
+    if not running:
+        return "none runs"
+    running.sort(key=lambda vm: -vm["spec"].get("boot", {}).get("priority", 0))
+    names = [str(vm["name"]) for vm in running]
+    context.note(stopped=sorted({*context.recall().get("stopped", []), *names}))
+    for vm in running:
+        if vm["status"]["state"] == "paused":
+            context.client("resume", vm["name"])
+    argv = [context.corral, "shutdown", *names, "--force-after", f"{SHUTDOWN_DEADLINE_S}s"]
+    context.shell.must("shut the VMs down", context.shell.as_root(argv), say)
+    return f"shut down {', '.join(names)}"
+
+
+def stop_networks(context: Context, say: Say) -> str:
+    """Take our networks down, so that no dnsmasq is left; their definitions stay."""
+    if not libvirt_answers(context):
+        return "libvirtd does not run"
+    names = _networks(context, "--name")
+    for name in names:
+        say(name)
+        context.shell.ask(context.shell.as_root([*VIRSH, "net-destroy", name]))
+    return f"took down {', '.join(names)}" if names else "none is up"
+
+
+def _installation(context: Context) -> str:
+    """The id by which libvirt's objects are known as this installation's; empty when there is none."""
+    return context.shell.ask(context.shell.as_root(["cat", str(context.state_dir / "installation-id")])).output.strip()
+
+
+def _networks(context: Context, *options: str) -> list[str]:
+    installation = _installation(context)
+    if not installation:
+        return []
+    listed = context.shell.ask(context.shell.as_root([*VIRSH, "net-list", "--name", *options])).output.split()
+    return sorted({name for name in listed if name.startswith(f"corral-{installation[:6]}-")})
+
+
+def belongs(document: str, installation: str) -> bool:
+    """Whether a domain's XML says that it is this installation's (and is no copy of one that is)."""
+    try:
+        root = ET.fromstring(document)  # noqa: S314 -- libvirt's own output
+    except ET.ParseError:
+        return False
+    element = root.find(f"metadata/{NAMESPACE}vm")
+    if element is None:
+        return False
+    same_uid = element.findtext(f"{NAMESPACE}uid") == root.findtext("uuid")
+    return same_uid and element.findtext(f"{NAMESPACE}installation") == installation
+
+
+def _domains(context: Context) -> list[str]:
+    installation = _installation(context)
+    if not installation:
+        return []
+    virsh = context.shell.as_root(VIRSH)
+    uids = context.shell.ask([*virsh, "list", "--all", "--uuid"]).output.split()
+    return [uid for uid in uids if belongs(context.shell.ask([*virsh, "dumpxml", uid]).output, installation)]
+
+
+def summary(context: Context) -> list[str]:
+    """What a purge would remove, for the question."""
+    lines = []
+    domains = _domains(context) if libvirt_answers(context) else []
+    if domains:
+        lines.append(f"{len(domains)} virtual machines with their disks")
+    if context.state_dir.exists():
+        size = context.shell.ask(context.shell.as_root(["du", "-sh", str(context.state_dir)])).output.split("\t")[0]
+        lines.append(f"{context.state_dir} ({size}): disks, images, the database")
+    if not context.trial:
+        lines += [str(path) for path in (UNIT, COMMAND, SYSTEM_RUN_DIR) if path.exists() or path.is_symlink()]
+        lines.append(str(context.venv))
+    return lines
+
+
+def remove_domains(context: Context, say: Say) -> str:
+    """Every domain of this installation, without the daemon: it may be what is broken."""
+    if not libvirt_answers(context):
+        return "libvirtd does not run: if it has VMs of ours, start it and purge again"
+    virsh = context.shell.as_root(VIRSH)
+    domains = _domains(context)
+    for uid in domains:
+        say(uid)
+        context.shell.ask([*virsh, "destroy", uid])
+        undefine = [
+            *virsh,
+            "undefine",
+            uid,
+            "--managed-save",
+            "--nvram",
+            "--snapshots-metadata",
+            "--checkpoints-metadata",
+        ]
+        result = context.shell.ask(undefine)
+        if not result.ok:
+            raise Refused(f"remove domain {uid}", result.tail)
+    return f"removed {len(domains)}"
+
+
+def remove_networks(context: Context, say: Say) -> str:
+    if not libvirt_answers(context):
+        return "libvirtd does not run"
+    names = _networks(context, "--all")
+    for name in names:
+        say(name)
+        context.shell.ask(context.shell.as_root([*VIRSH, "net-destroy", name]))
+        context.shell.ask(context.shell.as_root([*VIRSH, "net-undefine", name]))
+    return f"removed {', '.join(names)}" if names else "none"
+
+
+def remove_files(context: Context, say: Say) -> str:
+    """State, run directory, unit, command and `.venv`. The group and the distribution's packages stay."""
+    shell = context.shell
+    removed = []
+    if context.state_dir.exists():
+        if not state_dir_is_safe_to_remove(context.state_dir):
+            raise Refused(
+                f"remove {context.state_dir}", "it holds no installation of Corral", "remove it by hand if you mean it"
+            )
+        say(str(context.state_dir))
+        shell.must("remove the state", shell.as_root(["rm", "-rf", "--one-file-system", str(context.state_dir)]), say)
+        removed.append(str(context.state_dir))
+    if not context.trial:
+        if UNIT.exists():
+            shell.ask(shell.as_root(["systemctl", "disable", "corral.service"]))
+            shell.ask(shell.as_root(["rm", "-f", str(UNIT)]))
+            shell.ask(shell.as_root(["systemctl", "daemon-reload"]))
+        shell.ask(shell.as_root(["rm", "-rf", str(SYSTEM_RUN_DIR), str(COMMAND)]))
+        shutil.rmtree(context.venv, ignore_errors=True)
+        removed += [str(COMMAND), str(context.venv)]
+    shell.ask(shell.as_root(["rm", "-f", str(context.notes)]))
+    return f"removed {', '.join(removed)}"

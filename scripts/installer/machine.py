@@ -1,0 +1,67 @@
+"""The first step: what this machine is, and whether it can do the job at all."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from installer.context import Context, systemd_runs
+from installer.shell import Refused
+
+# What `make up` needs when nothing is there yet: packages, the image's build and a VM with room to grow.
+DISK_NEEDED_BYTES = 5 * 2**30
+MEMORY_NEEDED_BYTES = 1536 * 2**20
+TRIED = {("debian", "12")}
+SHOULD_WORK = {("debian", "13"), ("ubuntu", "24.04")}
+
+
+def os_release(text: str) -> dict[str, str]:
+    """The fields of os-release(5)."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key: value.strip().strip('"') for key, _, value in pairs}
+
+
+def describe_os(release: dict[str, str]) -> str:
+    """Its name, with a word on whether it was tried."""
+    name = release.get("PRETTY_NAME", "an unknown system")
+    key = (release.get("ID", ""), release.get("VERSION_ID", ""))
+    if key in TRIED:
+        return name
+    return f"{name} (untested{', should work' if key in SHOULD_WORK else ''})"
+
+
+def look(context: Context, say: Callable[[str], None]) -> str:
+    """Refuse before anything is changed where the job cannot be done."""
+    if platform.machine() != "x86_64":
+        raise Refused("use this machine", f"its processor is {platform.machine()}", "Corral runs on x86_64")
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise Refused("become root", "there is no sudo", "run it as root")
+        say("asking sudo")
+        if os.system("sudo -v") != 0:  # noqa: S605 -- it asks for a password on the terminal
+            raise Refused("become root", "sudo refused", "run it as root")
+    place = context.state_dir
+    while not place.exists():
+        place = place.parent
+    cold = not (context.state_dir / "images").exists()
+    free = shutil.disk_usage(place).free
+    if cold and free < DISK_NEEDED_BYTES:
+        raise Refused("make room", f"{free / 2**30:.1f} GiB are free in {place}, {DISK_NEEDED_BYTES / 2**30:.0f} are needed",
+                      "free some, or choose a larger disk: CORRAL_STATE_DIR=/big/corral make up")  # fmt: skip
+    if _available_bytes() < MEMORY_NEEDED_BYTES and cold:
+        raise Refused(
+            "find memory",
+            f"{_available_bytes() / 2**20:.0f} MiB are available, {MEMORY_NEEDED_BYTES / 2**20:.0f} are needed",
+        )
+    release = os_release(Path("/etc/os-release").read_text()) if Path("/etc/os-release").exists() else {}
+    start = "systemd" if systemd_runs() else "no systemd"
+    kvm = "/dev/kvm is there" if Path("/dev/kvm").exists() else "no /dev/kvm: guests are emulated, slower"
+    return f"{describe_os(release)}, {start}, {kvm}"
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return MEMORY_NEEDED_BYTES

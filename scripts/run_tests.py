@@ -1,0 +1,124 @@
+"""The checks and the test layers, one after the other, with a summary: what `make check` and `make test` run.
+
+A layer that fails does not stop the ones after it; a layer without tests is left out; the exit status says it all.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ROOT / ".venv/bin"
+CHECKS = {
+    "format": ["ruff", "format", "--check", "--quiet", "src", "tests", "scripts"],
+    "lint": ["ruff", "check", "--quiet", "src", "tests", "scripts"],
+    "types": ["mypy", "--no-error-summary"],
+    "types of scripts": ["mypy", "--no-error-summary", "--explicit-package-bases", "scripts"],
+    "imports": ["lint-imports", "--no-logo"],
+}
+LAYERS = ["unit", "contract", "golden", "faults", "integration", "e2e"]
+# No single layer takes this long; one that does hangs.
+LAYER_TIMEOUT_S = 1500
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one stage ended."""
+
+    name: str
+    ok: bool
+    took_s: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+def run_check(name: str, argv: list[str]) -> Outcome:
+    began = time.monotonic()
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "scripts")} if name == "types of scripts" else None
+    done = subprocess.run(
+        [str(BIN / argv[0]), *argv[1:]], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        env=environment,
+    )  # fmt: skip
+    if done.returncode:
+        print(done.stdout + done.stderr, flush=True)
+    return Outcome(name, done.returncode == 0, time.monotonic() - began)
+
+
+def run_layer(name: str, extra: list[str]) -> Outcome:
+    report = ROOT / f"var/junit-{name}.xml"
+    report.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)
+    print(f"\n== tests/{name}", flush=True)
+    began = time.monotonic()
+    argv = [str(BIN / "pytest"), "-q", "-m", "not soak", f"--junitxml={report}", *extra, f"tests/{name}"]
+    try:
+        status = subprocess.run(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=LAYER_TIMEOUT_S, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        print(f"tests/{name} did not end within {LAYER_TIMEOUT_S} s", flush=True)
+        status = 124
+    passed, failed, skipped = counted(report)
+    return Outcome(
+        name, status == 0 and not failed, time.monotonic() - began, passed, max(failed, int(status != 0)), skipped
+    )
+
+
+def counted(report: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped tests in a JUnit report; zeros when there is none."""
+    try:
+        root = ET.parse(report).getroot()  # noqa: S314 -- pytest has just written it
+    except (OSError, ET.ParseError):
+        return 0, 0, 0
+    suites = list(root.iter("testsuite"))
+    total, errors, failures, skipped = (
+        sum(int(suite.get(key, "0")) for suite in suites) for key in ("tests", "errors", "failures", "skipped")
+    )
+    return total - errors - failures - skipped, errors + failures, skipped
+
+
+def has_tests(layer: str) -> bool:
+    return any(re.match(r"test_.*\.py$", path.name) for path in (ROOT / "tests" / layer).rglob("*.py"))
+
+
+def summarize(outcomes: list[Outcome]) -> bool:
+    """Print the table and the closing line; True if all is well."""
+    print("\n== summary")
+    for one in outcomes:
+        counts = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped" if one.name in LAYERS else ""
+        print(f"  {'ok    ' if one.ok else 'FAILED'} {one.name:17} {one.took_s:7.1f} s  {counts}")
+    layers = [one for one in outcomes if one.name in LAYERS]
+    checks_failed = sum(not one.ok for one in outcomes if one.name not in LAYERS)
+    passed, skipped = sum(one.passed for one in layers), sum(one.skipped for one in layers)
+    failed = sum(one.failed for one in layers) + checks_failed
+    passed += sum(one.ok for one in outcomes if one.name not in LAYERS)
+    print(
+        f"  {sum(one.took_s for one in outcomes):.0f} s in all\n\n{passed} passed, {failed} failed, {skipped} skipped",
+        flush=True,
+    )
+    return failed == 0 and all(one.ok for one in outcomes)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=["check", *LAYERS], help="run these alone")
+    parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
+    chosen = parser.parse_args()
+    stages = chosen.only or ["check", *LAYERS]
+    outcomes = []
+    if "check" in stages:
+        print("== checks", flush=True)
+        outcomes += [run_check(name, argv) for name, argv in CHECKS.items()]
+    outcomes += [run_layer(name, chosen.pytest) for name in LAYERS if name in stages and has_tests(name)]
+    return 0 if summarize(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
