@@ -1,0 +1,216 @@
+"""The installer's decisions: what is missing, what is fresh, what is shown, what may be removed."""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from installer import daemons, guest, leave, machine, packages, venv
+from installer.context import Context
+from installer.shell import Refused, Result, Shell
+from installer.steplist import Steps
+
+ROOT = Path(__file__).parents[2]
+
+
+class Answers(Shell):
+    """A shell that answers from a table: the first entry whose words all stand in the command."""
+
+    def __init__(self, table: dict[str, Result]) -> None:
+        super().__init__(Path("/nonexistent/log"))
+        self.table = table
+        self.asked: list[list[str]] = []
+
+    def as_root(self, argv: Sequence[str]) -> list[str]:
+        return list(argv)
+
+    def ask(self, argv: Sequence[str], timeout_s: float = 30.0, stdin: str = "") -> Result:
+        self.asked.append(list(argv))
+        for words, result in self.table.items():
+            if set(words.split()) <= set(argv):
+                return result
+        return Result(127, "", f"{argv[0]} is not installed")
+
+
+def context(tmp_path: Path, shell: Shell | None = None, **environ: str) -> Context:
+    return Context(tmp_path, shell or Answers({}), environ=environ)
+
+
+# ---- packages ------------------------------------------------------------------------------------------------------
+
+
+def test_the_listing_of_packages_is_well_formed() -> None:
+    text = (ROOT / "packaging/apt-packages.txt").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(packages.wanted(text, ["runtime", "build", "test"])) == len(lines)
+    assert ("pkg-config", "pkgconf") in packages.wanted(text, ["build"])
+    names = [name for names in packages.wanted(text, ["runtime", "build", "test"]) for name in names]
+    assert len(names) == len(set(names))
+
+
+DPKG = Result(1, "ii |gcc|c-compiler\nrc |ovmf|\nii |pkgconf|pkg-config (= 1.8.1)\n")
+
+
+def test_a_package_is_there_by_its_name_or_by_what_another_provides() -> None:
+    shell = Answers({"dpkg-query": DPKG})
+    lacking = packages.missing(shell, [("gcc",), ("ovmf",), ("pkg-config", "pkgconf"), ("nftables",)])
+    assert lacking == [("ovmf",), ("nftables",)]
+
+
+def test_of_alternatives_the_first_that_apt_knows_is_taken() -> None:
+    policy = "old:\n  Installed: (none)\n  Candidate: (none)\nnew:\n  Installed: (none)\n  Candidate: 2\n"
+    shell = Answers({"policy": Result(0, policy)})
+    assert packages.choose(shell, [("old", "new"), ("gone",)]) == (["new"], ["gone"])
+
+
+def test_nothing_is_asked_of_apt_when_all_is_there(tmp_path: Path) -> None:
+    (tmp_path / "packaging").mkdir()
+    (tmp_path / "packaging/apt-packages.txt").write_text("build: gcc\nruntime: ovmf\n")
+    shell = Answers({"dpkg-query": DPKG})
+    assert "all 1" in packages.ensure_packages(context(tmp_path, shell), lambda _: None, "build")
+    assert len(shell.asked) == 1
+
+
+# ---- .venv ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Context:
+    for name in ("pyproject.toml", "requirements/build.txt", "requirements/runtime.txt", "requirements/dev.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("python", "corral"):
+        (tmp_path / ".venv/bin" / name).touch()
+    return context(tmp_path)
+
+
+def stamped(made: Context, lock: str) -> None:
+    (made.venv / venv.STAMP).write_text(json.dumps(venv.wanted_stamp(made.root, lock)))
+
+
+def test_a_venv_is_fresh_only_for_the_lock_files_that_it_was_made_from(checkout: Context) -> None:
+    assert not venv.fresh(checkout, "runtime")
+    stamped(checkout, "runtime")
+    assert venv.fresh(checkout, "runtime")
+    assert not venv.fresh(checkout, "dev")
+    stamped(checkout, "dev")
+    assert venv.fresh(checkout, "runtime")
+    (checkout.root / "requirements/runtime.txt").write_text("another")
+    assert not venv.fresh(checkout, "runtime")
+
+
+def test_a_venv_that_was_moved_or_cut_short_is_not_fresh(checkout: Context) -> None:
+    stamped(checkout, "runtime")
+    (checkout.venv / "bin/corral").unlink()
+    assert not venv.fresh(checkout, "runtime")
+    (checkout.venv / venv.STAMP).write_text('{"root": ')
+    assert venv.read_stamp(checkout.venv) == {}
+
+
+# ---- where the daemon lives ----------------------------------------------------------------------------------------
+
+
+def test_a_trial_touches_nothing_of_the_systems(tmp_path: Path) -> None:
+    trial = context(tmp_path, CORRAL_STATE_DIR="/tmp/trial")
+    assert trial.trial
+    assert not trial.by_systemd
+    assert trial.socket == Path("/tmp/trial/run/corral.sock")
+    assert context(tmp_path).socket == Path("/run/corral/corral.sock")
+
+
+def test_only_a_state_directory_may_be_removed(tmp_path: Path) -> None:
+    assert daemons.state_dir_is_safe_to_remove(Path("/var/lib/corral"))
+    assert not daemons.state_dir_is_safe_to_remove(tmp_path)
+    (tmp_path / "installation-id").touch()
+    assert daemons.state_dir_is_safe_to_remove(tmp_path)
+    assert not daemons.state_dir_is_safe_to_remove(Path("/"))
+
+
+DOMAIN = """<domain><uuid>u-1</uuid><metadata><c:vm xmlns:c="urn:corral:domain:1"><c:installation>{installation}</c:installation>
+<c:uid>{uid}</c:uid></c:vm></metadata></domain>"""
+
+
+@pytest.mark.parametrize(
+    ("document", "ours"),
+    [
+        (DOMAIN.format(installation="mine", uid="u-1"), True),
+        (DOMAIN.format(installation="other", uid="u-1"), False),
+        (DOMAIN.format(installation="mine", uid="u-2"), False),
+        ("<domain><uuid>u-1</uuid></domain>", False),
+        ("not xml", False),
+    ],
+)
+def test_purge_knows_its_own_domains_and_leaves_copies_and_others(document: str, ours: bool) -> None:
+    assert leave.belongs(document, "mine") is ours
+
+
+# ---- the guest -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ['{"uid": "u"}', '{"operation": {"uid": "u"}, "vm": {}}', '[{"operation": {"uid": "u"}}]']
+)
+def test_the_operation_is_found_in_what_a_command_prints(text: str) -> None:
+    assert guest.operation_uid(text) == "u"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "oops"])
+def test_no_operation_is_no_operation(text: str) -> None:
+    assert guest.operation_uid(text) == ""
+
+
+def test_progress_is_drawn_as_a_bar_where_it_is_known() -> None:
+    assert (
+        guest.shown({"state": "running", "phase": "unpacking", "progress": 0.5})
+        == "[##########..........]  50% unpacking"
+    )
+    assert guest.shown({"state": "accepted", "phase": "", "progress": None}) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"ID": "debian", "VERSION_ID": "12", "PRETTY_NAME": "Debian 12"}, "Debian 12"),
+        ({"ID": "ubuntu", "VERSION_ID": "24.04", "PRETTY_NAME": "Ubuntu"}, "Ubuntu (untested, should work)"),
+        ({"ID": "arch"}, "an unknown system (untested)"),
+    ],
+)
+def test_what_was_not_tried_is_called_untested(fields: dict[str, str], said: str) -> None:
+    assert machine.describe_os(fields) == said
+    assert machine.os_release('ID=debian\nPRETTY_NAME="Debian 12"\n') == {"ID": "debian", "PRETTY_NAME": "Debian 12"}
+
+
+# ---- the list of steps ---------------------------------------------------------------------------------------------
+
+
+def test_steps_are_plain_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    steps = Steps(2, stream)
+    steps.run("First", lambda say: say("working") or "done")  # type: ignore[func-returns-value]
+
+    def refuse(_say: object) -> str:
+        raise Refused("second", "it cannot be", "do this")
+
+    with pytest.raises(Refused, match="it cannot be"):
+        steps.run("Second", refuse)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("ok [1/2] First: done  (")
+    assert lines[1].startswith("failed [2/2] Second")
+    assert "\033" not in stream.getvalue()
+
+
+def test_a_refusal_says_what_why_and_what_to_do() -> None:
+    assert str(Refused("make room", "1 GiB is free", "free some")) == "make room: 1 GiB is free\n  free some"
+
+
+def names(groups: Iterable[tuple[str, ...]]) -> list[str]:
+    return [group[0] for group in groups]
+
+
+def test_each_tool_that_doctor_misses_is_one_that_up_installs() -> None:
+    from corral.host.packages import TOOLS
+
+    text = (ROOT / "packaging/apt-packages.txt").read_text()
+    assert {package for package, _ in TOOLS.values()} <= set(names(packages.wanted(text, ["runtime"])))
