@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from corral.cli.completion import complete_vm
+from corral.cli.options import async_option, seconds, vm_names
 from corral.cli.output import output_option, show_document
-from corral.cli.power import async_option, seconds, vm_names
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 from corral.errors import CorralError

@@ -1,11 +1,9 @@
 """The table of commands: name, where it lives, one line of help. `--help` is printed from here and imports nothing."""
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A top-level command: `target` is `module:attribute` below corral.cli, imported when it is called."""
 
     section: str

@@ -9,8 +9,8 @@ import click
 
 from corral.cli import keys
 from corral.cli.completion import complete_image
+from corral.cli.options import async_option
 from corral.cli.output import output_option, show_document
-from corral.cli.power import async_option
 from corral.cli.progress import wait_for
 from corral.cli.session import Session, pass_session
 from corral.errors import CorralError
@@ -104,7 +104,8 @@ def create(session: Session, /, **options: Any) -> None:
     if options["name"] and options["positional"]:
         raise click.UsageError(f"two names: {options['name']} and {options['positional']}")
     timeout_s = parse_duration_s(options["timeout"], "--timeout")
-    accepted = session.client().create_vm(request_body(name, options))
+    body = request_body(name, options)
+    accepted = session.client().create_vm(body)
     output = options["output"]
     if options["asynchronous"]:
         if output in ("table", "name"):

@@ -3,8 +3,8 @@
 import click
 
 from corral.cli.completion import complete_domain
+from corral.cli.options import async_option
 from corral.cli.output import output_option
-from corral.cli.power import async_option
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 import click
 
 from corral.cli.completion import complete_image
+from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_list, show_one
-from corral.cli.power import async_option
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from corral.cli.commands import COMMANDS, sections
 from corral.cli.session import Session, show_error
 from corral.errors import EXIT_FAILED, CorralError
 from corral.version import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -50,6 +54,15 @@ class CommandTable(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         return super().resolve_command(ctx, expand(args))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """From the table, without importing any command."""
+        from click.shell_completion import CompletionItem
+
+        known = {name: entry.help for name, entry in COMMANDS.items()}
+        known.update({name: " ".join(command) for name, command in ALIASES.items()})
+        items = [CompletionItem(name, help=text) for name, text in known.items() if name.startswith(incomplete)]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, names in sections().items():

@@ -3,13 +3,10 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
-
-from corral.settings import variable
 
 FORMATS: Final = ("table", "json", "yaml", "name")
 Document = Mapping[str, Any]
@@ -32,8 +29,7 @@ _STATE_COLOURS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column of a table: its heading and how a document fills it."""
 
     title: str
@@ -165,4 +161,8 @@ def mebibytes(count: int | None) -> str:
 
 def colour_wanted() -> bool:
     """Colours only on a terminal, and not where NO_COLOR is set."""
-    return sys.stdout.isatty() and not variable("NO_COLOR")
+    if not sys.stdout.isatty():
+        return False
+    from corral.settings import variable
+
+    return not variable("NO_COLOR")

@@ -1,17 +1,14 @@
 """Verbs that change what a VM does: start, shutdown, reboot, reset, pause, resume, save, destroy, delete."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import click
 
-from corral.cli.completion import complete_vm
+from corral.cli.options import async_option, seconds, vm_names
 from corral.cli.output import output_option
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
-from corral.names import parse_duration_s
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _DONE: Final = {
     "start": "started",
@@ -23,18 +20,6 @@ _DONE: Final = {
     "save": "saved",
     "destroy": "stopped",
 }
-
-
-def vm_names(function: _F) -> _F:
-    """One or more names of VMs, completed by the shell, as the parameter `names`."""
-    return click.argument("names", nargs=-1, required=True, metavar="VM…", shell_complete=complete_vm)(function)
-
-
-def async_option(function: _F) -> _F:
-    """`--async`, as the parameter `asynchronous`."""
-    return click.option("--async", "asynchronous", is_flag=True, help="Do not wait; print the operation's id instead.")(
-        function
-    )
 
 
 def _act(
@@ -128,11 +113,6 @@ destroy = _plain(
       corral destroy web db
     """,
 )
-
-
-def seconds(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """An option's duration in seconds."""
-    return None if value is None else parse_duration_s(value, f"--{(param.name or '').replace('_', '-')}")
 
 
 @click.command()

@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from corral.errors import CorralError
-from corral.settings import client_socket, variable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from corral.client import Client
 
 _T = TypeVar("_T")
@@ -31,8 +31,12 @@ class Session:
     _clients: list["Client"] = field(default_factory=list)
 
     @property
-    def socket_path(self) -> Path:
+    def socket_path(self) -> "Path":
         """Where the daemon is to be found: --socket, else --state-dir, else the environment, else the default."""
+        from pathlib import Path
+
+        from corral.settings import client_socket
+
         if self.state_dir and not self.socket:
             return Path(self.state_dir).absolute() / "run" / "corral.sock"
         return client_socket(self.socket).absolute()
@@ -46,6 +50,7 @@ class Session:
     def another_client(self) -> "Client":
         """A client with a connection of its own, for a second thread."""
         from corral.client import Client
+        from corral.settings import variable
 
         url = self.url or variable("CORRAL_URL")
         if url and not (self.socket or self.state_dir):
@@ -73,7 +78,11 @@ def show_error(error: CorralError) -> None:
 
 def coloured() -> bool:
     """Colours go to a person's terminal only, and not where NO_COLOR is set (https://no-color.org)."""
-    return not variable("NO_COLOR") and sys.stderr.isatty()
+    if not sys.stderr.isatty():
+        return False
+    from corral.settings import variable
+
+    return not variable("NO_COLOR")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import Any, Final
 import click
 
 from corral.cli.completion import complete_vm
+from corral.cli.options import vm_names
 from corral.cli.output import (
     Column,
     Document,
@@ -16,7 +17,6 @@ from corral.cli.output import (
     show_list,
     show_one,
 )
-from corral.cli.power import vm_names
 from corral.cli.session import Session, for_each, pass_session
 
 SHUT_OFF: Final = "shut off"

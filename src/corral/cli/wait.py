@@ -4,8 +4,8 @@ from typing import Final
 
 import click
 
+from corral.cli.options import vm_names
 from corral.cli.output import output_option, show_document
-from corral.cli.power import vm_names
 from corral.cli.session import Session, for_each, pass_session
 from corral.names import parse_duration_s
 

@@ -1,0 +1,58 @@
+"""The ssh command that is made: the VM's own host key, the user, the address, and coded errors instead of a hang."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.cli.ssh import ssh_argv
+from corral.errors import CorralError
+
+UID = "6b1c1a52-6b8a-4f1e-9f57-2f6f0f3d9f10"
+
+
+def vm(state: str = "running", addresses: tuple[str, ...] = ("192.168.150.7",), reserved: str = "") -> dict[str, Any]:
+    return {
+        "name": "web",
+        "uid": UID,
+        "spec": {"nics": [{"address": reserved}]},
+        "status": {"state": state, "addresses": list(addresses)},
+    }
+
+
+def argv(document: dict[str, Any], *command: str) -> list[str]:
+    return ssh_argv(
+        document,
+        program="/usr/bin/ssh",
+        user="debian",
+        port=22,
+        identities=["/k"],
+        known_hosts=Path("/cache/x"),
+        options=("LogLevel=ERROR",),
+        command=command,
+    )
+
+
+def test_the_host_key_belongs_to_the_vm_and_not_to_its_address() -> None:
+    made = argv(vm())
+    assert made[0] == "/usr/bin/ssh"
+    assert f"HostKeyAlias={UID}" in made
+    assert "UserKnownHostsFile=/cache/x" in made
+    assert "StrictHostKeyChecking=accept-new" in made
+    assert made[-3:] == ["-l", "debian", "192.168.150.7"]
+
+
+def test_a_command_stands_behind_the_host() -> None:
+    assert argv(vm(), "uname", "-a")[-4:] == ["192.168.150.7", "--", "uname", "-a"]
+
+
+def test_the_reserved_address_will_do() -> None:
+    assert "10.0.0.5" in argv(vm(addresses=(), reserved="10.0.0.5"))
+
+
+@pytest.mark.parametrize("document", [vm(state="shut off"), vm(addresses=())])
+def test_what_cannot_be_reached_says_so(document: dict[str, Any]) -> None:
+    with pytest.raises(CorralError) as caught:
+        argv(document)
+    assert caught.value.code == "wrong-state"
+    assert caught.value.hint.startswith("corral ")
