@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from corral.errors import CorralError
 
@@ -201,12 +201,15 @@ def call(argv: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S, check: bo
 def become(argv: Sequence[str]) -> NoReturn:
     """Replace this process by `argv`: terminal, signals and exit status are its own. Raises `command-missing`."""
     try:
-        os.execvp(argv[0], list(argv))
+        os.execvp(argv[0], list(argv))  # noqa: S606 -- a list, and no shell is wanted
     except FileNotFoundError as error:
         raise CorralError("command-missing", f"run {argv[0]}", "it is not installed", f"install {argv[0]}") from error
 
 
-def spawn(argv: Sequence[str], output_fd: int, *, own_session: bool = False) -> "subprocess.Popen[bytes]":
+Child: TypeAlias = "subprocess.Popen[bytes]"
+
+
+def spawn(argv: Sequence[str], output_fd: int, *, own_session: bool = False) -> Child:
     """Start a long-lived child that writes both streams to `output_fd` and inherits nothing else.
 
     With `own_session` it outlives the terminal that it was started from.

@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,7 +15,8 @@ from corral.files import replacing, storage_error
 from corral.names import format_bytes, parse_duration_s
 from corral.settings import load
 
-RECOVER_TIMEOUT_S: Final = 600.0
+if TYPE_CHECKING:
+    from corral.client_types import CreateTokenRequest, Role
 
 COLUMNS: Final = (
     Column("name", lambda token: token["name"]),
@@ -53,7 +54,7 @@ def token() -> None:
 @click.option("--expires", metavar="TIME", help="Valid for this long: 12h, 90d.  [default: for ever]")
 @output_option
 @pass_session
-def create(session: Session, name: str, role: str, expires: str | None, output: str) -> None:
+def create(session: Session, name: str, role: "Role", expires: str | None, output: str) -> None:
     """Make a token for the project; its secret is printed once and kept nowhere.
 
     \b
@@ -61,7 +62,7 @@ def create(session: Session, name: str, role: str, expires: str | None, output: 
       corral admin token create ci --role operator --expires 90d
       export CORRAL_TOKEN=$(corral admin token create laptop -o name)
     """
-    body: dict[str, Any] = {"name": name, "role": role}
+    body: CreateTokenRequest = {"name": name, "role": role}
     if expires:
         body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=parse_duration_s(expires, "--expires"))).isoformat()
     answer: Any = session.client().create_token(body)
@@ -169,8 +170,7 @@ def recover(session: Session, output: str) -> None:
       corral daemon start
       corral recover
     """
-    session.timeout_s = RECOVER_TIMEOUT_S
-    report: Any = session.client().request("POST", "/v1/admin/recover")
+    report: Any = session.client().recover()
     if output in ("json", "yaml"):
         show_document(report, output)
         return

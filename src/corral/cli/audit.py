@@ -9,7 +9,7 @@ from corral.cli.session import Session, pass_session
 from corral.errors import EXIT_FAILED
 
 COLUMNS: Final = (
-    Column("sequence", lambda record: record["sequence"], right=True),
+    Column("entry", lambda record: record["entry"], right=True),
     Column("time", lambda record: str(record["time"])[:19].replace("T", " ")),
     Column("identity", lambda record: record["identity"]),
     Column("action", lambda record: record["action"]),
@@ -31,7 +31,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--after", type=int, default=0, help="Only records after this sequence number.")
+@click.option("--after", type=int, default=0, help="Only records after this entry.")
 @click.option("-n", "--last", type=click.IntRange(min=0), default=100, show_default=True, help="How many, the newest.")
 @output_option
 @pass_session
@@ -44,7 +44,7 @@ def list_(session: Session, after: int, last: int, output: str) -> None:
       corral audit list --last 1000 -o json
     """
     found: list[Any] = list(session.client().list_audit(after=after))
-    show_list(found[len(found) - min(last, len(found)) :], COLUMNS, output, name=lambda record: str(record["sequence"]))
+    show_list(found[len(found) - min(last, len(found)) :], COLUMNS, output, name=lambda record: str(record["entry"]))
 
 
 @audit.command()

@@ -1,6 +1,6 @@
 """Changing a VM's particulars: rename, describe, tag, protect, unprotect, autostart."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,14 +12,19 @@ from corral.cli.session import Session, pass_session
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
-    from corral.client_types import Operation
+    from corral.client_types import BootOrder, Operation, UpdateVmRequest
 
 # The boot order is read, changed and written back: a status written in between makes the revision stale.
 STALE_RETRIES: Final = 5
 
 
 def _update(
-    session: Session, names: tuple[str, ...], body: dict[str, Any], done: str, output: str, asynchronous: bool = False
+    session: Session,
+    names: tuple[str, ...],
+    body: "UpdateVmRequest",
+    done: str,
+    output: str,
+    asynchronous: bool = False,
 ) -> None:
     finish(
         session,
@@ -160,7 +165,7 @@ def autostart(
     def request(name: str) -> "Operation":
         for attempt in range(STALE_RETRIES + 1):
             vm = session.client().get_vm(name)
-            boot: dict[str, Any] = {**vm["spec"]["boot"], "autostart": not disable}
+            boot: BootOrder = {**vm["spec"]["boot"], "autostart": not disable}
             if priority is not None:
                 boot["priority"] = priority
             if delay is not None:

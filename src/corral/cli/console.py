@@ -15,7 +15,7 @@ from corral.cli.completion import complete_vm
 from corral.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from corral.client import Console
+    from corral.client_console import Console
 
 LEAVE: Final = b"\x1d"  # Ctrl-], as in virsh and telnet
 CHUNK_BYTES: Final = 4096

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -15,6 +15,9 @@ from corral.cli.progress import wait_for
 from corral.cli.session import Session, pass_session
 from corral.errors import CorralError
 from corral.names import MIB, parse_duration_s, parse_size_bytes
+
+if TYPE_CHECKING:
+    from corral.client_types import CreateVmRequest
 
 # What a document may take in a request at most (model/limits.py says how much of it is accepted): refuse to read more.
 DOCUMENT_MAX_BYTES: Final = 16 * MIB
@@ -105,7 +108,7 @@ def create(session: Session, /, **options: Any) -> None:
         raise click.UsageError(f"two names: {options['name']} and {options['positional']}")
     timeout_s = parse_duration_s(options["timeout"], "--timeout")
     body = request_body(name, options)
-    accepted = session.client().create_vm(body)
+    accepted = session.client().create_vm(cast("CreateVmRequest", body))
     output = options["output"]
     if options["asynchronous"]:
         if output in ("table", "name"):

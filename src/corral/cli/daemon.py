@@ -168,7 +168,7 @@ def _await_ready(at: Place, still_trying: Callable[[], None]) -> None:
     try:
         while time.monotonic() < deadline:
             try:
-                if session.client().ready():
+                if session.client().ready()["ready"]:
                     return
             except CorralError as error:
                 if error.code not in ("daemon-unreachable", "rate-limited"):

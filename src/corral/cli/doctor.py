@@ -26,11 +26,10 @@ def doctor(session: Session, quiet: bool, output: str) -> None:
       corral doctor --quiet
       corral doctor -o json
     """
-    answer: Any = session.client().doctor()
-    findings = list(answer["findings"] if isinstance(answer, dict) else answer)
+    findings: list[Any] = list(session.client().doctor())
     shown = [item for item in findings if not quiet or item["level"] in ("warning", "error")]
     if output in ("json", "yaml"):
-        show_document(answer if not quiet else shown, output)
+        show_document(shown, output)
     elif output == "name":
         click.echo("\n".join(item["id"] for item in shown))
     else:

@@ -1,14 +1,19 @@
 """`corral events`: what happened, and what happens."""
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from corral.cli.output import Column, Document, output_option, printable, show_document, show_list
 from corral.cli.session import Session, pass_session
+from corral.errors import CorralError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+DAEMON_AWAY_MAX_S: Final = 30.0
+DAEMON_AWAY_PAUSE_S: Final = 0.25
 
 
 def _time(event: Document) -> str:
@@ -52,13 +57,32 @@ def events(session: Session, follow: bool, last: int, after: int | None, output:
         return
     _stream(recent, output)
     newest = past[-1]["sequence"] if past else (after or 0)
-    _stream(client.follow_events(after=newest), output)
+    # The stream ends when the daemon stops; one that is replaced or comes back goes on where it was.
+    while True:
+        newest = _stream(session.client().follow_events(after=newest), output) or newest
+        _await_daemon(session)
 
 
-def _stream(found: "Iterable[Document]", output: str) -> None:
+def _await_daemon(session: Session) -> None:
+    deadline = time.monotonic() + DAEMON_AWAY_MAX_S
+    while True:
+        try:
+            session.client().ready()
+        except CorralError as error:
+            if error.code != "daemon-unreachable" or time.monotonic() > deadline:
+                raise
+            time.sleep(DAEMON_AWAY_PAUSE_S)
+        else:
+            return
+
+
+def _stream(found: "Iterable[Document]", output: str) -> int:
+    """Show events as they come; the sequence of the last one, 0 where there was none."""
     import json
 
+    sequence = 0
     for event in found:
+        sequence = int(event["sequence"])
         if output == "json":
             click.echo(json.dumps(event, ensure_ascii=False))
         elif output == "yaml":
@@ -69,3 +93,4 @@ def _stream(found: "Iterable[Document]", output: str) -> None:
         else:
             cells = (_time(event), event["level"], event["reason"], event["object_name"], event["message"])
             click.echo("  ".join(printable(cell) for cell in cells))
+    return sequence

@@ -41,7 +41,7 @@ def exec_(session: Session, name: str, with_stdin: bool, timeout: str, command: 
     stdin = _read_stdin() if with_stdin else b""
     streams = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     status = EXIT_FAILED
-    for record in session.client().exec(name, argv, stdin=stdin, timeout_s=timeout_s):
+    for record in session.client().exec(name, list(argv), stdin=stdin, timeout_s=timeout_s):
         if isinstance(record, ExecOutput):
             streams[record.stream].write(record.data)
             streams[record.stream].flush()

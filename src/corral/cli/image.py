@@ -1,6 +1,6 @@
 """Images: list, show, build, delete, catalogue."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,6 +10,9 @@ from corral.cli.output import Column, Document, age, output_option, show_list, s
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes
+
+if TYPE_CHECKING:
+    from corral.client_types import BuildImageRequest, ImageSource
 
 
 def _size(image: Document) -> str:
@@ -125,7 +128,13 @@ def show(session: Session, name: str, output: str) -> None:
 @output_option
 @pass_session
 def build(
-    session: Session, entry: str | None, name: str, path: str, source: str | None, asynchronous: bool, output: str
+    session: Session,
+    entry: str | None,
+    name: str,
+    path: str,
+    source: "ImageSource | None",
+    asynchronous: bool,
+    output: str,
 ) -> None:
     """Make an image: build it from packages, download the vendor's, or import a file.
 
@@ -138,7 +147,7 @@ def build(
     """
     from pathlib import Path
 
-    body: dict[str, Any] = {}
+    body: BuildImageRequest = {}
     if entry:
         body["catalogue"] = entry
     if name:

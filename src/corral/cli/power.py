@@ -1,7 +1,7 @@
 """Verbs that change what a VM does: start, shutdown, reboot, reset, pause, resume, save, destroy, delete."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -9,6 +9,9 @@ from corral.cli.options import async_option, seconds, vm_names
 from corral.cli.output import output_option
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from corral.client_types import RebootRequest, ShutdownRequest
 
 _DONE: Final = {
     "start": "started",
@@ -28,7 +31,7 @@ def _act(
     names: Sequence[str],
     output: str,
     asynchronous: bool,
-    body: dict[str, float] | None = None,
+    body: "ShutdownRequest | RebootRequest | None" = None,
 ) -> None:
     finish(
         session,
@@ -146,7 +149,7 @@ def shutdown(
       corral shutdown web db --force-after 60s
       corral shutdown web --timeout 5m
     """
-    body: dict[str, float] = {}
+    body: ShutdownRequest = {}
     if force_after is not None:
         body["force_after_s"] = force_after
     if timeout is not None:

@@ -1,7 +1,6 @@
 """Waiting for operations: a bar for people who wait longer than half a second, lines with -v, silence otherwise."""
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
 # Shorter waits show nothing: a bar that flashes by tells nobody anything.
 QUIET_FIRST_S: Final = 0.5
-# A daemon that is being replaced, or was killed and comes back by its supervisor, is waited for.
-DAEMON_AWAY_MAX_S: Final = 30.0
-DAEMON_AWAY_PAUSE_S: Final = 0.25
 
 
 def finish(
@@ -80,35 +76,14 @@ def _watch(session: Session, operation: "Operation") -> "Operation":
     if is_final(operation):
         return operation
     if session.verbose and not sys.stderr.isatty():
-        return _persistently(session, operation, _Lines(operation))
+        return session.client().wait_operation(operation["uid"], on_progress=_Lines(operation))
     if sys.stderr.isatty():
         operation = session.client().get_operation(operation["uid"], wait_s=QUIET_FIRST_S)
         if is_final(operation):
             return operation
         with _Bar(operation) as bar:
-            return _persistently(session, operation, bar)
-    return _persistently(session, operation, None)
-
-
-def _persistently(
-    session: Session, operation: "Operation", listener: "Callable[[Operation], None] | None"
-) -> "Operation":
-    """Wait for the end, over a restart of the daemon too: the operation survives it."""
-    away_since: float | None = None
-    while True:
-        try:
-            if away_since is not None:
-                session.client().get_operation(operation["uid"])
-                away_since = None
-            return session.client().wait_operation(operation["uid"], on_progress=listener)
-        except CorralError as error:
-            if error.code != "daemon-unreachable":
-                raise
-            away_since = time.monotonic() if away_since is None else away_since
-            if time.monotonic() - away_since > DAEMON_AWAY_MAX_S:
-                raise
-            session.close()
-            time.sleep(DAEMON_AWAY_PAUSE_S)
+            return session.client().wait_operation(operation["uid"], on_progress=bar)
+    return session.client().wait_operation(operation["uid"])
 
 
 def is_final(operation: "Operation") -> bool:

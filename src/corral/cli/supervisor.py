@@ -11,7 +11,6 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from types import FrameType
 from typing import Final
 
 from corral.errors import EXIT_CONFLICT, EXIT_FAILED, EXIT_NOT_PERMITTED, EXIT_USAGE
-from corral.proc import spawn
+from corral.proc import Child, spawn
 
 LOG_MAX_BYTES: Final = 10 * 2**20
 LOGS_KEPT: Final = 3
@@ -125,7 +124,7 @@ class Supervisor:
     def _asked_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> Child:
         fd = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             child = spawn(self._argv, fd)
@@ -134,7 +133,7 @@ class Supervisor:
         self._say(f"started the daemon, pid {child.pid}")
         return child
 
-    def _attend(self, child: "subprocess.Popen[bytes]") -> int:
+    def _attend(self, child: Child) -> int:
         """Wait for the daemon's end; look after its log meanwhile; hand on a wish to stop."""
         deadline: float | None = None
         while (status := child.poll()) is None:
