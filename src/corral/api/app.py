@@ -1,0 +1,94 @@
+"""The API's application: routes in the middle, and around them, from the outside in: tracing, authentication, the body's bounds."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from corral.api import audit, daemon, domain, errors, event, host, image, network, operation, session, token, vm, volume
+from corral.api.authentication import Authentication, TokenVerifier
+from corral.api.call import Face
+from corral.api.errors import MEDIA_TYPE, ProblemDocument
+from corral.api.limits import BodyLimit, RateLimiter
+from corral.api.metrics import ApiMetrics
+from corral.api.peer import LocalIdentities
+from corral.api.tracing import Tracing
+from corral.services.bundle import Services
+from corral.settings import Settings
+from corral.version import __version__
+
+PREFIX: Final = "/v1"
+DESCRIPTION: Final = """\
+Corral's API. Over the Unix socket the caller is known by the kernel's word; over TCP by `Authorization: Bearer TOKEN`.
+
+Changes answer 202 with an *operation*, which `GET /v1/operations/{uid}?wait_s=30` follows to its end. Errors are
+problem documents (RFC 9457) with a `code` that a program can compare. Documents carry their revision as ETag; a change
+with `If-Match` is refused when the object has changed since. The same `Idempotency-Key` again answers with the same
+operation."""
+
+_ROUTERS: Final = (vm, session, image, network, volume, host, domain, operation, event, token, audit, daemon)
+
+
+@dataclass(frozen=True)
+class Api:
+    """The application as servers run it, and what they tell it."""
+
+    asgi: ASGIApp
+    face: Face
+    fastapi: FastAPI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.asgi(scope, receive, send)
+
+    def stop(self) -> None:
+        """End the answers that would go on for ever."""
+        self.face.stopping.set()
+
+
+def create_app(
+    services: Services,
+    tokens: TokenVerifier,
+    settings: Settings,
+    *,
+    local: LocalIdentities | None = None,
+    limiter: RateLimiter | None = None,
+) -> Api:
+    """The API over `services`. `tokens` knows the secrets of callers that come over TCP."""
+    face = Face(services, ApiMetrics(), asyncio.Event())
+    fastapi = _routes()
+    fastapi.state.face = face
+    limiter = limiter or RateLimiter(settings.request_rate_per_s)
+    asgi: ASGIApp = BodyLimit(fastapi)
+    asgi = Authentication(asgi, local or LocalIdentities(settings.admin_group), tokens, limiter)
+    return Api(Tracing(asgi, face.metrics), face, fastapi)
+
+
+def _routes() -> FastAPI:
+    fastapi = FastAPI(
+        title="Corral",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # both pages load their scripts from other people's servers
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={
+            "default": {
+                "description": "A problem",
+                "model": ProblemDocument,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            }
+        },
+    )
+    for module in _ROUTERS:
+        fastapi.include_router(module.router, prefix=PREFIX)
+    fastapi.include_router(daemon.probes)
+    errors.install(fastapi)
+    return fastapi
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, without a daemon: documentation and the client's types are made from it."""
+    return _routes().openapi()

@@ -1,0 +1,33 @@
+"""Routes of hosts, and what an examination of this one finds."""
+
+from typing import Final
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral.api.call import CallParam, ListParam, NameParam
+from corral.api.documents import FindingItems, Page, document_response, items_response, page_response
+from corral.api.route import noun_router
+from corral.model.doctor import Finding
+from corral.model.host import Host
+
+router = noun_router("hosts")
+
+_FINDINGS: Final = TypeAdapter(tuple[Finding, ...])
+
+
+@router.get("/hosts", response_model=Page[Host], summary="List hosts")
+async def list_hosts(call: CallParam, request: ListParam) -> Response:
+    return page_response(await call.services.hosts.list(call.caller, request))
+
+
+@router.get("/hosts/{name}", response_model=Host, summary="Show a host")
+async def get_host(call: CallParam, name: NameParam, request: Request) -> Response:
+    """`self` is the host that answers."""
+    return document_response(request, await call.services.hosts.get(call.caller, name))
+
+
+@router.get("/host/doctor", response_model=FindingItems, summary="Examine this host")
+async def doctor(call: CallParam) -> Response:
+    return items_response(_FINDINGS, await call.services.hosts.doctor(call.caller))

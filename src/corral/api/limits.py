@@ -1,0 +1,123 @@
+"""Bounds on what a caller may send: the size of a body, and how often."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from corral.api.errors import problem_response
+from corral.clock import Clock, SystemClock
+from corral.errors import CorralError
+from corral.model.limits import REQUEST_BODY_MAX_BYTES
+
+# A caller may save up this many seconds of its rate: a program that starts a hundred VMs at once is not an attack.
+BURST_S: Final = 10.0
+# Callers remembered; beyond that the one that was quiet for longest is forgotten (its bucket was full again anyway).
+CALLERS_MAX: Final = 4096
+BODY_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at_s: float
+
+
+class RateLimiter:
+    """A token bucket for each caller: `rate_per_s` in the long run, `BURST_S` seconds of it at once."""
+
+    def __init__(self, rate_per_s: float, clock: Clock | None = None) -> None:
+        self._rate_per_s = rate_per_s
+        self._capacity = max(1.0, rate_per_s * BURST_S)
+        self._clock = clock or SystemClock()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, caller: str, cost: float = 1.0) -> None:
+        """Count a request of `caller`. Raises `rate-limited` with the seconds to wait in its context."""
+        now = self._clock.monotonic_s()
+        bucket = self._buckets.get(caller)
+        if bucket is None:
+            bucket = self._buckets[caller] = _Bucket(self._capacity, now)
+            if len(self._buckets) > CALLERS_MAX:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(caller)
+            bucket.tokens = min(self._capacity, bucket.tokens + (now - bucket.filled_at_s) * self._rate_per_s)
+            bucket.filled_at_s = now
+        if bucket.tokens < cost:
+            wait_s = max(1, round((cost - bucket.tokens) / self._rate_per_s + 0.5))
+            raise CorralError(
+                "rate-limited",
+                f"requests of {caller}",
+                f"more than {self._rate_per_s:g} a second",
+                f"try again after {wait_s} s",
+                {"retry_after_s": wait_s},
+            )
+        bucket.tokens -= cost
+
+
+class BodyLimit:
+    """Reads the body before the route runs, in bounded size and time, whatever its framing; then hands it on whole."""
+
+    def __init__(
+        self, app: ASGIApp, max_bytes: int = REQUEST_BODY_MAX_BYTES, timeout_s: float = BODY_TIMEOUT_S
+    ) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            first = await self._read(scope, receive)
+        except CorralError as error:
+            response = problem_response(error, scope["state"]["request_id"], {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        if first is None:  # the caller went away in the middle
+            return
+        pending: list[Message] = [first]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Message | None:
+        self._check_length(scope)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self._max_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+        except TimeoutError as error:
+            reason = f"the body was not complete after {self._timeout_s:g} s"
+            raise CorralError("invalid-document", "read the request", reason) from error
+
+    def _check_length(self, scope: Scope) -> None:
+        """Refuse by the header what need not be read at all."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_bytes:
+                raise self._too_large()
+
+    def _too_large(self) -> CorralError:
+        return CorralError(
+            "body-too-large",
+            "send a document",
+            f"it is larger than {self._max_bytes} bytes",
+            "disk images go through `corral image build --path`, large files into the guest over SSH",
+            {"max_bytes": self._max_bytes},
+        )

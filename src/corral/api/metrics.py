@@ -1,0 +1,200 @@
+"""What Prometheus reads: the API's own times, operations, and every VM and host, measured when it asks."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.types import Scope
+
+from corral.errors import CorralError
+from corral.log import logger
+from corral.model.answers import UsageReport, VmUsage
+from corral.model.identity import Identity, Role
+from corral.model.limits import PAGE_MAX
+from corral.model.operation import Operation, OperationState
+from corral.model.requests import ListRequest
+from corral.names import MIB
+from corral.services.bundle import Services
+from corral.services.caller import Caller
+from corral.services.documents import Watched
+from corral.version import __version__
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "WEBSOCKET"})
+API_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
+OPERATION_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+EVERY_PROJECT: Final = ""
+OBSERVER: Final = Caller(Identity(name="local:metrics", roles={"*": Role.VIEWER}), "metrics")
+_UNFINISHED: Final = (b'"state":"running"', b'"state":"accepted"')
+_VM: Final = ("project", "name", "uid")
+# Fields of HostStatus: what one of them is in the metric's unit, and what it says.
+_HOST_FIELDS: Final = (
+    ("cpus", 1, "Hardware threads"),
+    ("memory_mib", MIB, "Memory"),
+    ("committed_vcpus", 1, "vCPUs promised to VMs"),
+    ("vcpu_limit", 1, "vCPUs that may be promised"),
+    ("committed_memory_mib", MIB, "Memory promised to VMs"),
+    ("memory_limit_mib", MIB, "Memory that may be promised"),
+    ("disk_free_bytes", 1, "Free space of the storage pool"),
+    ("disk_total_bytes", 1, "Size of the storage pool"),
+    ("vms_running", 1, "Running VMs"),
+    ("hypervisor_connected", 1, "1 while the hypervisor answers"),
+)
+log: Final = logger("metrics")
+
+
+class ApiMetrics:
+    """Measured as it happens; one registry for each app, never the process's global one."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Histogram(
+            "corral_api_request_duration_seconds",
+            "Time from a request until its answer began",
+            ("method", "route", "status"),
+            buckets=API_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._operations = Histogram(
+            "corral_operation_duration_seconds",
+            "Time from the request of an operation until its end",
+            ("verb", "state"),
+            buckets=OPERATION_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def observe(self, scope: Scope, status: int, elapsed_s: float) -> None:
+        """Count an answered request under its route's template, never its path."""
+        method = scope.get("method", "WEBSOCKET")
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._requests.labels(method if method in METHODS else "OTHER", route, str(status)).observe(elapsed_s)
+
+    def operation_ended(self, document: dict[str, Any]) -> None:
+        status = document["status"]
+        elapsed = datetime.fromisoformat(status["ended_at"]) - datetime.fromisoformat(document["created_at"])
+        self._operations.labels(document["spec"]["intent"]["verb"], status["state"]).observe(
+            max(0.0, elapsed.total_seconds())
+        )
+
+    async def follow_operations(self, services: Services) -> None:
+        """Observe each operation that ends from now on, until cancelled."""
+        since: int | None = None
+        while True:
+            try:
+                changes = await services.events.watch(OBSERVER, Operation.PLURAL, EVERY_PROJECT, since=since)
+                async for change in changes:
+                    since = change.revision
+                    self._observe_change(change)
+            except CorralError as error:
+                if error.code != "compacted":
+                    raise
+                log.warning("operations went by unmeasured", since=since)
+                since = None
+
+    def _observe_change(self, change: Watched) -> None:
+        """An operation is written for the last time when it ends; progress is told apart without decoding it."""
+        if change.type == "put" and not any(mark in change.content for mark in _UNFINISHED):
+            self.operation_ended(json.loads(change.content))
+
+
+async def render(metrics: ApiMetrics, services: Services, caller: Caller) -> bytes:
+    """The whole page, of what `caller` may see."""
+    report = await services.sessions.usage(caller, EVERY_PROJECT)
+    hosts = await services.hosts.list(caller, ListRequest())
+    states = [state async for state in _vm_states(services, caller)]
+    operations = await _operation_counts(services, caller)
+    families = (
+        *_vm_families(report),
+        *_state_families(states),
+        *_host_families([json.loads(document) for document in hosts.documents]),
+        _gauge("corral_operations", "Operations in the store, by state", ("state",), operations.items()),
+        _gauge("corral_store_revision", "The newest revision of the store", (), [((), services.daemon.revision)]),
+        _gauge("corral_build_info", "The daemon's version", ("version",), [((__version__,), 1)]),
+    )
+    return await asyncio.to_thread(generate_latest, _Page(metrics.registry, families))
+
+
+class _Page(CollectorRegistry):
+    """What was counted over time and what was just measured, as one registry."""
+
+    def __init__(self, counted: CollectorRegistry, measured: Sequence[Metric]) -> None:
+        super().__init__()
+        self._counted = counted
+        self._measured = measured
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._counted.collect()
+        yield from self._measured
+
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family
+
+
+def _counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family
+
+
+def _vm_families(report: UsageReport) -> Iterator[Metric]:
+    def of(read: Callable[[VmUsage], float]) -> Samples:
+        return [((item.project, item.name, item.uid), read(item)) for item in report.items]
+
+    yield _counter("corral_vm_cpu_seconds", "CPU time since the VM started", _VM, of(lambda i: i.cpu_time_ns / 1e9))
+    yield _gauge("corral_vm_vcpus", "Virtual CPUs", _VM, of(lambda i: i.vcpus))
+    yield _gauge("corral_vm_memory_bytes", "Memory that the VM was given", _VM, of(lambda i: i.memory_mib * MIB))
+    yield _gauge("corral_vm_memory_rss_bytes", "Host memory that it takes", _VM, of(lambda i: i.memory_rss_bytes))
+    yield _counter("corral_vm_disk_read_bytes", "Bytes read from its disks", _VM, of(lambda i: i.disk_read_bytes))
+    yield _counter("corral_vm_disk_written_bytes", "Bytes written to them", _VM, of(lambda i: i.disk_written_bytes))
+    yield _counter("corral_vm_network_received_bytes", "Bytes received", _VM, of(lambda i: i.net_received_bytes))
+    yield _counter("corral_vm_network_sent_bytes", "Bytes sent", _VM, of(lambda i: i.net_sent_bytes))
+
+
+def _state_families(states: Sequence[tuple[str, str, str, str]]) -> Iterator[Metric]:
+    yield _gauge("corral_vm_state", "1 for the state that a VM is in", (*_VM, "state"), [(vm, 1.0) for vm in states])
+    counts = Counter(state for *_, state in states)
+    yield _gauge("corral_vms", "VMs by state", ("state",), [((state,), number) for state, number in counts.items()])
+
+
+def _host_families(hosts: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    for field, unit, text in _HOST_FIELDS:
+        name = f"corral_host_{field.replace('_mib', '_bytes')}"
+        samples = [((host["name"], host["uid"]), float(host["status"][field]) * unit) for host in hosts]
+        yield _gauge(name, text, ("host", "uid"), samples)
+
+
+async def _vm_states(services: Services, caller: Caller) -> AsyncIterator[tuple[str, str, str, str]]:
+    """(project, name, uid, state) of every VM, page by page: a scrape never holds up the loop for long."""
+    after: str | None = ""
+    while after is not None:
+        listing = await services.vms.list(caller, EVERY_PROJECT, ListRequest(limit=PAGE_MAX, after=after))
+        for content in listing.documents:
+            vm = json.loads(content)
+            yield vm["project"], vm["name"], vm["uid"], vm["status"]["state"]
+        await asyncio.sleep(0)
+        after = listing.next
+
+
+async def _operation_counts(services: Services, caller: Caller) -> dict[tuple[str, ...], float]:
+    counts: dict[tuple[str, ...], float] = {(state.value,): 0.0 for state in OperationState}
+    after: str | None = ""
+    while after is not None:
+        request = ListRequest(limit=PAGE_MAX, after=after)
+        listing = await services.operations.list(caller, EVERY_PROJECT, request)
+        for content in listing.documents:
+            counts[json.loads(content)["status"]["state"],] += 1.0
+        await asyncio.sleep(0)
+        after = listing.next
+    return counts

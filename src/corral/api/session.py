@@ -1,0 +1,124 @@
+"""Routes of sessions with a VM: run a command, its console, its document, what its guest says, what it uses."""
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Iterator
+from typing import Annotated, Final
+
+from fastapi import Query, WebSocket
+from starlette.responses import PlainTextResponse, Response
+
+from corral.api.call import CallParam, NameParam
+from corral.api.console import connect
+from corral.api.documents import model_response
+from corral.api.errors import problem_document
+from corral.api.live import LiveResponse
+from corral.api.route import noun_router
+from corral.errors import CorralError
+from corral.hypervisor.base import ExecResult
+from corral.model.answers import GuestAnswer, UsageReport
+from corral.model.requests import ExecRequest
+
+router = noun_router("sessions")
+
+NDJSON: Final = "application/x-ndjson"
+EXEC_HEARTBEAT: Final = b'{"heartbeat":true}\n'
+EXEC_CHUNK_BYTES: Final = 48 * 1024
+# A refusal (no such VM, no agent) is known by then and gets its own status; after that it comes as the last line.
+EXEC_GRACE_S: Final = 5.0
+
+_EXEC_EXAMPLE: Final = (
+    '{"stream":"stdout","data":"TGludXgK"}\n{"heartbeat":true}\n{"exit_code":0,"signal":null,"truncated":false}\n'
+)
+
+
+@router.post(
+    "/vms/{name}/exec",
+    summary="Run a command in the guest",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Lines of JSON: parts of both streams (base64), heartbeats, and at the end the exit code, "
+            "or `error` with a problem.",
+            "content": {NDJSON: {"schema": {"type": "string"}, "example": _EXEC_EXAMPLE}},
+        }
+    },
+)
+async def exec_in_vm(call: CallParam, name: NameParam, body: ExecRequest) -> Response:
+    running = asyncio.create_task(call.services.sessions.exec(call.caller, call.project, name, body))
+    try:
+        done, _ = await asyncio.wait({running}, timeout=EXEC_GRACE_S)
+    except asyncio.CancelledError:
+        running.cancel()
+        raise
+    if done and (error := running.exception()) is not None:
+        raise error
+    return LiveResponse(
+        _exec_frames(running, call.caller.request_id),
+        media_type=NDJSON,
+        heartbeat=EXEC_HEARTBEAT,
+        stopping=call.stopping,
+    )
+
+
+async def _exec_frames(running: asyncio.Task[ExecResult], request_id: str) -> AsyncGenerator[bytes, None]:
+    try:
+        result = await running
+    except CorralError as error:
+        yield b'{"error":%s}\n' % problem_document(error, request_id)
+        return
+    finally:
+        running.cancel()
+    for stream, data in (("stdout", result.stdout), ("stderr", result.stderr)):
+        for chunk in _chunks(data):
+            yield json.dumps({"stream": stream, "data": base64.b64encode(chunk).decode()}).encode() + b"\n"
+    end = {"exit_code": result.exit_code, "signal": result.signal, "truncated": result.truncated}
+    yield json.dumps(end).encode() + b"\n"
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + EXEC_CHUNK_BYTES] for start in range(0, len(data), EXEC_CHUNK_BYTES))
+
+
+@router.websocket("/vms/{name}/console")
+async def open_console(
+    socket: WebSocket,
+    call: CallParam,
+    name: NameParam,
+    force: Annotated[bool, Query(description="Take the console from who holds it.")] = False,
+) -> None:
+    """The serial console, bytes both ways."""
+    console = await call.services.sessions.open_console(call.caller, call.project, name, force=force)
+    try:
+        await connect(socket, console, call.stopping)
+    finally:
+        with contextlib.suppress(CorralError):
+            await console.close()
+
+
+@router.get(
+    "/vms/{name}/console/log",
+    summary="What the serial console showed",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def console_log(call: CallParam, name: NameParam) -> Response:
+    content = await call.services.sessions.console_log(call.caller, call.project, name)
+    return Response(content, media_type="application/octet-stream")
+
+
+@router.get("/vms/{name}/document", summary="The hypervisor's own document", response_class=PlainTextResponse)
+async def document(call: CallParam, name: NameParam) -> Response:
+    return PlainTextResponse(await call.services.sessions.document(call.caller, call.project, name))
+
+
+@router.get("/vms/{name}/guest", response_model=GuestAnswer, summary="What the guest agent tells")
+async def guest(call: CallParam, name: NameParam) -> Response:
+    return model_response(await call.services.sessions.guest(call.caller, call.project, name))
+
+
+@router.get("/usage", response_model=UsageReport, summary="CPU, memory, disk and network of the running VMs")
+async def usage(call: CallParam) -> Response:
+    return model_response(await call.services.sessions.usage(call.caller, call.project))

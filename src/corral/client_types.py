@@ -1,0 +1,798 @@
+"""The API's documents, as types. Generated from the OpenAPI document by scripts/generate_client_types.py; do not edit.
+
+Long because it has one class a document.
+"""
+
+# fmt: off
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+Bus = Literal['virtio', 'scsi', 'sata']
+
+
+CloudInitStatus = Literal['none', 'unknown', 'running', 'done', 'degraded', 'error']
+
+
+ConditionStatus = Literal['true', 'false', 'unknown']
+
+
+EventLevel = Literal['info', 'warning', 'error']
+
+
+Firmware = Literal['bios', 'uefi']
+
+
+ImageSource = Literal['build', 'download', 'import']
+
+
+ImageState = Literal['pending', 'preparing', 'ready', 'failed']
+
+
+Level = Literal['ok', 'info', 'warning', 'error']
+
+
+OperationState = Literal['accepted', 'running', 'succeeded', 'failed', 'cancelled', 'superseded', 'interrupted']
+
+
+PlainAction = Literal['start', 'destroy', 'save', 'pause', 'resume', 'reset']
+
+
+Power = Literal['on', 'off', 'paused']
+
+
+Role = Literal['viewer', 'operator', 'admin']
+
+
+RunPolicy = Literal['always', 'on-failure', 'manual']
+
+
+StepKind = Literal['repeatable', 'once']
+
+
+VmState = Literal['pending', 'running', 'paused', 'in shutdown', 'shut off', 'crashed', 'pmsuspended', 'unknown']
+
+
+WaitCondition = Literal['running', 'agent', 'ip', 'ssh', 'shutoff', 'cloud-init']
+
+
+class AcceleratorFinding(TypedDict):
+    name: Literal['kvm', 'tcg']
+    usable: bool
+    instructions_per_s: NotRequired[float]
+    reason: str
+
+
+class AdoptVm(TypedDict):
+    verb: NotRequired[Literal['adopt']]
+
+
+class AuditEntry(TypedDict):
+    time: str
+    writer: str
+    sequence: int
+    identity: str
+    project: str
+    action: str
+    target: str
+    outcome: str
+    request_id: str
+    detail: NotRequired[str]
+    previous_hash: str
+    hash: str
+    entry: int
+
+
+class AuditVerification(TypedDict):
+    ok: bool
+    records: int
+    first_sequence: int
+    last_sequence: int
+    anchors: int
+    problem: NotRequired[str]
+    problem_sequence: NotRequired[int]
+    rewinds: NotRequired[list[str]]
+
+
+class BootOrder(TypedDict):
+    autostart: NotRequired[bool]
+    priority: NotRequired[int]
+    delay_s: NotRequired[float]
+    shutdown_deadline_s: NotRequired[float]
+
+
+class BuildImage(TypedDict):
+    verb: NotRequired[Literal['image-build']]
+
+
+class BuildImageRequest(TypedDict):
+    name: NotRequired[str]
+    catalogue: NotRequired[str]
+    source: NotRequired[ImageSource | None]
+    path: NotRequired[str]
+    labels: NotRequired[dict[str, str]]
+
+
+class CatalogueEntry(TypedDict):
+    name: str
+    os_id: str
+    title: str
+    build: str
+    release: str
+    url: str
+    checksum_url: str
+    default_user: str
+    memory_min_mib: int
+
+
+class CatalogueItems(TypedDict):
+    items: list[CatalogueEntry]
+
+
+class CloudInitSpec(TypedDict):
+    hostname: str
+    users: NotRequired[list[CloudInitUser]]
+    user_data: NotRequired[str]
+    network_config: NotRequired[str]
+    instance_id: str
+
+
+class CloudInitUser(TypedDict):
+    name: str
+    ssh_keys: NotRequired[list[str]]
+    password_hash: NotRequired[str]
+    sudo: NotRequired[bool]
+
+
+class Condition(TypedDict):
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: NotRequired[str]
+    since: str
+
+
+class CreateTokenRequest(TypedDict):
+    name: str
+    role: NotRequired[Role]
+    expires_at: NotRequired[str | None]
+
+
+class CreateVm(TypedDict):
+    verb: NotRequired[Literal['create']]
+
+
+class CreateVmRequest(TypedDict):
+    name: str
+    image: NotRequired[str | None]
+    vcpus: NotRequired[int]
+    memory_mib: NotRequired[int]
+    cpu_shares: NotRequired[int | None]
+    firmware: NotRequired[Firmware | None]
+    disks: NotRequired[list[DiskRequest]]
+    nics: NotRequired[list[NicRequest] | None]
+    hostname: NotRequired[str | None]
+    user: NotRequired[str]
+    ssh_keys: NotRequired[list[str]]
+    password: NotRequired[str | None]
+    user_data: NotRequired[str]
+    network_config: NotRequired[str]
+    labels: NotRequired[dict[str, str]]
+    description: NotRequired[str]
+    protected: NotRequired[bool]
+    run_policy: NotRequired[RunPolicy]
+    boot: NotRequired[BootOrder]
+    graphics: NotRequired[Literal['vnc', 'none']]
+    start: NotRequired[bool]
+    force: NotRequired[bool]
+
+
+class DaemonStatus(TypedDict):
+    pid: int
+    version: str
+    started_at: str
+    uptime_s: float
+    state_dir: str
+    socket: str
+    driver: str
+    hypervisor_uri: str
+    hypervisor_connected: bool
+    accelerator: str
+    installation_id: str
+    host_uid: str
+    store_revision: int
+    readiness: Readiness
+
+
+class DeleteImage(TypedDict):
+    verb: NotRequired[Literal['image-delete']]
+
+
+class DeleteVm(TypedDict):
+    verb: NotRequired[Literal['delete']]
+    keep_disks: NotRequired[bool]
+
+
+class DestroyVm(TypedDict):
+    verb: NotRequired[Literal['destroy']]
+
+
+class DiskRequest(TypedDict):
+    name: NotRequired[str | None]
+    size_bytes: NotRequired[int | None]
+    path: NotRequired[str | None]
+    format: NotRequired[Literal['qcow2', 'raw']]
+    bus: NotRequired[Bus]
+    read_only: NotRequired[bool]
+    delete_with_vm: NotRequired[bool]
+
+
+class DiskSpec(TypedDict):
+    name: str
+    volume_uid: NotRequired[str | None]
+    path: NotRequired[str | None]
+    format: NotRequired[Literal['qcow2', 'raw']]
+    bus: NotRequired[Bus]
+    read_only: NotRequired[bool]
+
+
+class DomainItems(TypedDict):
+    items: list[UnmanagedDomain]
+
+
+class EventEntry(TypedDict):
+    time: str
+    project: str
+    level: NotRequired[EventLevel]
+    reason: str
+    message: str
+    object_kind: str
+    object_uid: str
+    object_name: str
+    operation_uid: NotRequired[str]
+    source: str
+    sequence: int
+
+
+class ExecRequest(TypedDict):
+    argv: list[str]
+    stdin: NotRequired[str]
+    timeout_s: NotRequired[float]
+
+
+class Finding(TypedDict):
+    id: str
+    level: Level
+    found: str
+    action: NotRequired[str]
+
+
+class FindingItems(TypedDict):
+    items: list[Finding]
+
+
+class GuestAnswer(TypedDict):
+    hostname: str
+    os: str
+    addresses: list[str]
+
+
+class Host(TypedDict):
+    kind: NotRequired[Literal['host']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: HostSpec
+    status: NotRequired[HostStatus]
+
+
+class HostSpec(TypedDict):
+    cpu_overcommit: float
+    memory_overcommit: float
+    reserved_memory_mib: int
+
+
+class HostStatus(TypedDict):
+    boot_id: NotRequired[str]
+    accelerator: NotRequired[Literal['kvm', 'tcg', '']]
+    accelerators: NotRequired[list[AcceleratorFinding]]
+    cpus: NotRequired[int]
+    cpu_model: NotRequired[str]
+    memory_mib: NotRequired[int]
+    kernel: NotRequired[str]
+    os: NotRequired[str]
+    libvirt_version: NotRequired[str]
+    qemu_version: NotRequired[str]
+    hypervisor_connected: NotRequired[bool]
+    committed_vcpus: NotRequired[int]
+    committed_memory_mib: NotRequired[int]
+    memory_limit_mib: NotRequired[int]
+    vcpu_limit: NotRequired[int]
+    disk_free_bytes: NotRequired[int]
+    disk_total_bytes: NotRequired[int]
+    vms_running: NotRequired[int]
+    conditions: NotRequired[list[Condition]]
+
+
+class Image(TypedDict):
+    kind: NotRequired[Literal['image']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: ImageSpec
+    status: NotRequired[ImageStatus]
+
+
+class ImageAccepted(TypedDict):
+    operation: Operation
+    image: NotRequired[Image | None]
+
+
+class ImageFacts(TypedDict):
+    digest: str
+    os_id: str
+    arch: NotRequired[str]
+    disk_format: NotRequired[Literal['qcow2', 'raw', '']]
+    disk_virtual_bytes: NotRequired[int]
+    disk_bytes: NotRequired[int]
+    has_kernel: NotRequired[bool]
+    cmdline: NotRequired[str]
+    bios: NotRequired[bool]
+    uefi: NotRequired[bool]
+    cloud_init: NotRequired[bool]
+    guest_agent: NotRequired[bool]
+    default_user: NotRequired[str]
+    memory_min_mib: NotRequired[int]
+    description: NotRequired[str]
+
+
+class ImageSpec(TypedDict):
+    catalogue: str
+    source: ImageSource
+    path: NotRequired[str]
+
+
+class ImageStatus(TypedDict):
+    state: NotRequired[ImageState]
+    facts: NotRequired[ImageFacts | None]
+    last_error_code: NotRequired[str]
+    last_error: NotRequired[str]
+
+
+class ItemsAuditEntry(TypedDict):
+    items: list[AuditEntry]
+
+
+class ItemsEventEntry(TypedDict):
+    items: list[EventEntry]
+
+
+class Network(TypedDict):
+    kind: NotRequired[Literal['network']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: NetworkSpec
+    status: NotRequired[NetworkStatus]
+
+
+class NetworkSpec(TypedDict):
+    mode: NotRequired[Literal['nat']]
+    subnet: str
+    domain: str
+    bridge: str
+
+
+class NetworkStatus(TypedDict):
+    active: NotRequired[bool]
+    observed_generation: NotRequired[int]
+    conditions: NotRequired[list[Condition]]
+
+
+class NewToken(TypedDict):
+    token: Token
+    secret: str
+
+
+class NicRequest(TypedDict):
+    network: NotRequired[str]
+    mac: NotRequired[str | None]
+    address: NotRequired[str | None]
+    model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
+
+
+class NicSpec(TypedDict):
+    name: str
+    network: NotRequired[str]
+    network_uid: str
+    mac: str
+    address: str
+    model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
+
+
+class Operation(TypedDict):
+    kind: NotRequired[Literal['operation']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: OperationSpec
+    status: NotRequired[OperationStatus]
+
+
+class OperationAccepted(TypedDict):
+    operation: Operation
+
+
+class OperationSpec(TypedDict):
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage
+    target_kind: Literal['vm', 'image', 'volume', 'network', 'host']
+    target_uid: str
+    target_name: str
+    tracks_generation: NotRequired[int]
+    previous_power: NotRequired[str]
+    requested_by: str
+    request_id: str
+    client_key: NotRequired[str]
+    cancel_requested_at: NotRequired[str | None]
+
+
+class OperationStatus(TypedDict):
+    state: NotRequired[OperationState]
+    phase: NotRequired[str]
+    progress: NotRequired[float | None]
+    detail: NotRequired[str]
+    steps: NotRequired[list[StepRecord]]
+    attempts: NotRequired[int]
+    error: NotRequired[Problem | None]
+    started_at: NotRequired[str | None]
+    ended_at: NotRequired[str | None]
+
+
+PageHost = TypedDict(
+    'PageHost',
+    {
+        'items': 'list[Host]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageImage = TypedDict(
+    'PageImage',
+    {
+        'items': 'list[Image]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageNetwork = TypedDict(
+    'PageNetwork',
+    {
+        'items': 'list[Network]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageOperation = TypedDict(
+    'PageOperation',
+    {
+        'items': 'list[Operation]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageToken = TypedDict(
+    'PageToken',
+    {
+        'items': 'list[Token]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageVm = TypedDict(
+    'PageVm',
+    {
+        'items': 'list[Vm]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageVolume = TypedDict(
+    'PageVolume',
+    {
+        'items': 'list[Volume]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+class PauseVm(TypedDict):
+    verb: NotRequired[Literal['pause']]
+
+
+class Placement(TypedDict):
+    host_uid: str
+    epoch: NotRequired[int]
+
+
+class Problem(TypedDict):
+    code: str
+    asked: str
+    reason: str
+    hint: NotRequired[str]
+    cause: NotRequired[Problem | None]
+
+
+class ProblemDocument(TypedDict):
+    type: str
+    title: str
+    status: int
+    code: str
+    asked: str
+    reason: str
+    hint: NotRequired[str]
+    context: NotRequired[dict[str, str | int | float]]
+    request_id: str
+
+
+class Readiness(TypedDict):
+    ready: bool
+    reasons: NotRequired[list[str]]
+
+
+class RebootRequest(TypedDict):
+    deadline_s: NotRequired[float]
+
+
+class RebootVm(TypedDict):
+    verb: NotRequired[Literal['reboot']]
+    deadline_s: float
+
+
+class RecoveryReport(TypedDict):
+    networks: NotRequired[list[str]]
+    images: NotRequired[list[str]]
+    volumes: NotRequired[list[str]]
+    vms: NotRequired[list[str]]
+    lost: NotRequired[list[str]]
+
+
+class ResetVm(TypedDict):
+    verb: NotRequired[Literal['reset']]
+
+
+class ResumeVm(TypedDict):
+    verb: NotRequired[Literal['resume']]
+
+
+class SaveVm(TypedDict):
+    verb: NotRequired[Literal['save']]
+
+
+class ShutdownRequest(TypedDict):
+    deadline_s: NotRequired[float]
+    force_after_s: NotRequired[float | None]
+
+
+class ShutdownVm(TypedDict):
+    verb: NotRequired[Literal['shutdown']]
+    deadline_s: float
+    force_after_s: NotRequired[float | None]
+
+
+class StartVm(TypedDict):
+    verb: NotRequired[Literal['start']]
+
+
+class StepRecord(TypedDict):
+    name: str
+    kind: NotRequired[StepKind]
+    started_at: str
+    ended_at: NotRequired[str | None]
+
+
+class Token(TypedDict):
+    kind: NotRequired[Literal['token']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: TokenSpec
+
+
+class TokenSpec(TypedDict):
+    role: Role
+    secret_hash: str
+    expires_at: NotRequired[str | None]
+
+
+class UnmanagedDomain(TypedDict):
+    name: str
+    uid: str
+    state: str
+    vcpus: int
+    memory_mib: int
+    persistent: bool
+    autostart: bool
+    other_installation: NotRequired[bool]
+
+
+class UpdateVm(TypedDict):
+    verb: NotRequired[Literal['update']]
+    previous_name: NotRequired[str | None]
+
+
+class UpdateVmRequest(TypedDict):
+    name: NotRequired[str | None]
+    labels: NotRequired[dict[str, str] | None]
+    add_labels: NotRequired[dict[str, str]]
+    remove_labels: NotRequired[list[str]]
+    description: NotRequired[str | None]
+    protected: NotRequired[bool | None]
+    run_policy: NotRequired[RunPolicy | None]
+    boot: NotRequired[BootOrder | None]
+
+
+class UsageReport(TypedDict):
+    time: str
+    items: list[VmUsage]
+
+
+class Vm(TypedDict):
+    kind: NotRequired[Literal['vm']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: VmSpec
+    status: NotRequired[VmStatus]
+    placement: NotRequired[Placement | None]
+
+
+class VmAccepted(TypedDict):
+    operation: Operation
+    vm: NotRequired[Vm | None]
+
+
+class VmSpec(TypedDict):
+    power: NotRequired[Power]
+    run_policy: NotRequired[RunPolicy]
+    boot: NotRequired[BootOrder]
+    vcpus: NotRequired[int]
+    memory_mib: NotRequired[int]
+    cpu_shares: NotRequired[int | None]
+    firmware: NotRequired[Firmware]
+    image: NotRequired[str | None]
+    image_uid: NotRequired[str | None]
+    disks: NotRequired[list[DiskSpec]]
+    nics: NotRequired[list[NicSpec]]
+    cloud_init: NotRequired[CloudInitSpec | None]
+    graphics: NotRequired[Literal['vnc', 'none']]
+    description: NotRequired[str]
+    protected: NotRequired[bool]
+    adopted: NotRequired[bool]
+
+
+class VmStatus(TypedDict):
+    state: NotRequired[VmState]
+    state_reason: NotRequired[str]
+    observed_generation: NotRequired[int]
+    conditions: NotRequired[list[Condition]]
+    accelerator: NotRequired[Literal['kvm', 'tcg', '']]
+    started_at: NotRequired[str | None]
+    host_boot_id: NotRequired[str]
+    agent_connected: NotRequired[bool]
+    addresses: NotRequired[list[str]]
+    guest_os: NotRequired[str]
+    cloud_init: NotRequired[CloudInitStatus]
+    cloud_init_detail: NotRequired[str]
+    has_saved_memory: NotRequired[bool]
+    qemu_version: NotRequired[str]
+    restarts: NotRequired[int]
+    last_error_code: NotRequired[str]
+    last_error: NotRequired[str]
+
+
+class VmUsage(TypedDict):
+    project: str
+    name: str
+    uid: str
+    vcpus: int
+    memory_mib: int
+    memory_rss_bytes: int
+    cpu_time_ns: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+    net_received_bytes: int
+    net_sent_bytes: int
+    interval_s: NotRequired[float]
+    cpu_percent: NotRequired[float]
+    disk_read_bytes_per_s: NotRequired[float]
+    disk_written_bytes_per_s: NotRequired[float]
+    net_received_bytes_per_s: NotRequired[float]
+    net_sent_bytes_per_s: NotRequired[float]
+
+
+class Volume(TypedDict):
+    kind: NotRequired[Literal['volume']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: VolumeSpec
+    status: NotRequired[VolumeStatus]
+
+
+class VolumeSpec(TypedDict):
+    pool: NotRequired[Literal['default']]
+    size_bytes: int
+    format: NotRequired[Literal['qcow2']]
+    image_uid: NotRequired[str | None]
+    image_digest: NotRequired[str]
+    vm_uid: NotRequired[str | None]
+    delete_with_vm: NotRequired[bool]
+
+
+class VolumeStatus(TypedDict):
+    ready: NotRequired[bool]
+    path: NotRequired[str]
+    allocated_bytes: NotRequired[int]
+
+
+class WaitAnswer(TypedDict):
+    condition: WaitCondition
+    elapsed_s: float
+    state: str
+    address: NotRequired[str]
+    detail: NotRequired[str]
