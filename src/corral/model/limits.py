@@ -31,11 +31,16 @@ PAGE_MAX: Final = 1000
 EXEC_CAPTURE_MAX_BYTES: Final = 1 * 2**20  # a stream, beyond that it is cut and the answer says so
 EXEC_TIMEOUT_DEFAULT_S: Final = 60.0
 EXEC_TIMEOUT_MAX_S: Final = 3600.0
+EXEC_ARGS_MAX: Final = 256
+EXEC_STDIN_MAX_BYTES: Final = 256 * 1024
 CONSOLE_LOG_MAX_BYTES: Final = 1 * 2**20
 
 # time
 SHUTDOWN_DEADLINE_DEFAULT_S: Final = 120.0
 SHUTDOWN_DEADLINE_MAX_S: Final = 3600.0
+WAIT_TIMEOUT_DEFAULT_S: Final = 60.0
+WAIT_TIMEOUT_MAX_S: Final = 3600.0
+OPERATION_WAIT_MAX_S: Final = 60.0  # one long poll; the client asks again
 BOOT_DELAY_MAX_S: Final = 3600.0
 RESTART_BACKOFF_FIRST_S: Final = 1.0
 RESTART_BACKOFF_MAX_S: Final = 300.0

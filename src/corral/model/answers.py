@@ -1,0 +1,121 @@
+"""What services answer beyond the stored objects: measurements, states of the daemon, reports."""
+
+from datetime import datetime
+
+from corral.model.base import Model
+from corral.model.identity import Token
+from corral.model.requests import WaitCondition
+
+
+class VmUsage(Model):
+    """Counters of one running VM since it started, and rates since the sample before."""
+
+    project: str
+    name: str
+    uid: str
+    vcpus: int
+    memory_mib: int
+    memory_rss_bytes: int
+    cpu_time_ns: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+    net_received_bytes: int
+    net_sent_bytes: int
+    interval_s: float = 0.0
+    """What the rates were measured over; 0 where there was no sample before, then all rates are 0."""
+    cpu_percent: float = 0.0
+    """Of one host CPU: 200 is two of them busy."""
+    disk_read_bytes_per_s: float = 0.0
+    disk_written_bytes_per_s: float = 0.0
+    net_received_bytes_per_s: float = 0.0
+    net_sent_bytes_per_s: float = 0.0
+
+
+class UsageReport(Model):
+    time: datetime
+    items: tuple[VmUsage, ...]
+
+
+class UnmanagedDomain(Model):
+    """A domain of the hypervisor that is not ours; `adopt` takes it over."""
+
+    name: str
+    uid: str
+    state: str
+    vcpus: int
+    memory_mib: int
+    persistent: bool
+    autostart: bool
+    other_installation: bool = False
+    """It belongs to another Corral daemon on this host and cannot be adopted."""
+
+
+class GuestAnswer(Model):
+    """What the guest agent told."""
+
+    hostname: str
+    os: str
+    addresses: tuple[str, ...]
+
+
+class WaitAnswer(Model):
+    """A wait that ended well; one that did not is the error `wait-timeout`."""
+
+    condition: WaitCondition
+    elapsed_s: float
+    state: str
+    address: str = ""
+    detail: str = ""
+
+
+class Readiness(Model):
+    ready: bool
+    reasons: tuple[str, ...] = ()
+    """What is missing."""
+
+
+class DaemonStatus(Model):
+    pid: int
+    version: str
+    started_at: datetime
+    uptime_s: float
+    state_dir: str
+    socket: str
+    driver: str
+    hypervisor_uri: str
+    hypervisor_connected: bool
+    accelerator: str
+    installation_id: str
+    host_uid: str
+    store_revision: int
+    readiness: Readiness
+
+
+class NewToken(Model):
+    token: Token
+    secret: str
+    """`corral_<uid>_<secret>`: shown once, kept nowhere."""
+
+
+class AuditVerification(Model):
+    ok: bool
+    records: int
+    first_sequence: int
+    last_sequence: int
+    anchors: int
+    problem: str = ""
+    problem_sequence: int = 0
+    """The first record that does not follow from the one before."""
+    rewinds: tuple[str, ...] = ()
+    """Each time the log was found shorter than it had been: a restored backup, or somebody's doing."""
+
+
+class RecoveryReport(Model):
+    """What `recover` found and wrote, and what cannot be known."""
+
+    networks: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    vms: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    """For people: one sentence for each thing that is not as it was."""

@@ -1,0 +1,88 @@
+"""Policy: which role each action needs. Decided here, asked by services, never by the API."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.identity import Identity, Role
+
+ALL_PROJECTS: Final = "*"
+SERVER_PROJECT: Final = DEFAULT_PROJECT
+_OF_THE_SERVER: Final = frozenset({"host", "domain", "audit", "daemon"})
+
+_RANK: Final[Mapping[Role, int]] = MappingProxyType({Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3})
+
+# The smallest role that may do it, in the project that it is done in. The reference page of roles is generated from
+# this table. What concerns the whole server (`host`, `domain`, `audit`, `daemon`) is decided in the project `default`:
+# it owns the host, and tenants of other projects hold no role there.
+MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        "vm.read": Role.VIEWER,
+        "vm.create": Role.OPERATOR,
+        "vm.update": Role.OPERATOR,
+        "vm.start": Role.OPERATOR,
+        "vm.shutdown": Role.OPERATOR,
+        "vm.destroy": Role.OPERATOR,
+        "vm.save": Role.OPERATOR,
+        "vm.pause": Role.OPERATOR,
+        "vm.resume": Role.OPERATOR,
+        "vm.reboot": Role.OPERATOR,
+        "vm.reset": Role.OPERATOR,
+        "vm.delete": Role.OPERATOR,
+        "vm.exec": Role.OPERATOR,
+        "vm.console": Role.OPERATOR,
+        "vm.console-log": Role.OPERATOR,
+        "vm.document": Role.VIEWER,
+        "vm.guest": Role.VIEWER,
+        "vm.usage": Role.VIEWER,
+        "image.read": Role.VIEWER,
+        "image.build": Role.OPERATOR,
+        "image.delete": Role.OPERATOR,
+        "network.read": Role.VIEWER,
+        "volume.read": Role.VIEWER,
+        "operation.read": Role.VIEWER,
+        "operation.cancel": Role.OPERATOR,
+        "event.read": Role.VIEWER,
+        "token.read": Role.ADMIN,
+        "token.create": Role.ADMIN,
+        "token.revoke": Role.ADMIN,
+        "project.read": Role.VIEWER,
+        "host.read": Role.VIEWER,
+        "host.doctor": Role.OPERATOR,
+        "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
+        "domain.read": Role.OPERATOR,
+        "domain.adopt": Role.ADMIN,
+        "audit.read": Role.ADMIN,
+        "daemon.read": Role.VIEWER,
+        "daemon.backup": Role.ADMIN,
+        "daemon.recover": Role.ADMIN,
+    }
+)
+
+
+def role_in(identity: Identity, project: str) -> Role | None:
+    """The larger of the caller's roles in `project` and in every project."""
+    roles = [role for name in (project, ALL_PROJECTS) if (role := identity.roles.get(name)) is not None]
+    return max(roles, key=lambda role: _RANK[role], default=None)
+
+
+def check(identity: Identity, project: str, action: str) -> None:
+    """Nothing if `identity` may; `forbidden`, naming the role that is needed, otherwise."""
+    project = SERVER_PROJECT if action.partition(".")[0] in _OF_THE_SERVER else project
+    wanted, held = MINIMAL_ROLE[action], role_in(identity, project)
+    if held is not None and _RANK[held] >= _RANK[wanted]:
+        return
+    raise CorralError(
+        "forbidden",
+        action,
+        f"{identity.name} {f'is {held.value}' if held else 'has no role'} in project {project!r}; this needs {wanted.value}",
+        "ask an administrator for a token of that role, or for membership in the daemon's admin group",
+        {"action": action, "role_wanted": wanted.value, "role_held": held.value if held else "none"},
+    )
+
+
+def projects_of(identity: Identity) -> tuple[str, ...] | None:
+    """The projects that the caller may see; None: all."""
+    return None if ALL_PROJECTS in identity.roles else tuple(sorted(identity.roles))

@@ -1,0 +1,76 @@
+"""Who may, and what is written down of it: the first thing that every service does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.identity import Project
+from corral.names import NAME_MAX_CHARS
+from corral.security import policy
+from corral.security.audit import AuditEntry
+from corral.services.caller import Caller
+from corral.services.context import Context
+from corral.store.base import Committed
+from corral.store.objects import Transaction
+
+TARGET_MAX_CHARS: Final = 128
+
+
+async def authorize(context: Context, caller: Caller, project: str, action: str, target: str = "") -> None:
+    """Nothing if the caller may; `forbidden` (audited) or `project-not-found` otherwise."""
+    try:
+        policy.check(caller.identity, project, action)
+    except CorralError:
+        await record(context, caller, project, action, target, "denied")
+        raise
+    if project != DEFAULT_PROJECT and await context.objects.find(Project, DEFAULT_PROJECT, project) is None:
+        raise CorralError(
+            "project-not-found", f"project {project[:64]!r}", "there is none of that name", "use 'default'"
+        )
+
+
+async def record(
+    context: Context, caller: Caller, project: str, action: str, target: str, outcome: str, detail: str = ""
+) -> None:
+    """One audit record of its own, for what changes no object."""
+    await context.audit.record(_entry(caller, project, action, target, outcome, detail))
+
+
+@asynccontextmanager
+async def audited(context: Context, caller: Caller, project: str, action: str, target: str) -> AsyncIterator[None]:
+    """Write down a request that failed within, by its code; one that succeeds is written with its change."""
+    try:
+        yield
+    except CorralError as error:
+        if error.code != "forbidden":  # written down by `authorize`
+            await record(context, caller, project, action, target, error.code)
+        raise
+
+
+async def commit(
+    context: Context,
+    transaction: Transaction,
+    caller: Caller,
+    project: str,
+    action: str,
+    target: str,
+    detail: str = "",
+) -> Committed:
+    """Commit `transaction` with its audit record: both are kept, or neither."""
+    context.audit.add(transaction, _entry(caller, project, action, target, "accepted", detail))
+    return await transaction.commit()
+
+
+def _entry(caller: Caller, project: str, action: str, target: str, outcome: str, detail: str) -> AuditEntry:
+    """Names are cut: what a caller sends to be refused must not fill the log."""
+    return AuditEntry(
+        identity=caller.identity.name,
+        project=project[:NAME_MAX_CHARS],
+        action=action,
+        target=target[:TARGET_MAX_CHARS],
+        outcome=outcome,
+        request_id=caller.request_id,
+        detail=detail,
+    )

@@ -1,0 +1,51 @@
+"""What all services work with, put together once by bootstrap."""
+
+from dataclasses import dataclass
+
+from corral.clock import Clock
+from corral.hypervisor.base import HypervisorDriver
+from corral.images.base import ImageLibrary
+from corral.model.host import Host
+from corral.network.base import NetworkDriver
+from corral.scheduler.admission import Capacity
+from corral.security.audit import AuditLog
+from corral.services.cloud_init import PasswordHasher
+from corral.services.ledger import Ledger
+from corral.settings import Settings
+from corral.storage.base import VolumeStore
+from corral.store.objects import Objects
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts below, and who this daemon is."""
+
+    objects: Objects
+    clock: Clock
+    settings: Settings
+    hypervisor: HypervisorDriver
+    volumes: VolumeStore
+    library: ImageLibrary
+    networks: NetworkDriver
+    audit: AuditLog
+    ledger: Ledger
+    hash_password: PasswordHasher
+    host_uid: str
+    installation_id: str
+    own_dac_uids: bool
+    """Each QEMU gets a uid of its own (qemu:///system; an ordinary user's libvirt cannot)."""
+    cpus: int
+    memory_mib: int
+    """Of this machine as bootstrap measured it; the host object's own figures win once the agent wrote them."""
+
+    async def capacity(self) -> Capacity:
+        """What this host has and may promise."""
+        host = await self.objects.get(Host, self.host_uid)
+        measured = host is not None and host.status.memory_mib > 0
+        return Capacity(
+            cpus=host.status.cpus if host is not None and measured else self.cpus,
+            memory_mib=host.status.memory_mib if host is not None and measured else self.memory_mib,
+            reserved_memory_mib=self.settings.host_reserved_memory_mib,
+            cpu_overcommit=self.settings.cpu_overcommit,
+            memory_overcommit=self.settings.memory_overcommit,
+        )

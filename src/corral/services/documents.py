@@ -1,0 +1,70 @@
+"""Objects as the API's documents: the stored bytes, with the revision in front and without secrets. Nothing is decoded."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from corral.store.base import Change, Record
+from corral.store.objects import with_revision
+
+# These match JSON members, never text inside a string: there the quotes would be escaped.
+_SECRETS: Final = re.compile(rb'"(password_hash|user_data|secret_hash)":"(?:[^"\\]|\\.)+"')
+HIDDEN: Final = b"***"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One object as JSON."""
+
+    content: bytes
+    revision: int
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Part of a list as JSON documents. `next` is the `after` of the page that follows, None at the end."""
+
+    documents: tuple[bytes, ...]
+    revision: int
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One change: the object as it is now, or, for a deletion, as it was last."""
+
+    type: Literal["put", "delete"]
+    revision: int
+    uid: str
+    content: bytes
+
+
+def without_secrets(content: bytes) -> bytes:
+    """`content` with hashes and user-data blanked; documents are read by viewers too."""
+    return _SECRETS.sub(rb'"\1":"' + HIDDEN + rb'"', content)
+
+
+def content_of(record: Record) -> bytes:
+    return without_secrets(with_revision(record))
+
+
+def document_of(record: Record) -> Document:
+    return Document(content_of(record), record.revision, uid_of(record.key))
+
+
+def uid_of(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def watched_of(change: Change) -> Watched:
+    value = change.value if change.value is not None else change.previous or b"{}"
+    record = Record(change.key, value, change.revision, 0)
+    return Watched(
+        "put" if change.value is not None else "delete", change.revision, uid_of(change.key), content_of(record)
+    )
+
+
+def in_project(value: bytes, kind: str, project: str) -> bool:
+    """Whether stored bytes are of `project`: they start with kind and project, the envelope's first fields."""
+    return value.startswith(b'{"kind":"%s","project":"%s",' % (kind.encode(), project.encode()))

@@ -1,0 +1,58 @@
+"""Hosts: what they have, what is promised, and what `doctor` finds on this one."""
+
+from typing import Final
+
+from corral.errors import CorralError
+from corral.host.doctor import Subject, examine
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.doctor import Finding
+from corral.model.host import Host
+from corral.model.network import Network
+from corral.model.requests import ListRequest
+from corral.services import listing
+from corral.services.access import authorize
+from corral.services.caller import Caller
+from corral.services.context import Context
+from corral.services.documents import Document, Listing, document_of
+
+SELF: Final = "self"
+
+
+class HostService:
+    """Hosts belong to no tenant: they are read with a role in the project `default`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, caller: Caller, request: ListRequest) -> Listing:
+        return await listing.list_objects(self._context, caller, DEFAULT_PROJECT, Host, request)
+
+    async def get(self, caller: Caller, name: str) -> Document:
+        """By name; `self` is the one that answers."""
+        if name != SELF:
+            return await listing.get_object(self._context, caller, DEFAULT_PROJECT, Host, name)
+        await authorize(self._context, caller, DEFAULT_PROJECT, "host.read", name)
+        record = await self._context.objects.store.get(f"{Host.prefix()}{self._context.host_uid}")
+        if record is None:
+            raise CorralError("host-not-found", "host 'self'", "it has not been measured yet", "try again in a second")
+        return document_of(record)
+
+    async def doctor(self, caller: Caller) -> tuple[Finding, ...]:
+        """Examine this host, as far as its hypervisor answers."""
+        await authorize(self._context, caller, DEFAULT_PROJECT, "host.doctor")
+        settings, hypervisor = self._context.settings, self._context.hypervisor
+        facts = await hypervisor.facts()
+        try:
+            domains = await hypervisor.observe_all() if facts.connected else ()
+        except CorralError:  # that it does not answer is a finding, which `facts` brings
+            domains = ()
+        host = await self._context.objects.get(Host, self._context.host_uid)
+        return await examine(
+            Subject(
+                state_dir=settings.state_dir,
+                facts=facts,
+                status=host.status if host is not None else None,
+                domains=domains,
+                networks=tuple(await self._context.objects.list(Network)),
+            )
+        )

@@ -1,0 +1,227 @@
+"""What is promised and what is given out: capacity, addresses, uids. Kept in memory beside the store's claims.
+
+The store alone decides who owns an address (by claims); the ledger makes the first guess the right one and keeps two
+requests under way from promising the same memory. One daemon owns a store, so the check and the promise are one
+uninterrupted stretch of code, and the watch brings in what the agent changes.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from corral.errors import CorralError
+from corral.log import logger
+from corral.model.network import Network
+from corral.model.vm import Vm
+from corral.network import ipam
+from corral.scheduler.admission import Capacity, Demand, admit, demand_of
+from corral.store.base import Change, Record
+from corral.store.objects import Objects
+
+CLAIMS: Final = "/claims/"
+_ADDRESSES: Final = "/claims/address/"
+_DAC_UIDS: Final = "/claims/dac-uid/host/"
+
+# Each QEMU's own uid is 200000 + n, above what distributions and container tools hand out by default.
+DAC_UID_FIRST: Final = 200_000
+DAC_UIDS: Final = 65_536
+
+_log = logger("ledger")
+
+
+@dataclass(slots=True)
+class KnownVm:
+    """What the ledger remembers of a VM."""
+
+    revision: int
+    demand: Demand
+    project: str
+    name: str
+    vcpus: int
+
+
+@dataclass
+class _NameLock:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Ledger:
+    """`prime` once, then `run` for as long as the daemon lives."""
+
+    def __init__(self, objects: Objects, dac_uid_start: int = 0) -> None:
+        self._objects = objects
+        self._entries: dict[str, KnownVm] = {}
+        self._pending = Demand()
+        self._total = Demand()
+        self._addresses: dict[str, set[str]] = {}
+        self._pools: dict[str, tuple[str, ipam.NumberPool]] = {}
+        self._names: dict[str, _NameLock] = {}
+        self._image_users: Counter[str] = Counter()
+        self._images_going: set[str] = set()
+        self.dac_uids = ipam.NumberPool(DAC_UIDS, dac_uid_start)
+
+    # ---- capacity ----
+
+    @property
+    def committed(self) -> Demand:
+        """What runs or should run, and what requests under way were promised."""
+        return self._total + self._pending
+
+    @contextmanager
+    def promise(self, wanted: Demand, capacity: Capacity, asked: str) -> Iterator[None]:
+        """Admit `wanted` and keep it promised until the request has ended; `insufficient-*` otherwise."""
+        if wanted.vcpus > 0 or wanted.memory_mib > 0:
+            admit(wanted, self.committed, capacity, asked)
+        self._pending += wanted
+        try:
+            yield
+        finally:
+            self._pending -= wanted
+
+    def observe(self, vm: Vm) -> None:
+        """A VM as it was just committed: the promise becomes an entry before the watch tells."""
+        spec = vm.spec
+        demand = demand_of(spec.power, vm.status.state, spec.vcpus, spec.memory_mib)
+        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, spec.vcpus))
+
+    def known(self, uid: str) -> KnownVm | None:
+        return self._entries.get(uid)
+
+    def _enter(self, uid: str, vm: KnownVm) -> None:
+        entry = self._entries.get(uid)
+        if entry is None or entry.revision < vm.revision:
+            self._entries[uid] = vm
+            self._total += vm.demand if entry is None else vm.demand - entry.demand
+
+    # ---- addresses and uids ----
+
+    def addresses(self, network: Network) -> ipam.NumberPool:
+        subnet = network.spec.subnet
+        known = self._pools.get(network.uid)
+        if known is not None and known[0] == subnet:
+            return known[1]
+        pool = ipam.NumberPool(ipam.address_count(subnet))
+        taken = (ipam.number_of(subnet, address) for address in self._addresses.get(network.uid, ()))
+        pool.taken = {number for number in taken if number is not None}
+        self._pools[network.uid] = (subnet, pool)
+        return pool
+
+    # ---- names and images under way ----
+
+    @asynccontextmanager
+    async def name(self, project: str, name: str) -> AsyncIterator[None]:
+        """One create of a name at a time: those who wait find it taken, instead of asking for memory they never get."""
+        key = f"{project}/{name}"
+        entry = self._names.setdefault(key, _NameLock())
+        entry.users += 1
+        async with AsyncExitStack() as stack:
+            stack.callback(self._leave_name, key, entry)
+            await stack.enter_async_context(entry.lock)
+            yield
+
+    def _leave_name(self, key: str, entry: _NameLock) -> None:
+        entry.users -= 1
+        if not entry.users:
+            self._names.pop(key, None)
+
+    @contextmanager
+    def using_image(self, uid: str, asked: str) -> Iterator[None]:
+        """Keep an image from being deleted until the VM that is made from it is written."""
+        if uid in self._images_going:
+            raise CorralError("image-not-ready", asked, "it is being deleted", "corral image list")
+        self._image_users[uid] += 1
+        try:
+            yield
+        finally:
+            self._image_users[uid] -= 1
+            if not self._image_users[uid]:
+                del self._image_users[uid]
+
+    @contextmanager
+    def deleting_image(self, uid: str, asked: str) -> Iterator[None]:
+        """Keep new VMs from an image while it is looked for users and its deletion is written."""
+        if self._image_users[uid]:
+            raise CorralError("image-in-use", asked, "a VM is being made from it right now", "delete that VM first")
+        self._images_going.add(uid)
+        try:
+            yield
+        finally:
+            self._images_going.discard(uid)
+
+    # ---- following the store ----
+
+    async def prime(self) -> int:
+        """Read everything; returns the revision that `run` goes on from."""
+        vms = await self._objects.store.range(Vm.prefix())
+        claims = await self._objects.store.range(CLAIMS, revision=vms.revision)
+        records, claimed = list(vms.records), list(claims.records)
+        while vms.more:
+            vms = await self._objects.store.range(Vm.prefix(), after=records[-1].key, revision=vms.revision)
+            records += vms.records
+        while claims.more:
+            claims = await self._objects.store.range(CLAIMS, after=claimed[-1].key, revision=vms.revision)
+            claimed += claims.records
+        self._entries, self._total = {}, Demand()
+        for record in records:
+            self._see_vm(record)
+        self._addresses, self._pools, self.dac_uids.taken = {}, {}, set()
+        for record in claimed:
+            self._see_claim(record.key, there=True)
+        return vms.revision
+
+    async def run(self, since: int) -> None:
+        """Follow the store for ever; read it anew where its history is gone."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._follow(Vm.prefix(), since))
+                    group.create_task(self._follow(CLAIMS, since))
+            except* CorralError as errors:
+                _log.info("reading anew", reason=str(errors.exceptions[0]))
+                await asyncio.sleep(1)  # a store that is away is asked again, slowly
+                since = await self._primed_or(since)
+
+    async def _primed_or(self, since: int) -> int:
+        try:
+            return await self.prime()
+        except CorralError as error:
+            _log.warning("the store does not answer", code=error.code)
+            return since
+
+    async def _follow(self, prefix: str, since: int) -> None:
+        async for change in self._objects.store.watch(prefix, since):
+            if prefix == CLAIMS:
+                self._see_claim(change.key, there=change.value is not None)
+            else:
+                self._see_change(change)
+
+    def _see_change(self, change: Change) -> None:
+        if change.value is not None:
+            self._see_vm(Record(change.key, change.value, change.revision, 0))
+        elif (entry := self._entries.pop(change.key.removeprefix(Vm.prefix()), None)) is not None:
+            self._total -= entry.demand
+
+    def _see_vm(self, record: Record) -> None:
+        document: dict[str, Any] = json.loads(record.value)
+        spec = document["spec"]
+        demand = demand_of(spec["power"], document["status"]["state"], spec["vcpus"], spec["memory_mib"])
+        known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"])
+        self._enter(document["uid"], known)
+
+    def _see_claim(self, key: str, *, there: bool) -> None:
+        if key.startswith(_ADDRESSES):
+            network_uid, _, address = key.removeprefix(_ADDRESSES).partition("/")
+            known = self._addresses.setdefault(network_uid, set())
+            (known.add if there else known.discard)(address)
+            subnet, pool = self._pools.get(network_uid, ("", None))
+            number = ipam.number_of(subnet, address) if pool is not None else None
+            if pool is not None and number is not None:
+                (pool.taken.add if there else pool.taken.discard)(number)
+        elif key.startswith(_DAC_UIDS):
+            number = int(key.removeprefix(_DAC_UIDS))
+            (self.dac_uids.taken.add if there else self.dac_uids.taken.discard)(number)

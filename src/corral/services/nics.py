@@ -1,0 +1,109 @@
+"""The network cards of a new VM: MAC addresses, IP addresses and uids, given out once each."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from corral.errors import CorralError
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.network import Network
+from corral.model.requests import CreateVmRequest, NicRequest
+from corral.model.vm import NicSpec
+from corral.names import new_mac
+from corral.network import ipam
+from corral.services.context import Context
+from corral.services.ledger import Ledger
+
+
+class Allocated:
+    """What one attempt holds: let go at its end, or kept when it was committed (the claims in the store hold it then)."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._held: list[tuple[ipam.NumberPool, int]] = []
+        self._kept = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pool, number in self._held:
+            pool.held.discard(number)
+            if self._kept:
+                pool.taken.add(number)
+
+    def keep(self) -> None:
+        self._kept = True
+
+    def dac_uid(self) -> int:
+        """A number that no other VM's QEMU has."""
+        number = self._ledger.dac_uids.hold_next()
+        if number is None:
+            raise CorralError(
+                "no-free-address", "a uid for QEMU", "all are given out", "delete a VM that is not needed"
+            )
+        self._held.append((self._ledger.dac_uids, number))
+        return number
+
+    def address(self, network: Network, wanted: str | None) -> str:
+        """The address asked for, or the next free one."""
+        pool, subnet = self._ledger.addresses(network), network.spec.subnet
+        if wanted is None:
+            number = ipam.hold_address(pool, subnet, network.name)
+        else:
+            number = ipam.parse_address(subnet, wanted)
+            if not pool.hold(number):
+                raise CorralError(
+                    "address-taken",
+                    f"address {wanted}",
+                    f"another VM of network {network.name!r} has it",
+                    "choose another one, or none: then a free one is given",
+                )
+        self._held.append((pool, number))
+        return ipam.address_at(subnet, number)
+
+
+async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:
+    """The network of each card, in order. Without cards in the request: one on `default`."""
+    wanted = _cards(request)
+    return tuple([await _network(context, project, card.network) for card in wanted])
+
+
+def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: CreateVmRequest) -> tuple[NicSpec, ...]:
+    cards = _cards(request)
+    macs = [card.mac for card in cards if card.mac is not None]
+    if len(set(macs)) != len(macs):
+        raise CorralError("address-taken", "MAC addresses", "two cards ask for the same one", "give each its own")
+    return tuple(
+        NicSpec(
+            name=f"net{index}",
+            network=network.name,
+            network_uid=network.uid,
+            mac=_mac(card),
+            address=allocated.address(network, card.address),
+            model=card.model,
+        )
+        for index, (card, network) in enumerate(zip(cards, networks, strict=True))
+    )
+
+
+def _cards(request: CreateVmRequest) -> tuple[NicRequest, ...]:
+    return (NicRequest(),) if request.nics is None else request.nics
+
+
+def _mac(card: NicRequest) -> str:
+    if card.mac is None:
+        return new_mac()
+    if int(card.mac[:2], 16) & 1:
+        raise CorralError("invalid-argument", f"MAC {card.mac}", "it is a group address", "use one like 52:54:00:…")
+    return card.mac
+
+
+async def _network(context: Context, project: str, name: str) -> Network:
+    """A network of the project's; every project may use `default`'s own network."""
+    found = await context.objects.find(Network, project, name)
+    if found is None and project != DEFAULT_PROJECT:
+        found = await context.objects.find(Network, DEFAULT_PROJECT, name)
+    return found or await context.objects.require(Network, project, name)

@@ -1,0 +1,198 @@
+"""Recovery of a lost database: networks, images, volumes and VMs from what lies on the host.
+
+VMs come from the metadata in their domains, volumes from the sidecars beside their files, images from their manifests.
+Each object is written by itself, so that a recovery that was cut is simply run again.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import ValidationError
+
+from corral.errors import CorralError
+from corral.hypervisor.base import ObservedDomain
+from corral.images.base import FoundImage
+from corral.model.answers import RecoveryReport
+from corral.model.base import DEFAULT_PROJECT, Object
+from corral.model.image import Image, ImageState, ImageStatus
+from corral.model.network import Network
+from corral.model.vm import NicSpec, Placement, Power, Vm, VmSpec, VmState, VmStatus
+from corral.model.volume import Volume, VolumeStatus
+from corral.names import new_uid
+from corral.network import ipam
+from corral.services.context import Context
+from corral.services.creation import DAC_UID
+from corral.services.ledger import DAC_UID_FIRST
+from corral.store.objects import claim_key, name_claim
+
+GONE_FOR_GOOD: Final = (
+    "operations, events, the audit log and API tokens were in the database alone: they are gone",
+    "labels, descriptions and settings are as of the last time the agent wrote them into the domain",
+)
+
+
+@dataclass
+class _Recovery:
+    """What was found so far."""
+
+    context: Context
+    images: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    vms: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+async def recover(context: Context) -> RecoveryReport:
+    """Rebuild what can be; raises `precondition-failed` if the store holds VMs, volumes or images of another history."""
+    domains = [
+        domain
+        for domain in await context.hypervisor.observe_all()
+        if domain.metadata is not None and domain.metadata.installation_id == context.installation_id
+    ]
+    work = _Recovery(context)
+    volumes = await _found_volumes(work)
+    image_uids = {volume.spec.image_digest: volume.spec.image_uid for volume in volumes.values()}
+    images = [_image(context, found, image_uids.get(found.facts.digest)) for found in await context.library.found()]
+    await _refuse_other_history(context, {domain.uid for domain in domains} | set(volumes), images)
+    for image in images:
+        if await _write(work, image):
+            work.images.append(image.name)
+    for volume in volumes.values():
+        if await _write(work, volume):
+            work.volumes.append(volume.name)
+    for domain in domains:
+        await _recover_vm(work, domain, volumes)
+    networks = [network.name for network in await context.objects.list(Network)]
+    lost = (*work.lost, *GONE_FOR_GOOD)
+    return RecoveryReport(
+        networks=tuple(networks),
+        images=tuple(work.images),
+        volumes=tuple(work.volumes),
+        vms=tuple(work.vms),
+        lost=lost,
+    )
+
+
+async def _refuse_other_history(context: Context, found_uids: set[str], images: list[Image]) -> None:
+    """Objects that a cut recovery wrote are fine; anything else would be mixed up."""
+    names = {image.name for image in images}
+    strangers = [vm.name for vm in await context.objects.list(Vm) if vm.uid not in found_uids]
+    strangers += [volume.name for volume in await context.objects.list(Volume) if volume.uid not in found_uids]
+    strangers += [image.name for image in await context.objects.list(Image) if image.name not in names]
+    if strangers:
+        raise CorralError(
+            "precondition-failed",
+            "recover",
+            f"the database is not empty: it knows {', '.join(strangers[:5])}",
+            "recover is for a lost database; stop the daemon and move corral.db away if this one is to be given up",
+            {"objects": len(strangers)},
+        )
+
+
+async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
+    volumes: dict[str, Volume] = {}
+    for found in await work.context.volumes.found():
+        if found.document is None:
+            work.lost.append(f"{found.path} has no sidecar: its size and owner are unknown, the file is left as it is")
+            continue
+        try:
+            volume = Volume.model_validate_json(found.document)
+        except ValidationError:
+            work.lost.append(f"the sidecar of {found.path} cannot be read, the file is left as it is")
+            continue
+        status = VolumeStatus(ready=True, path=str(found.path), allocated_bytes=found.allocated_bytes)
+        volumes[volume.uid] = volume.model_copy(update={"status": status, "revision": 0})
+    return volumes
+
+
+def _image(context: Context, found: FoundImage, uid: str | None) -> Image:
+    """Its uid is what the volumes made from it say; nobody needs the old one of an image without volumes."""
+    return Image(
+        name=found.name,
+        uid=uid or new_uid(),
+        created_at=context.clock.now(),
+        spec=found.spec,
+        status=ImageStatus(state=ImageState.READY, facts=found.facts),
+    )
+
+
+async def _recover_vm(work: _Recovery, domain: ObservedDomain, volumes: dict[str, Volume]) -> None:
+    metadata = domain.metadata
+    assert metadata is not None
+    try:
+        vm = Vm.model_validate_json(metadata.spec_json)
+    except ValidationError:
+        work.lost.append(f"domain {domain.name} does not say what it is: adopt it (corral adopt {domain.name})")
+        return
+    for disk in vm.spec.disks:
+        if disk.volume_uid is not None and disk.volume_uid not in volumes:
+            work.lost.append(f"VM {vm.name}: the file of its disk {disk.name!r} is not there")
+    if vm.spec.cloud_init is not None:
+        work.lost.append(f"VM {vm.name}: password hashes and user-data are not in its metadata; its seed keeps them")
+    power = {VmState.RUNNING: Power.ON, VmState.SHUTTING_DOWN: Power.ON, VmState.PAUSED: Power.PAUSED}
+    vm = vm.model_copy(
+        update={
+            "uid": domain.uid,
+            "name": metadata.name,
+            "project": metadata.project,
+            "generation": max(1, metadata.generation),
+            "revision": 0,
+            "placement": Placement(host_uid=work.context.host_uid, epoch=metadata.epoch),
+            "spec": vm.spec.model_copy(update={"power": power.get(domain.state, Power.OFF)}),
+            "status": VmStatus(
+                state=domain.state,
+                state_reason=domain.reason,
+                observed_generation=max(1, metadata.generation),
+                has_saved_memory=domain.has_managed_save,
+            ),
+        }
+    )
+    vm = vm.model_copy(update={"spec": await _with_networks(work, vm)})
+    if await _write(work, vm):
+        work.vms.append(vm.name)
+
+
+async def _with_networks(work: _Recovery, vm: Vm) -> VmSpec:
+    """Cards whose network is gone move to the one of the same name; an address outside of its subnet is dropped."""
+    nics: list[NicSpec] = []
+    for nic in vm.spec.nics:
+        network = await work.context.objects.get(Network, nic.network_uid)
+        if network is None:
+            network = await work.context.objects.find(Network, DEFAULT_PROJECT, nic.network)
+        if network is None:
+            work.lost.append(f"VM {vm.name}: network {nic.network!r} of its card {nic.name} is not there")
+            nics.append(nic)
+            continue
+        fits = nic.address and ipam.number_of(network.spec.subnet, nic.address) is not None
+        if nic.address and not fits:
+            work.lost.append(
+                f"VM {vm.name}: address {nic.address} is not one of {network.spec.subnet}, it gets another"
+            )
+        nics.append(nic.model_copy(update={"network_uid": network.uid, "address": nic.address if fits else ""}))
+    return vm.spec.model_copy(update={"nics": tuple(nics)})
+
+
+async def _write(work: _Recovery, value: Object) -> bool:
+    """Write an object with its claims; False if it is there already, or if something else has its name or address."""
+    objects = work.context.objects
+    if await objects.store.get(value.key) is not None:
+        return False
+    owner = await objects.owner(name_claim(value.KIND, value.project, value.name))
+    if owner is not None:
+        if not isinstance(value, Image):
+            work.lost.append(f"{value.kind} {value.name} ({value.uid}): another one has its name")
+        return False
+    transaction = objects.transaction()
+    transaction.create(value)
+    if isinstance(value, Vm):
+        claims = [claim_key("mac", "host", nic.mac) for nic in value.spec.nics]
+        claims += [claim_key("address", nic.network_uid, nic.address) for nic in value.spec.nics if nic.address]
+        if (dac_uid := value.annotations.get(DAC_UID)) is not None and dac_uid.isdecimal():
+            claims.append(claim_key("dac-uid", "host", str(int(dac_uid) - DAC_UID_FIRST)))
+        for claim in claims:
+            if await objects.owner(claim) is None:
+                transaction.claim(claim, value.uid)
+            else:
+                work.lost.append(f"VM {value.name}: {claim.rpartition('/')[2]} is another VM's too")
+    await transaction.commit()
+    return True

@@ -1,0 +1,126 @@
+"""What may be asked of a VM in which state. Pure; decided before anything is written."""
+
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model.base import Object
+from corral.model.vm import Power, Vm, VmState
+
+_RUNS: Final = frozenset({VmState.RUNNING, VmState.SHUTTING_DOWN})
+_HAS_MEMORY: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SUSPENDED, VmState.SHUTTING_DOWN})
+
+
+def check_revision(value: Object, if_revision: int | None) -> None:
+    """Nothing if the object is at the revision that the caller saw; `stale-revision` otherwise."""
+    if if_revision is not None and value.revision != if_revision:
+        raise CorralError(
+            "stale-revision",
+            f"change {value.kind} {value.name!r}",
+            f"it is at revision {value.revision}, not {if_revision}: somebody changed it since you read it",
+            "read it again and decide anew",
+            {"revision": value.revision, "if_revision": if_revision},
+        )
+
+
+def check_not_deleting(vm: Vm, verb: str) -> None:
+    if vm.being_deleted:
+        raise CorralError(
+            "vm-being-deleted",
+            f"{verb} VM {vm.name!r}",
+            "it is being deleted",
+            "corral operation list shows how far it is",
+        )
+
+
+def check_start(vm: Vm) -> None:
+    """Start is for VMs that are off; one that is on already is fine, a paused one is not started but resumed."""
+    check_not_deleting(vm, "start")
+    if vm.spec.power is Power.PAUSED or (vm.spec.power is Power.ON and vm.status.state is VmState.PAUSED):
+        raise _wrong(vm, "start", "it is paused", f"corral resume {vm.name}")
+
+
+def check_shutdown(vm: Vm) -> None:
+    """A guest that does not run cannot be asked; one that is off already is fine."""
+    check_not_deleting(vm, "shut down")
+    if vm.spec.power is Power.PAUSED or vm.status.state is VmState.PAUSED:
+        raise _wrong(
+            vm, "shut down", "it is paused and cannot be asked", f"corral resume {vm.name}, or corral destroy {vm.name}"
+        )
+
+
+def check_destroy(vm: Vm) -> None:
+    check_not_deleting(vm, "destroy")
+
+
+def check_save(vm: Vm) -> None:
+    """There must be a memory to save; one that is saved already is fine."""
+    check_not_deleting(vm, "save")
+    if vm.spec.power is Power.OFF and vm.status.has_saved_memory:
+        return
+    if vm.status.state not in _HAS_MEMORY:
+        raise _wrong(
+            vm, "save", f"it is {vm.status.state.value}: there is no memory to save", f"corral start {vm.name}"
+        )
+
+
+def check_pause(vm: Vm) -> None:
+    check_not_deleting(vm, "pause")
+    if vm.spec.power is Power.PAUSED:
+        return
+    if vm.status.state is not VmState.RUNNING:
+        raise _wrong(vm, "pause", f"it is {vm.status.state.value}", f"corral start {vm.name}")
+
+
+def check_resume(vm: Vm) -> None:
+    check_not_deleting(vm, "resume")
+    if vm.spec.power is Power.OFF:
+        raise _wrong(vm, "resume", "it is off", f"corral start {vm.name}")
+
+
+def check_reboot(vm: Vm) -> None:
+    check_not_deleting(vm, "reboot")
+    if vm.status.state not in _RUNS:
+        raise _wrong(vm, "reboot", f"it is {vm.status.state.value}", f"corral start {vm.name}")
+
+
+def check_reset(vm: Vm) -> None:
+    check_not_deleting(vm, "reset")
+    if vm.status.state not in _HAS_MEMORY:
+        raise _wrong(vm, "reset", f"it is {vm.status.state.value}", f"corral start {vm.name}")
+
+
+def check_rename(vm: Vm) -> None:
+    """The hypervisor renames a domain only while it is off."""
+    if vm.spec.power is not Power.OFF or vm.status.state in _HAS_MEMORY:
+        raise _wrong(vm, "rename", f"it is {vm.status.state.value}", f"corral shutdown {vm.name}, then rename it")
+    if vm.status.has_saved_memory:
+        raise _wrong(
+            vm, "rename", "its memory is saved under the old name", f"corral start {vm.name}, then shut it down"
+        )
+
+
+def check_delete(vm: Vm) -> None:
+    if vm.spec.protected:
+        raise CorralError(
+            "vm-protected",
+            f"delete VM {vm.name!r}",
+            "it is protected",
+            f"corral protect --off {vm.name}, then delete it",
+        )
+
+
+def check_session(vm: Vm, verb: str) -> None:
+    """Console, exec and the guest agent need a running guest."""
+    check_not_deleting(vm, verb)
+    if vm.status.state not in _HAS_MEMORY:
+        raise _wrong(vm, verb, f"it is {vm.status.state.value}", f"corral start {vm.name}")
+
+
+def _wrong(vm: Vm, verb: str, reason: str, hint: str) -> CorralError:
+    return CorralError(
+        "wrong-state",
+        f"{verb} VM {vm.name!r}",
+        reason,
+        hint,
+        {"state": vm.status.state.value, "power": vm.spec.power.value},
+    )

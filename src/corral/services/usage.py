@@ -1,0 +1,74 @@
+"""What the VMs use: counters of now, and rates against the sample before."""
+
+from typing import Final
+
+from corral.hypervisor.base import DomainUsage
+from corral.model.answers import UsageReport, VmUsage
+from corral.security import policy
+from corral.services.caller import Caller
+from corral.services.context import Context
+from corral.services.ledger import KnownVm
+
+# Samples closer than this are not told apart: two people who watch at once get the same rates.
+SAMPLE_MIN_S: Final = 0.5
+
+
+class UsageMeter:
+    """Keeps the newest two samples; nothing runs between two requests."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._newest: dict[str, DomainUsage] = {}
+        self._before: dict[str, DomainUsage] = {}
+        self._newest_s = 0.0
+        self._before_s = 0.0
+
+    async def report(self, caller: Caller, project: str) -> UsageReport:
+        """The running VMs of `project` (empty: of every project that the caller may see)."""
+        await self._sample()
+        allowed = (project,) if project else policy.projects_of(caller.identity)
+        interval_s = self._newest_s - self._before_s if self._before else 0.0
+        items = []
+        for uid, usage in self._newest.items():
+            vm = self._context.ledger.known(uid)
+            if vm is None or (allowed is not None and vm.project not in allowed):
+                continue
+            items.append(_usage(vm, usage, self._before.get(uid), interval_s))
+        items.sort(key=lambda item: (item.project, item.name))
+        return UsageReport(time=self._context.clock.now(), items=tuple(items))
+
+    async def _sample(self) -> None:
+        now_s = self._context.clock.monotonic_s()
+        if self._newest and now_s - self._newest_s < SAMPLE_MIN_S:
+            return
+        sample = await self._context.hypervisor.usage_all()
+        self._before, self._before_s = self._newest, self._newest_s
+        self._newest, self._newest_s = {usage.uid: usage for usage in sample}, now_s
+
+
+def _usage(vm: KnownVm, now: DomainUsage, before: DomainUsage | None, interval_s: float) -> VmUsage:
+    def rate(newer: int, older: int) -> float:
+        return round(max(0, newer - older) / interval_s, 3)
+
+    # Counters start anew with the domain: a smaller one than before is no rate.
+    known = before is not None and interval_s > 0 and now.cpu_time_ns >= before.cpu_time_ns
+    old = before if before is not None and known else now
+    return VmUsage(
+        project=vm.project,
+        name=vm.name,
+        uid=now.uid,
+        vcpus=vm.vcpus,
+        memory_mib=now.memory_mib,
+        memory_rss_bytes=now.memory_rss_bytes,
+        cpu_time_ns=now.cpu_time_ns,
+        disk_read_bytes=now.disk_read_bytes,
+        disk_written_bytes=now.disk_written_bytes,
+        net_received_bytes=now.net_received_bytes,
+        net_sent_bytes=now.net_sent_bytes,
+        interval_s=round(interval_s, 3) if known else 0.0,
+        cpu_percent=round(rate(now.cpu_time_ns, old.cpu_time_ns) / 1e7, 1) if known else 0.0,
+        disk_read_bytes_per_s=rate(now.disk_read_bytes, old.disk_read_bytes) if known else 0.0,
+        disk_written_bytes_per_s=rate(now.disk_written_bytes, old.disk_written_bytes) if known else 0.0,
+        net_received_bytes_per_s=rate(now.net_received_bytes, old.net_received_bytes) if known else 0.0,
+        net_sent_bytes_per_s=rate(now.net_sent_bytes, old.net_sent_bytes) if known else 0.0,
+    )

@@ -1,0 +1,198 @@
+"""Virtual machines: the verbs that change them. Each writes a wish; the agent makes it so."""
+
+from collections.abc import Callable
+
+from corral.errors import CorralError
+from corral.model.answers import WaitAnswer
+from corral.model.operation import (
+    DeleteVm,
+    DestroyVm,
+    Intent,
+    Operation,
+    PauseVm,
+    RebootVm,
+    ResetVm,
+    ResumeVm,
+    SaveVm,
+    ShutdownVm,
+    StartVm,
+    UpdateVm,
+)
+from corral.model.requests import (
+    CreateVmRequest,
+    ListRequest,
+    RebootRequest,
+    ShutdownRequest,
+    UpdateVmRequest,
+    WaitCondition,
+)
+from corral.model.vm import Power, Vm
+from corral.names import parse_name
+from corral.scheduler.admission import Demand, demand_of
+from corral.services import listing, rules
+from corral.services.caller import Caller
+from corral.services.changes import Decision, Mutation, change
+from corral.services.context import Context
+from corral.services.creation import create_vm
+from corral.services.documents import Document, Listing
+from corral.services.waiting import wait_for
+from corral.store.objects import Transaction, name_claim
+
+
+class VmService:
+    """Everything that a caller may ask of VMs, but for the sessions of `services/session.py`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, caller: Caller, project: str, request: ListRequest) -> Listing:
+        return await listing.list_objects(self._context, caller, project, Vm, request)
+
+    async def get(self, caller: Caller, project: str, name: str) -> Document:
+        return await listing.get_object(self._context, caller, project, Vm, name)
+
+    async def wait(
+        self, caller: Caller, project: str, name: str, condition: WaitCondition, timeout_s: float
+    ) -> WaitAnswer:
+        """Return when `condition` holds; `wait-timeout` says what was seen instead."""
+        return await wait_for(self._context, caller, project, name, condition, timeout_s)
+
+    async def create(self, caller: Caller, project: str, request: CreateVmRequest) -> tuple[Vm | None, Operation]:
+        """A new VM. The VM is None for a repeated request whose VM is gone."""
+        return await create_vm(self._context, caller, project, request)
+
+    async def start(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._power(caller, project, name, StartVm(), Power.ON, rules.check_start, if_revision)
+
+    async def shutdown(
+        self, caller: Caller, project: str, name: str, request: ShutdownRequest, *, if_revision: int | None = None
+    ) -> Operation:
+        """Ask the guest; never forced unless the request says after how long."""
+        intent = ShutdownVm(deadline_s=request.deadline_s, force_after_s=request.force_after_s)
+        return await self._power(caller, project, name, intent, Power.OFF, rules.check_shutdown, if_revision)
+
+    async def destroy(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._power(caller, project, name, DestroyVm(), Power.OFF, rules.check_destroy, if_revision)
+
+    async def save(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._power(caller, project, name, SaveVm(), Power.OFF, rules.check_save, if_revision)
+
+    async def pause(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._power(caller, project, name, PauseVm(), Power.PAUSED, rules.check_pause, if_revision)
+
+    async def resume(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._power(caller, project, name, ResumeVm(), Power.ON, rules.check_resume, if_revision)
+
+    async def reboot(
+        self, caller: Caller, project: str, name: str, request: RebootRequest, *, if_revision: int | None = None
+    ) -> Operation:
+        intent = RebootVm(deadline_s=request.deadline_s)
+        return await self._imperative(caller, project, name, intent, rules.check_reboot, if_revision)
+
+    async def reset(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        return await self._imperative(caller, project, name, ResetVm(), rules.check_reset, if_revision)
+
+    async def delete(
+        self, caller: Caller, project: str, name: str, *, keep_disks: bool = False, if_revision: int | None = None
+    ) -> Operation:
+        """Ask for its removal; the name is free when the operation has succeeded."""
+        intent = DeleteVm(keep_disks=keep_disks)
+
+        def decide(vm: Vm) -> Decision:
+            rules.check_delete(vm)
+            asked_at = vm.deletion_requested_at or self._context.clock.now()
+            return Decision(intent, vm.model_copy(update={"deletion_requested_at": asked_at}))
+
+        return await self._changed(Mutation(caller, project, "vm.delete", name, intent, if_revision), decide)
+
+    async def update(
+        self, caller: Caller, project: str, name: str, request: UpdateVmRequest, *, if_revision: int | None = None
+    ) -> Operation:
+        """Change what the request names; a rename moves the name's claim in the same transaction."""
+        new_name = None if request.name is None else parse_name(request.name)
+
+        def decide(vm: Vm) -> Decision:
+            rules.check_not_deleting(vm, "change")
+            renamed = new_name is not None and new_name != vm.name
+            if renamed:
+                rules.check_rename(vm)
+            changed = _updated(vm, request, new_name)
+            intent = UpdateVm(previous_name=vm.name if renamed else None)
+            if not renamed:
+                return Decision(intent, changed)
+            return Decision(intent, changed, also=_move_name(vm, changed), lost=_name_taken(changed))
+
+        return await self._changed(Mutation(caller, project, "vm.update", name, request, if_revision), decide)
+
+    async def _power(
+        self,
+        caller: Caller,
+        project: str,
+        name: str,
+        intent: Intent,
+        power: Power,
+        check: Callable[[Vm], None],
+        if_revision: int | None,
+    ) -> Operation:
+        def decide(vm: Vm) -> Decision:
+            check(vm)
+            spec = vm.spec.model_copy(update={"power": power})
+            return Decision(intent, vm.model_copy(update={"spec": spec}), _further(vm, power))
+
+        return await self._changed(Mutation(caller, project, f"vm.{intent.verb}", name, intent, if_revision), decide)
+
+    async def _imperative(
+        self,
+        caller: Caller,
+        project: str,
+        name: str,
+        intent: Intent,
+        check: Callable[[Vm], None],
+        if_revision: int | None,
+    ) -> Operation:
+        def decide(vm: Vm) -> Decision:
+            check(vm)
+            return Decision(intent)
+
+        return await self._changed(Mutation(caller, project, f"vm.{intent.verb}", name, intent, if_revision), decide)
+
+    async def _changed(self, mutation: Mutation, decide: Callable[[Vm], Decision]) -> Operation:
+        return (await change(self._context, mutation, Vm, decide))[1]
+
+
+def _further(vm: Vm, power: Power) -> Demand:
+    """What the VM takes beyond what it takes already; nothing when it is to stop."""
+    spec, state = vm.spec, vm.status.state
+    before = demand_of(spec.power, state, spec.vcpus, spec.memory_mib)
+    after = demand_of(power, state, spec.vcpus, spec.memory_mib)
+    return after - before if after.memory_mib > before.memory_mib else Demand()
+
+
+def _updated(vm: Vm, request: UpdateVmRequest, new_name: str | None) -> Vm:
+    """The VM with what the request gives, validated."""
+    named = ("description", "protected", "run_policy", "boot")
+    given = {name: value for name in named if (value := getattr(request, name)) is not None}
+    labels = dict(vm.labels if request.labels is None else request.labels) | request.add_labels
+    labels = {key: value for key, value in labels.items() if key not in request.remove_labels}
+    return vm.changed(name=new_name or vm.name, labels=labels, spec=vm.spec.model_copy(update=given))
+
+
+def _move_name(vm: Vm, changed: Vm) -> Callable[[Transaction], None]:
+    def move(transaction: Transaction) -> None:
+        transaction.release(name_claim(vm.KIND, vm.project, vm.name))
+        transaction.claim(name_claim(vm.KIND, vm.project, changed.name), vm.uid)
+
+    return move
+
+
+def _name_taken(changed: Vm) -> Callable[[str], CorralError | None]:
+    claim = name_claim(changed.KIND, changed.project, changed.name)
+
+    def meaning(key: str) -> CorralError | None:
+        if key != claim:
+            return None
+        return CorralError(
+            "name-taken", f"rename to {changed.name!r}", "another VM has this name", "choose another name"
+        )
+
+    return meaning

@@ -1,0 +1,157 @@
+"""Waiting for a VM to get somewhere: driven by the store's watch, and by a bounded look at its SSH port."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from types import MappingProxyType
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model import limits
+from corral.model.answers import WaitAnswer
+from corral.model.requests import WaitCondition
+from corral.model.vm import CloudInitStatus, Vm, VmState
+from corral.services.access import authorize
+from corral.services.caller import Caller
+from corral.services.context import Context
+from corral.store.base import Record
+from corral.store.objects import decode
+
+SSH_PORT: Final = 22
+# A request that waits may look 20 times a second, for a bounded time.
+LOOK_INTERVAL_S: Final = 0.05
+CONNECT_TIMEOUT_S: Final = 2.0
+
+_CLOUD_INIT_ENDED: Final = frozenset(
+    {CloudInitStatus.DONE, CloudInitStatus.DEGRADED, CloudInitStatus.ERROR, CloudInitStatus.NONE}
+)
+
+
+def _runs(vm: Vm) -> bool:
+    return vm.status.state is VmState.RUNNING
+
+
+# Conditions that the VM's object alone decides.
+_HOLDS: Final[Mapping[WaitCondition, Callable[[Vm], bool]]] = MappingProxyType(
+    {
+        WaitCondition.RUNNING: _runs,
+        WaitCondition.AGENT: lambda vm: _runs(vm) and vm.status.agent_connected,
+        WaitCondition.IP: lambda vm: _runs(vm) and bool(vm.status.addresses),
+        WaitCondition.SSH: lambda vm: _runs(vm) and bool(_candidates(vm)),
+        WaitCondition.SHUTOFF: lambda vm: vm.status.state is VmState.SHUT_OFF,
+        WaitCondition.CLOUD_INIT: lambda vm: vm.status.cloud_init in _CLOUD_INIT_ENDED,
+    }
+)
+
+
+async def wait_for(
+    context: Context, caller: Caller, project: str, name: str, condition: WaitCondition, timeout_s: float
+) -> WaitAnswer:
+    """Return when `condition` holds. Raises `wait-timeout`, saying what was seen, or `vm-not-found` when it is deleted."""
+    await authorize(context, caller, project, "vm.read", name)
+    if not 0 <= timeout_s <= limits.WAIT_TIMEOUT_MAX_S:
+        raise CorralError(
+            "invalid-argument", f"wait {timeout_s:g} s", f"0 to {limits.WAIT_TIMEOUT_MAX_S:g} seconds can be waited"
+        )
+    started_s = context.clock.monotonic_s()
+    vm = await context.objects.require(Vm, project, name)
+    address = ""
+    try:
+        async with asyncio.timeout(timeout_s):
+            async with aclosing(_versions(context, vm)) as versions:
+                async for vm in versions:
+                    if _HOLDS[condition](vm):
+                        address = (_candidates(vm) or ("",))[0]
+                        break
+            if condition is WaitCondition.SSH:
+                address = await _answering(context, vm)
+    except TimeoutError as error:
+        raise CorralError(
+            "wait-timeout",
+            f"wait for {condition.value} of VM {name!r}",
+            f"after {timeout_s:g} s {_seen(vm)}",
+            f"corral info {name}, or wait longer with --timeout",
+            {"state": vm.status.state.value, "timeout_s": timeout_s},
+        ) from error
+    return WaitAnswer(
+        condition=condition,
+        elapsed_s=round(context.clock.monotonic_s() - started_s, 3),
+        state=vm.status.state.value,
+        address=address,
+        detail=vm.status.cloud_init.value if condition is WaitCondition.CLOUD_INIT else "",
+    )
+
+
+async def _versions(context: Context, vm: Vm) -> AsyncGenerator[Vm, None]:
+    """The VM as it is, then each later version; `vm-not-found` when it is gone."""
+    yield vm
+    since = vm.revision
+    while True:
+        try:
+            async with aclosing(context.objects.store.watch(vm.key, since)) as changes:
+                async for change in changes:
+                    if change.value is None:
+                        raise _gone(vm)
+                    yield decode(Vm, Record(change.key, change.value, change.revision, 0))
+        except CorralError as error:
+            if error.code != "compacted":
+                raise
+        newest = await context.objects.get(Vm, vm.uid)
+        if newest is None:
+            raise _gone(vm)
+        since = newest.revision
+        yield newest
+
+
+async def _answering(context: Context, vm: Vm) -> str:
+    """The first address whose SSH server says its banner; the VM is read again now and then, for a new address."""
+    while True:
+        for address in _candidates(vm):
+            if await _says_ssh(address):
+                return address
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        newest = await context.objects.get(Vm, vm.uid)
+        if newest is None:
+            raise _gone(vm)
+        vm = newest
+
+
+async def _says_ssh(address: str) -> bool:
+    """Whether an SSH server answers there (RFC 4253, section 4.2: its first words are `SSH-`)."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(address, SSH_PORT)
+            try:
+                # A server may say other lines first; they end with a line feed.
+                for _ in range(16):
+                    if (await reader.readline()).startswith(b"SSH-"):
+                        return True
+                return False
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError, ValueError):
+        return False
+
+
+def _candidates(vm: Vm) -> tuple[str, ...]:
+    """Where its SSH server may be: the reserved addresses first, they are the ones the host routes to."""
+    reserved = tuple(nic.address for nic in vm.spec.nics if nic.address)
+    reported = tuple(address for address in vm.status.addresses if not address.startswith(("127.", "::1", "fe80:")))
+    return tuple(dict.fromkeys((*reserved, *reported)))
+
+
+def _seen(vm: Vm) -> str:
+    status = vm.status
+    words = [f"it is {status.state.value}"]
+    if status.state is VmState.RUNNING:
+        words.append("its agent answers" if status.agent_connected else "its agent does not answer yet")
+        words.append(f"its address is {status.addresses[0]}" if status.addresses else "no address is known")
+    if status.last_error:
+        words.append(f"its last error was: {status.last_error}")
+    return ", ".join(words)
+
+
+def _gone(vm: Vm) -> CorralError:
+    return CorralError("vm-not-found", f"VM {vm.name!r}", "it was deleted meanwhile", "corral list --all")
