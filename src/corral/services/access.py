@@ -16,6 +16,7 @@ from corral.store.base import Committed
 from corral.store.objects import Transaction
 
 TARGET_MAX_CHARS: Final = 128
+EVERYWHERE: Final = ""
 
 
 async def authorize(context: Context, caller: Caller, project: str, action: str, target: str = "") -> None:
@@ -25,10 +26,25 @@ async def authorize(context: Context, caller: Caller, project: str, action: str,
     except CorralError:
         await record(context, caller, project, action, target, "denied")
         raise
-    if project != DEFAULT_PROJECT and await context.objects.find(Project, DEFAULT_PROJECT, project) is None:
+    # "" is every project at once: policy lets nobody pass but who has a role in all of them.
+    if project not in (DEFAULT_PROJECT, "") and await context.objects.find(Project, DEFAULT_PROJECT, project) is None:
         raise CorralError(
             "project-not-found", f"project {project[:64]!r}", "there is none of that name", "use 'default'"
         )
+
+
+async def visible(context: Context, caller: Caller, project: str, action: str) -> tuple[str, ...] | None:
+    """The projects that a reading request is about: the one it names or, for EVERYWHERE, all that the caller may see.
+
+    None means all there are. Raises `forbidden` where there is none."""
+    if project != EVERYWHERE:
+        await authorize(context, caller, project, action)
+        return (project,)
+    mine = policy.projects_of(caller.identity)
+    allowed = tuple(name for name in mine or () if policy.allows(caller.identity, name, action))
+    if (mine is not None and not allowed) or (mine is None and not policy.allows(caller.identity, DEFAULT_PROJECT, action)):
+        await authorize(context, caller, DEFAULT_PROJECT, action)
+    return None if mine is None else allowed
 
 
 async def record(

@@ -19,6 +19,7 @@ from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.documents import Watched, in_project, watched_of
+from corral.services.listing import EVERYWHERE
 from corral.store.base import JournalEntry
 from corral.store.objects import EVENTS, name_claim
 
@@ -78,9 +79,9 @@ class EventService:
     async def _watch(self, prefix: str, kind: str, project: str, since: int) -> AsyncIterator[Watched]:
         async with aclosing(self._context.objects.store.watch(prefix, since)) as changes:
             async for change in changes:
-                if in_project(change.value or change.previous or b"", kind, project):
+                if project == EVERYWHERE or in_project(change.value or change.previous or b"", kind, project):
                     yield watched_of(change)
 
 
 def _is_of(entry: JournalEntry, project: str) -> bool:
-    return bool(json.loads(entry.value).get("project") == project)
+    return project == EVERYWHERE or bool(json.loads(entry.value).get("project") == project)
