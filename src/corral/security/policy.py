@@ -51,6 +51,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "project.read": Role.VIEWER,
         "host.read": Role.VIEWER,
         "host.doctor": Role.OPERATOR,
+        "host.shutdown-guests": Role.ADMIN,
         "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
         "domain.read": Role.OPERATOR,
         "domain.adopt": Role.ADMIN,
@@ -68,11 +69,17 @@ def role_in(identity: Identity, project: str) -> Role | None:
     return max(roles, key=lambda role: _RANK[role], default=None)
 
 
+def allows(identity: Identity, project: str, action: str) -> bool:
+    project = SERVER_PROJECT if action.partition(".")[0] in _OF_THE_SERVER else project
+    held = role_in(identity, project)
+    return held is not None and _RANK[held] >= _RANK[MINIMAL_ROLE[action]]
+
+
 def check(identity: Identity, project: str, action: str) -> None:
     """Nothing if `identity` may; `forbidden`, naming the role that is needed, otherwise."""
     project = SERVER_PROJECT if action.partition(".")[0] in _OF_THE_SERVER else project
     wanted, held = MINIMAL_ROLE[action], role_in(identity, project)
-    if held is not None and _RANK[held] >= _RANK[wanted]:
+    if allows(identity, project, action):
         return
     raise CorralError(
         "forbidden",

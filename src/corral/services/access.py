@@ -26,8 +26,7 @@ async def authorize(context: Context, caller: Caller, project: str, action: str,
     except CorralError:
         await record(context, caller, project, action, target, "denied")
         raise
-    # "" is every project at once: policy lets nobody pass but who has a role in all of them.
-    if project not in (DEFAULT_PROJECT, "") and await context.objects.find(Project, DEFAULT_PROJECT, project) is None:
+    if project != DEFAULT_PROJECT and await context.objects.find(Project, DEFAULT_PROJECT, project) is None:
         raise CorralError(
             "project-not-found", f"project {project[:64]!r}", "there is none of that name", "use 'default'"
         )
@@ -42,7 +41,9 @@ async def visible(context: Context, caller: Caller, project: str, action: str) -
         return (project,)
     mine = policy.projects_of(caller.identity)
     allowed = tuple(name for name in mine or () if policy.allows(caller.identity, name, action))
-    if (mine is not None and not allowed) or (mine is None and not policy.allows(caller.identity, DEFAULT_PROJECT, action)):
+    if (mine is not None and not allowed) or (
+        mine is None and not policy.allows(caller.identity, DEFAULT_PROJECT, action)
+    ):
         await authorize(context, caller, DEFAULT_PROJECT, action)
     return None if mine is None else allowed
 

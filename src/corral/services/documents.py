@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from corral.model.vm import Vm
 from corral.store.base import Change, Record
 from corral.store.objects import with_revision
 
@@ -65,6 +66,20 @@ def watched_of(change: Change) -> Watched:
     )
 
 
-def in_project(value: bytes, kind: str, project: str) -> bool:
-    """Whether stored bytes are of `project`: they start with kind and project, the envelope's first fields."""
-    return value.startswith(b'{"kind":"%s","project":"%s",' % (kind.encode(), project.encode()))
+def in_projects(value: bytes, kind: str, projects: tuple[str, ...] | None) -> bool:
+    """Whether stored bytes are of one of `projects` (None: of any): they start with kind and project, the envelope's
+    first fields."""
+    if projects is None:
+        return True
+    starts = tuple(b'{"kind":"%s","project":"%s",' % (kind.encode(), project.encode()) for project in projects)
+    return value.startswith(starts)
+
+
+def without_vm_secrets(vm: Vm) -> Vm:
+    """A VM as it may be shown to whoever asked for it: as its document."""
+    if vm.spec.cloud_init is None:
+        return vm
+    users = tuple(user.model_copy(update={"password_hash": ""}) for user in vm.spec.cloud_init.users)
+    hidden = HIDDEN.decode() if vm.spec.cloud_init.user_data else ""
+    seed = vm.spec.cloud_init.model_copy(update={"users": users, "user_data": hidden})
+    return vm.model_copy(update={"spec": vm.spec.model_copy(update={"cloud_init": seed})})

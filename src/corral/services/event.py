@@ -15,11 +15,10 @@ from corral.model.network import Network
 from corral.model.operation import Operation
 from corral.model.vm import Vm
 from corral.model.volume import Volume
-from corral.services.access import authorize
+from corral.services.access import authorize, visible
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.services.documents import Watched, in_project, watched_of
-from corral.services.listing import EVERYWHERE
+from corral.services.documents import Watched, in_projects, watched_of
 from corral.store.base import JournalEntry
 from corral.store.objects import EVENTS, name_claim
 
@@ -38,9 +37,9 @@ class EventService:
         self, caller: Caller, project: str, *, after: int = 0, limit: int = EVENTS_PAGE_MAX
     ) -> tuple[JournalEntry, ...]:
         """Events of the project after sequence `after`, oldest first."""
-        await authorize(self._context, caller, project, "event.read")
+        projects = await visible(self._context, caller, project, "event.read")
         entries = await self._context.objects.store.journal(EVENTS, after=after, limit=min(limit, EVENTS_PAGE_MAX))
-        return tuple(entry for entry in entries if _is_of(entry, project))
+        return tuple(entry for entry in entries if _is_of(entry, projects))
 
     async def last(self, caller: Caller) -> int:
         """The newest event's sequence: what to follow from, to see only what is new."""
@@ -50,8 +49,8 @@ class EventService:
 
     async def follow(self, caller: Caller, project: str, *, after: int) -> AsyncIterator[JournalEntry]:
         """Authorize, then hand out events after `after`, for ever."""
-        await authorize(self._context, caller, project, "event.read")
-        return self._follow(project, after)
+        projects = await visible(self._context, caller, project, "event.read")
+        return self._follow(projects, after)
 
     async def watch(
         self, caller: Caller, kind: str, project: str, *, since: int | None, name: str = ""
@@ -62,26 +61,28 @@ class EventService:
         cls = KINDS.get(kind)
         if cls is None:
             raise CorralError("invalid-argument", f"watch {kind[:32]!r}", "there is no such kind", ", ".join(KINDS))
-        await authorize(self._context, caller, project, f"{cls.KIND}.read", name)
+        projects = await visible(self._context, caller, project, f"{cls.KIND}.read")
         prefix = cls.prefix()
         if name:
             prefix += await self._context.objects.owner(name_claim(cls.KIND, project, name)) or name
             if await self._context.objects.store.get(prefix) is None:
                 await self._context.objects.require(cls, project, name)
-        return self._watch(prefix, cls.KIND, project, self._context.objects.store.revision if since is None else since)
+        return self._watch(prefix, cls.KIND, projects, self._context.objects.store.revision if since is None else since)
 
-    async def _follow(self, project: str, after: int) -> AsyncIterator[JournalEntry]:
+    async def _follow(self, projects: tuple[str, ...] | None, after: int) -> AsyncIterator[JournalEntry]:
         async with aclosing(self._context.objects.store.follow(EVENTS, after=after)) as entries:
             async for entry in entries:
-                if _is_of(entry, project):
+                if _is_of(entry, projects):
                     yield entry
 
-    async def _watch(self, prefix: str, kind: str, project: str, since: int) -> AsyncIterator[Watched]:
+    async def _watch(
+        self, prefix: str, kind: str, projects: tuple[str, ...] | None, since: int
+    ) -> AsyncIterator[Watched]:
         async with aclosing(self._context.objects.store.watch(prefix, since)) as changes:
             async for change in changes:
-                if project == EVERYWHERE or in_project(change.value or change.previous or b"", kind, project):
+                if in_projects(change.value or change.previous or b"", kind, projects):
                     yield watched_of(change)
 
 
-def _is_of(entry: JournalEntry, project: str) -> bool:
-    return project == EVERYWHERE or bool(json.loads(entry.value).get("project") == project)
+def _is_of(entry: JournalEntry, projects: tuple[str, ...] | None) -> bool:
+    return projects is None or json.loads(entry.value).get("project") in projects

@@ -1,5 +1,6 @@
 """Hosts: what they have, what is promised, and what `doctor` finds on this one."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from corral.errors import CorralError
@@ -10,19 +11,31 @@ from corral.model.host import Host
 from corral.model.network import Network
 from corral.model.requests import ListRequest
 from corral.services import listing
-from corral.services.access import authorize
+from corral.services.access import authorize, record
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.documents import Document, Listing, document_of
 
 SELF: Final = "self"
 
+ShutdownGuests = Callable[[], Awaitable[int]]
+
 
 class HostService:
     """Hosts belong to no tenant: they are read with a role in the project `default`."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, shutdown_guests: ShutdownGuests) -> None:
         self._context = context
+        self._shutdown_guests = shutdown_guests
+
+    async def shutdown_guests(self, caller: Caller) -> int:
+        """The host goes down: stop every guest in order, each with its own deadline; how many there were.
+
+        What is wished of them stays: they come back when the host does."""
+        action = "host.shutdown-guests"
+        await authorize(self._context, caller, DEFAULT_PROJECT, action)
+        await record(self._context, caller, DEFAULT_PROJECT, action, "host/self", "accepted")
+        return await self._shutdown_guests()
 
     async def list(self, caller: Caller, request: ListRequest) -> Listing:
         return await listing.list_objects(self._context, caller, DEFAULT_PROJECT, Host, request)
@@ -32,10 +45,10 @@ class HostService:
         if name != SELF:
             return await listing.get_object(self._context, caller, DEFAULT_PROJECT, Host, name)
         await authorize(self._context, caller, DEFAULT_PROJECT, "host.read", name)
-        record = await self._context.objects.store.get(f"{Host.prefix()}{self._context.host_uid}")
-        if record is None:
+        stored = await self._context.objects.store.get(f"{Host.prefix()}{self._context.host_uid}")
+        if stored is None:
             raise CorralError("host-not-found", "host 'self'", "it has not been measured yet", "try again in a second")
-        return document_of(record)
+        return document_of(stored)
 
     async def doctor(self, caller: Caller) -> tuple[Finding, ...]:
         """Examine this host, as far as its hypervisor answers."""

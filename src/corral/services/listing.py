@@ -1,28 +1,26 @@
 """Reading objects: pages, selectors and fields over stored bytes. Without a selector nothing is decoded."""
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from corral.errors import CorralError
 from corral.model import limits
 from corral.model.base import Object
 from corral.model.requests import ListRequest
-from corral.services.access import authorize
+from corral.services.access import authorize, visible
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.services.documents import Document, Listing, content_of, document_of, in_project, uid_of
+from corral.services.documents import Document, Listing, content_of, document_of, in_projects, uid_of
 from corral.services.selectors import Term, matches, parse_fields, parse_selector, select_fields
 from corral.store.base import Record
 from corral.store.objects import name_claim
-
-EVERYWHERE: Final = ""
 
 
 async def list_objects(
     context: Context, caller: Caller, project: str, cls: type[Object], request: ListRequest
 ) -> Listing:
-    """A page of the objects of a kind in `project` (EVERYWHERE: of all projects, for what belongs to none)."""
-    await authorize(context, caller, project, f"{cls.KIND}.read")
+    """A page of the objects of a kind in `project`; EVERYWHERE: in all that the caller may see."""
+    projects = await visible(context, caller, project, f"{cls.KIND}.read")
     terms, paths = parse_selector(request.selector), parse_fields(request.fields)
     chosen: list[Record] = []
     after, revision, more = request.after, request.revision, True
@@ -30,7 +28,7 @@ async def list_objects(
         page = await context.objects.records(cls, after=after, limit=limits.PAGE_MAX + 1, revision=revision)
         revision, more = page.revision, page.more
         after = uid_of(page.records[-1].key) if page.records else after
-        chosen += [record for record in page.records if _is_chosen(record, cls.KIND, project, terms)]
+        chosen += [record for record in page.records if _is_chosen(record, cls.KIND, projects, terms)]
     assert revision is not None
     shown = chosen[: request.limit]
     further = uid_of(shown[-1].key) if len(chosen) > request.limit else None
@@ -51,8 +49,8 @@ async def get_object(context: Context, caller: Caller, project: str, cls: type[O
     return document_of(record)
 
 
-def _is_chosen(record: Record, kind: str, project: str, terms: tuple[Term, ...]) -> bool:
-    if project != EVERYWHERE and not in_project(record.value, kind, project):
+def _is_chosen(record: Record, kind: str, projects: tuple[str, ...] | None, terms: tuple[Term, ...]) -> bool:
+    if not in_projects(record.value, kind, projects):
         return False
     if not terms:
         return True

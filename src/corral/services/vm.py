@@ -34,7 +34,7 @@ from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change
 from corral.services.context import Context
 from corral.services.creation import create_vm
-from corral.services.documents import Document, Listing
+from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.services.waiting import wait_for
 from corral.store.objects import Transaction, name_claim
 
@@ -59,7 +59,8 @@ class VmService:
 
     async def create(self, caller: Caller, project: str, request: CreateVmRequest) -> tuple[Vm | None, Operation]:
         """A new VM. The VM is None for a repeated request whose VM is gone."""
-        return await create_vm(self._context, caller, project, request)
+        vm, operation = await create_vm(self._context, caller, project, request)
+        return (None if vm is None else without_vm_secrets(vm)), operation
 
     async def start(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
         return await self._power(caller, project, name, StartVm(), Power.ON, rules.check_start, if_revision)
