@@ -127,7 +127,7 @@ def _start(at: Place) -> None:
         # Guests' QEMUs run under uids of their own and must get through to their disks: no reading, but passing.
         at.settings.state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         at.log.parent.mkdir(mode=0o700, exist_ok=True)
-        at.socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        at.socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         log = os.open(at.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     offset = os.fstat(log).st_size
     argv = [sys.executable, "-m", "corral.cli.supervisor", str(at.socket), str(at.log), json.dumps(at.flags)]

@@ -1,15 +1,12 @@
-"""This server: info, list, and the orderly shutdown of its guests."""
+"""This server: info, list."""
 
 from typing import Final
 
 import click
 
-from corral.cli.output import Column, Document, mebibytes, output_option, show_document, show_list, show_one
+from corral.cli.output import Column, Document, mebibytes, output_option, show_list, show_one
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes
-
-# Every guest has its own deadline; the daemon answers when the last one is off. Longer than any sum that makes sense.
-SHUTDOWN_GUESTS_TIMEOUT_S: Final = 3600.0
 
 COLUMNS: Final = (
     Column("name", lambda host: host["name"]),
@@ -83,23 +80,3 @@ def info(session: Session, name: str, output: str) -> None:
         ("conditions", [f"{item['type']}: {item['status']} ({item['reason']})" for item in status["conditions"]]),
     ]
     show_one(found, rows, output)
-
-
-@host.command("shutdown-guests")
-@output_option
-@pass_session
-def shutdown_guests(session: Session, output: str) -> None:
-    """Bring the running VMs down in order, as the host goes down; those with autostart come back when it boots.
-
-    For the service manager: the last to start goes first, each within its own deadline, then by force.
-
-    \b
-    Examples:
-      corral host shutdown-guests
-    """
-    session.timeout_s = SHUTDOWN_GUESTS_TIMEOUT_S
-    answer = session.client().request("POST", "/v1/hosts/self/actions/shutdown-guests")
-    if output == "table":
-        click.echo(f"guests brought down: {answer['count']}")
-    else:
-        show_document(answer, output)
