@@ -34,7 +34,9 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def expand(args: list[str]) -> list[str]:
-    """`args` with virsh's verb at its front replaced by ours."""
+    """`args` with virsh's verb at its front replaced by ours; `help VERB` is `VERB --help`."""
+    if args and args[0] == "help":
+        return [*expand(args[1:]), "--help"]
     if args and args[0] in ALIASES:
         return [*ALIASES[args[0]], *args[1:]]
     return args

@@ -27,6 +27,7 @@ STOP_TIMEOUT_S: Final = supervisor.STOP_DEADLINE_S + 10.0
 POLL_S: Final = 0.05
 FOLLOW_POLL_S: Final = 0.5
 LOG_TAIL_BYTES: Final = 64 * 1024
+LOG_TAIL_LINES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def start(session: Session, /, **options: str | None) -> None:
     """
     at = place(session, options)
     if (running := status_of(at)) is not None:
+        _await_ready(at, lambda: None)
         click.echo(f"The daemon runs already: pid {running['pid']}, socket {running['socket']}")
         return
     started = time.monotonic()
@@ -188,11 +190,12 @@ def _await_ready(at: Place, still_trying: Callable[[], None]) -> None:
 
 
 def _explain(at: Place, offset: int) -> None:
-    """Why it did not start: what its log has gained."""
+    """Why it did not start: what the last try wrote into the log."""
     with at.log.open("rb") as stream:
-        stream.seek(offset)
-        said = stream.read(LOG_TAIL_BYTES).decode(errors="replace").rstrip()
-    click.echo(said, err=True)
+        stream.seek(max(offset, stream.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        said = stream.read().decode(errors="replace").rstrip()
+    last = said.rpartition(supervisor.STARTED)[2].splitlines()[1:] or said.splitlines()
+    click.echo("\n".join(last[-LOG_TAIL_LINES:]), err=True)
     click.echo(f"The daemon did not start. Its log: {at.log}", err=True)
 
 

@@ -22,6 +22,7 @@ from typing import Final
 from corral.errors import EXIT_CONFLICT, EXIT_FAILED, EXIT_NOT_PERMITTED, EXIT_USAGE
 from corral.proc import Child, spawn
 
+STARTED: Final = "started the daemon"
 LOG_MAX_BYTES: Final = 10 * 2**20
 LOGS_KEPT: Final = 3
 # How often the log's size is looked at.
@@ -130,7 +131,7 @@ class Supervisor:
             child = spawn(self._argv, fd)
         finally:
             os.close(fd)
-        self._say(f"started the daemon, pid {child.pid}")
+        self._say(f"{STARTED}, pid {child.pid}")
         return child
 
     def _attend(self, child: Child) -> int:
