@@ -9,8 +9,8 @@ from corral.model.host import Host
 from corral.network.base import NetworkDriver
 from corral.scheduler.admission import Capacity
 from corral.security.audit import AuditLog
-from corral.services.cloud_init import PasswordHasher
 from corral.services.ledger import Ledger
+from corral.services.passwords import PasswordHasher
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
 from corral.store.objects import Objects

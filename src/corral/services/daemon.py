@@ -21,7 +21,7 @@ from corral.version import __version__
 
 FACTS_TIMEOUT_S: Final = 2.0
 
-Backup = Callable[[Path], None]
+Backup = Callable[[Path], object]
 """Write a whole copy of the database to a path; blocking."""
 
 

@@ -1,15 +1,17 @@
 """What a new VM's cloud-init seed will say: checked, hashed, and only where the image can read it."""
 
+import asyncio
 import re
 from typing import Final
 
 from corral.errors import CorralError
+from corral.images.cloud_init import validate_network_config, validate_user_data
 from corral.model.image import ImageFacts
 from corral.model.requests import CreateVmRequest
 from corral.model.vm import CloudInitSpec, CloudInitUser
 from corral.names import new_uid
-from corral.services.cloud_init import check_network_config, check_password, check_user_data
 from corral.services.context import Context
+from corral.services.passwords import check_password
 from corral.services.ssh_keys import parse_ssh_key
 
 FALLBACK_USER: Final = "corral"
@@ -25,8 +27,8 @@ async def plan_cloud_init(
     password or documents, which somebody wrote for this VM, are refused.
     """
     keys = tuple(dict.fromkeys(parse_ssh_key(key) for key in request.ssh_keys))
-    check_user_data(request.user_data)
-    check_network_config(request.network_config)
+    if request.user_data or request.network_config:
+        await asyncio.to_thread(_check_documents, request)  # parsing 64 KiB of YAML takes a while
     password = request.password.get_secret_value() if request.password is not None else ""
     if request.password is not None:
         check_password(password)
@@ -56,3 +58,8 @@ async def plan_cloud_init(
         network_config=request.network_config,
         instance_id=f"iid-{new_uid()[:13]}",
     )
+
+
+def _check_documents(request: CreateVmRequest) -> None:
+    validate_user_data(request.user_data)
+    validate_network_config(request.network_config)

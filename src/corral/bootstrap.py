@@ -1,0 +1,375 @@
+"""The composition root: chooses the implementations, starts the daemon and ends it. Nothing else knows them all."""
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from corral import files, log, sd_notify
+from corral.clock import Clock, SystemClock
+from corral.errors import CorralError
+from corral.hypervisor.base import DomainDefinition, HypervisorDriver
+from corral.images.base import ImageLibrary
+from corral.model.vm import Vm
+from corral.names import MIB, new_uid
+from corral.network.base import NetworkDriver
+from corral.settings import Settings, notify_address
+from corral.storage.base import VolumeStore
+
+if TYPE_CHECKING:
+    from corral.agent.host import HostIdentity
+    from corral.agent.loop import Agent
+    from corral.services.bundle import Services
+    from corral.services.context import Context
+    from corral.store.objects import Objects
+
+STATE_DIRS: Final = ("volumes", "seeds", "images", "consoles")
+FAKE_WORLD: Final = "fake-world.json"
+AUDIT_ANCHORS: Final = "audit-anchors"
+# QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
+TRAVERSABLE: Final = 0o711
+CLOSE_TIMEOUT_S: Final = 5.0
+NETWORK_RETRY_S: Final = 5.0
+DEFAULT_NETWORK: Final = "default"
+# ICANN has reserved .internal for private networks.
+NETWORK_DOMAIN: Final = "corral.internal"
+UNKNOWN_SUBNET: Final = "0.0.0.0/0"
+# Nobody routes it; large enough for tens of thousands of pretended VMs.
+FAKE_SUBNET: Final = "10.128.0.0/16"
+_log: Final = log.logger("daemon")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The implementations that a choice of hypervisor brings."""
+
+    hypervisor: HypervisorDriver
+    volumes: VolumeStore
+    library: ImageLibrary
+    networks: NetworkDriver
+    definition_hash: Callable[[DomainDefinition], str]
+    seed_files: Callable[[Vm], Mapping[str, bytes]]
+    used_subnets: Callable[[], Awaitable[tuple[str, ...]]]
+    choose_subnet: Callable[[Iterable[str], str], str]
+    own_dac_uids: bool
+    """Each QEMU runs under a uid of its own."""
+
+
+def run(settings: Settings) -> int:
+    """Be the daemon until SIGTERM or SIGINT; returns the exit status. A start that fails says why on standard error."""
+    log.configure(settings.log_level, settings.log_json)
+    try:
+        asyncio.run(_run(settings))
+    except CorralError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def restore(settings: Settings, source: Path) -> None:
+    """Put a backup in the place of the stopped daemon's database."""
+    from corral.store import backup  # noqa: PLC0415 -- the daemon itself never restores
+
+    backup.restore(source, settings.database)
+
+
+async def _run(settings: Settings) -> None:
+    prepare_directories(settings)
+    with files.exclusive_lock(settings.state_dir / "lock"):
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await _serve(settings, stop)
+        except BaseExceptionGroup as group:
+            raise _first_coded(group) from group
+
+
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+    # Imported once the lock is held: a second daemon is refused without loading any of it.
+    from corral.agent.host import HostIdentity  # noqa: PLC0415
+    from corral.agent.loop import Agent  # noqa: PLC0415
+    from corral.store.objects import Objects  # noqa: PLC0415
+    from corral.store.sqlite import SqliteStore  # noqa: PLC0415
+
+    clock = SystemClock()
+    identity = HostIdentity.load(settings.state_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await SqliteStore.open(settings.database, clock=clock)
+        stack.push_async_callback(_closed, store.close)
+        backend = await open_backend(settings, identity.installation_id)
+        stack.push_async_callback(_closed, backend.hypervisor.close)
+        objects = Objects(store)
+        agent = Agent(
+            objects,
+            backend.hypervisor,
+            backend.volumes,
+            backend.library,
+            backend.networks,
+            clock,
+            settings,
+            identity,
+            definition_hash=backend.definition_hash,
+            seed_files=backend.seed_files,
+        )
+        context = build_context(settings, clock, objects, backend, identity)
+        services = build_services(context, agent)
+        await ensure_project(context)
+        network_is_there = await ensure_network(context, backend)
+        since = await context.ledger.prime()
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(context.ledger.run(since)),
+                group.create_task(context.audit.keep_anchored()),
+                group.create_task(agent.run()),
+            ]
+            if not network_is_there:
+                background.append(group.create_task(_network_later(context, backend)))
+            await _listen(settings, services, stop)
+            sd_notify.notify("STOPPING=1", notify_address())
+            _log.info("stopping")
+            await agent.stop()
+            for task in background:
+                task.cancel()
+        _log.info("stopped")
+
+
+async def _listen(settings: Settings, services: "Services", stop: asyncio.Event) -> None:
+    from corral.api.app import create_app  # noqa: PLC0415
+    from corral.api.server import serve  # noqa: PLC0415
+
+    def ready() -> None:
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        sd_notify.notify("READY=1", notify_address())
+        _log.info("ready", socket=str(settings.socket), listen=settings.listen or "off", pid=os.getpid())
+
+    await serve(create_app(services, services.tokens, settings), settings, stop=stop, ready=ready)
+
+
+def build_context(
+    settings: Settings, clock: Clock, objects: "Objects", backend: Backend, identity: "HostIdentity"
+) -> "Context":
+    """What services work with."""
+    from corral.security.audit import AuditLog  # noqa: PLC0415
+    from corral.services.context import Context  # noqa: PLC0415
+    from corral.services.ledger import DAC_UIDS, Ledger  # noqa: PLC0415
+    from corral.services.passwords import hash_password  # noqa: PLC0415
+
+    # Several installations on one host start at different places of the uids, so that two of their guests rarely meet.
+    digest = hashlib.sha256(identity.installation_id.encode()).digest()
+    return Context(
+        objects=objects,
+        clock=clock,
+        settings=settings,
+        hypervisor=backend.hypervisor,
+        volumes=backend.volumes,
+        library=backend.library,
+        networks=backend.networks,
+        audit=AuditLog(objects.store, identity.installation_id, clock, settings.state_dir / AUDIT_ANCHORS),
+        ledger=Ledger(objects, int.from_bytes(digest[:4], "big") % DAC_UIDS),
+        hash_password=hash_password,
+        host_uid=identity.host_uid,
+        installation_id=identity.installation_id,
+        own_dac_uids=backend.own_dac_uids,
+        cpus=os.cpu_count() or 1,
+        memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB,
+    )
+
+
+def build_services(context: "Context", agent: "Agent") -> "Services":
+    """Every noun's service over one context."""
+    from corral.services import (  # noqa: PLC0415  # noqa: PLC0415
+        audit,
+        bundle,
+        daemon,
+        domain,
+        event,
+        host,
+        image,
+        network,
+        operation,
+        session,
+        token,
+        vm,
+        volume,
+    )
+    from corral.store.backup import backup  # noqa: PLC0415
+
+    return bundle.Services(
+        vms=vm.VmService(context),
+        sessions=session.SessionService(context),
+        images=image.ImageService(context),
+        networks=network.NetworkService(context),
+        volumes=volume.VolumeService(context),
+        hosts=host.HostService(context, agent.shutdown_guests),
+        operations=operation.OperationService(context),
+        events=event.EventService(context),
+        tokens=token.TokenService(context),
+        audit=audit.AuditService(context),
+        domains=domain.DomainService(context),
+        daemon=daemon.DaemonService(
+            context,
+            started_at=context.clock.now(),
+            agent_ready=agent.ready.is_set,
+            backup=lambda target: backup(context.settings.database, target),
+        ),
+    )
+
+
+# ---- what must be there before anybody asks ------------------------------------------------------------------------
+
+
+async def ensure_project(context: "Context") -> None:
+    """The one project there is, `default`."""
+    from corral.model.base import DEFAULT_PROJECT  # noqa: PLC0415
+    from corral.model.identity import Project  # noqa: PLC0415
+
+    if await context.objects.find(Project, DEFAULT_PROJECT, DEFAULT_PROJECT) is None:
+        transaction = context.objects.transaction()
+        transaction.create(Project(name=DEFAULT_PROJECT, uid=new_uid(), created_at=context.clock.now()))
+        await transaction.commit()
+
+
+async def ensure_network(context: "Context", backend: Backend) -> bool:
+    """The default network's object; False if the hypervisor cannot be asked yet what networks it has.
+
+    After a lost database the hypervisor still has our network: it keeps its uid, subnet and bridge."""
+    from corral.model.base import DEFAULT_PROJECT  # noqa: PLC0415
+    from corral.model.network import Network, NetworkSpec  # noqa: PLC0415
+
+    if await context.objects.find(Network, DEFAULT_PROJECT, DEFAULT_NETWORK) is not None:
+        return True
+    uid = new_uid()
+    try:
+        observed = await backend.networks.observe_all()
+        used = [*(network.subnet for network in observed if network.subnet), *await backend.used_subnets()]
+    except CorralError as error:
+        _log.warning("the default network waits for the hypervisor", code=error.code, reason=error.reason)
+        return False
+    spec = NetworkSpec(subnet=UNKNOWN_SUBNET, domain=NETWORK_DOMAIN, bridge=f"crl{uid[:8]}")
+    network = Network(name=DEFAULT_NETWORK, uid=uid, created_at=context.clock.now(), spec=spec)
+    ours = next((known for known in observed if known.name == backend.networks.driver_name(network)), None)
+    if ours is not None and ours.subnet:
+        spec = spec.model_copy(update={"subnet": ours.subnet, "bridge": ours.bridge or spec.bridge})
+        network = network.model_copy(update={"uid": ours.uid, "spec": spec})
+    else:
+        subnet = backend.choose_subnet(used, context.settings.subnet)
+        network = network.model_copy(update={"spec": spec.model_copy(update={"subnet": subnet})})
+    transaction = context.objects.transaction()
+    transaction.create(network)
+    await transaction.commit()
+    _log.info("default network", subnet=network.spec.subnet, bridge=network.spec.bridge)
+    return True
+
+
+async def _network_later(context: "Context", backend: Backend) -> None:
+    """Try again until the hypervisor has answered once."""
+    is_there = False
+    while not is_there:
+        await asyncio.sleep(NETWORK_RETRY_S)
+        is_there = await ensure_network(context, backend)
+
+
+# ---- implementations -----------------------------------------------------------------------------------------------
+
+
+async def open_backend(settings: Settings, installation_id: str) -> Backend:
+    """The parts that `settings.hypervisor` names."""
+    if settings.hypervisor == "fake":
+        return _fake_backend(settings, installation_id)
+    return await _libvirt_backend(settings, installation_id)
+
+
+async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
+    from corral.hypervisor.libvirt import LibvirtDriver, LibvirtNetworks, definition_hash  # noqa: PLC0415
+    from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
+    from corral.images.library import DirLibrary  # noqa: PLC0415
+    from corral.network.host_routes import used_cidrs  # noqa: PLC0415
+    from corral.network.subnets import choose_subnet  # noqa: PLC0415
+    from corral.storage.dir import DirVolumes  # noqa: PLC0415
+
+    driver = await LibvirtDriver.open(
+        settings.libvirt_uri, timeout_s=settings.hypervisor_timeout_s, installation_id=installation_id
+    )
+    return Backend(
+        hypervisor=driver,
+        volumes=DirVolumes(settings.state_dir),
+        library=DirLibrary(settings.state_dir / "images"),
+        networks=LibvirtNetworks(driver, installation_id=installation_id),
+        definition_hash=definition_hash,
+        seed_files=build_seed_files,
+        used_subnets=used_cidrs,
+        choose_subnet=choose_subnet,
+        own_dac_uids=settings.libvirt_uri.endswith("/system") and os.geteuid() == 0,
+    )
+
+
+def _fake_backend(settings: Settings, installation_id: str) -> Backend:
+    from corral.hypervisor.fake import FakeHypervisor, definition_hash  # noqa: PLC0415
+    from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
+    from corral.images.fake import FakeLibrary  # noqa: PLC0415
+    from corral.network.fake import FakeNetworks  # noqa: PLC0415
+    from corral.simulation import Simulation  # noqa: PLC0415
+    from corral.storage.fake import FakeVolumes  # noqa: PLC0415
+
+    async def nothing_used() -> tuple[str, ...]:
+        return ()
+
+    simulation = Simulation(settings.state_dir / FAKE_WORLD)
+    return Backend(
+        hypervisor=FakeHypervisor(simulation, installation_id=installation_id),
+        volumes=FakeVolumes(simulation, settings.state_dir),
+        library=FakeLibrary(simulation, settings.state_dir / "images"),
+        networks=FakeNetworks(simulation),
+        definition_hash=definition_hash,
+        seed_files=build_seed_files,
+        used_subnets=nothing_used,
+        choose_subnet=lambda _used, wanted: wanted or FAKE_SUBNET,
+        own_dac_uids=False,
+    )
+
+
+# ---- start and end -------------------------------------------------------------------------------------------------
+
+
+def prepare_directories(settings: Settings) -> None:
+    """Make what is not there. Raises `storage-error` for a place that cannot be written."""
+    try:
+        settings.state_dir.mkdir(mode=TRAVERSABLE, parents=True, exist_ok=True)
+        for name in STATE_DIRS:
+            directory = settings.state_dir / name
+            directory.mkdir(mode=TRAVERSABLE, exist_ok=True)
+            directory.chmod(TRAVERSABLE)
+        settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.storage_error(f"prepare {settings.state_dir}", error) from error
+
+
+async def _closed(close: Callable[[], Awaitable[None]]) -> None:
+    """Close a part, whatever it says: the daemon ends all the same, in bounded time."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await close()
+    except (CorralError, TimeoutError) as error:
+        _log.warning("a part did not close", reason=str(error))
+
+
+def _first_coded(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that a person can act upon, if there is one among those that ended the daemon."""
+    coded = group.subgroup(CorralError)
+    error: BaseException = coded or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, CorralError) else group
