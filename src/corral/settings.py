@@ -22,28 +22,28 @@ SOCKET_PATH_MAX_BYTES: Final = 107
 class Settings:
     """Everything a daemon can be told. Each field is a flag, an environment variable CORRAL_X and a key of the file."""
 
-    state_dir: Path = SYSTEM_STATE_DIR
-    socket: Path = SYSTEM_RUN_DIR / "corral.sock"
+    state_dir: Path = SYSTEM_STATE_DIR  # the database, disks, seeds, images and console logs
+    socket: Path = SYSTEM_RUN_DIR / "corral.sock"  # of the API; guests' sockets lie beside it
     hypervisor: str = "libvirt"  # libvirt | fake
-    libvirt_uri: str = "qemu:///system"
-    log_level: str = "info"
-    log_json: bool = False
+    libvirt_uri: str = "qemu:///system"  # where libvirt is reached
+    log_level: str = "info"  # debug | info | warning | error
+    log_json: bool = False  # one JSON object a line, instead of key=value
     # TCP is off until an address is given; then TLS only.
     listen: str = ""  # HOST:PORT
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    admin_group: str = "corral"
+    tls_cert: Path | None = None  # PEM, with its chain
+    tls_key: Path | None = None  # PEM
+    admin_group: str = "corral"  # members are administrators on the Unix socket, as root is
     # Overcommit: how much may be promised of what is there. CPU in vCPUs per hardware thread.
     cpu_overcommit: float = 8.0
-    memory_overcommit: float = 1.0
+    memory_overcommit: float = 1.0  # guests' memory over the host's
     # Left to the host itself, never promised to guests.
     host_reserved_memory_mib: int = 1024
-    disk_reserve_mib: int = 1024
+    disk_reserve_mib: int = 1024  # left free in the state directory's file system
     # The periodic relist; events drive everything faster than this. Seconds, at least 5.
     relist_interval_s: float = 30.0
-    hypervisor_timeout_s: float = 30.0
-    operation_history: int = 1000
-    request_rate_per_s: float = 200.0
+    hypervisor_timeout_s: float = 30.0  # of one call to libvirt
+    operation_history: int = 1000  # finished operations that are kept
+    request_rate_per_s: float = 200.0  # of one caller
     subnet: str = ""  # of the default network; empty: a free one is found
 
     @property

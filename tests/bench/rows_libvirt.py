@@ -1,0 +1,175 @@
+"""Rows against the bare tools on real libvirt: creating against virt-install, starting against virDomainCreate."""
+
+import contextlib
+import secrets
+import subprocess
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+from stage import CORRAL, Daemon, Row, daemon, median, process_s, say, timed
+
+from corral.client import Client, raise_for_operation
+
+IMAGE = "micro"
+MEMORY_MIB = 128
+ROUNDS = 8
+URI = "qemu:///system"
+
+
+def rows() -> Iterator[Row]:
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    with daemon("libvirt") as one:
+        say(f"building image {IMAGE}")
+        one.run("image", "build", IMAGE)
+        try:
+            yield create_row(one)
+            yield start_row(one)
+        finally:
+            _remove_all(one)
+
+
+def _prefix() -> str:
+    return f"bench-{secrets.token_hex(2)}"
+
+
+def create_row(one: Daemon) -> Row:
+    """`corral create` until libvirt says that it runs, and `virt-install --import` of the same: kernel, disk, network."""
+    prefix = _prefix()
+    with Client(one.socket) as client:
+        network = _network_of(one, client)
+    kernel, initrd, cmdline = _kernel_of(one)
+    ours, theirs = [], []
+    say(f"{ROUNDS} times corral create, virt-install")
+    for number in range(ROUNDS):
+        name = f"{prefix}-{number}"
+        ours.append(
+            process_s(
+                [CORRAL, "create", "--name", name, "--image", IMAGE, "--memory", str(MEMORY_MIB)], one.environment
+            )
+        )
+        _expect_running(name)
+        one.run("delete", name, "--yes")
+        overlay = one.state_dir / f"{name}.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(overlay), "1G"], check=True)
+        argv = [
+            "virt-install", "--connect", URI, "--import", "--name", f"{name}-bare", "--memory", str(MEMORY_MIB), "--vcpus", "1",
+            "--disk", f"path={overlay},format=qcow2,bus=virtio", "--network", f"network={network},model=virtio",
+            "--osinfo", "debian11", "--virt-type", _virt_type(one), "--noautoconsole", "--graphics", "vnc",
+            "--boot", f"kernel={kernel},initrd={initrd},kernel_args={cmdline}",
+        ]  # fmt: skip
+        theirs.append(process_s(argv, one.environment))
+        _expect_running(f"{name}-bare")
+        _remove(f"{name}-bare")
+        overlay.unlink()
+    how = f"whole processes, interleaved, {ROUNDS} times: {median(ours):.2f} s against {median(theirs):.2f} s"
+    return Row("`corral create` against `virt-install --import`", 0.75, median(ours) / median(theirs), "", how)
+
+
+def start_row(one: Daemon) -> Row:
+    """From the request until the operation has succeeded, and virDomainCreate of the same document, interleaved."""
+    name = _prefix()
+    one.run("create", "--name", name, "--image", IMAGE, "--memory", str(MEMORY_MIB))
+    connection = libvirt.open(URI)
+    bare = connection.defineXML(
+        _bare_copy(connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), name)
+    )
+    ours, theirs = [], []
+    say(f"{ROUNDS} times start, virDomainCreate")
+    try:
+        with Client(one.socket) as client:
+            for _ in range(ROUNDS):
+                _done(client, client.vm_action(name, "destroy")["operation"]["uid"])
+                ours.append(timed(lambda: _done(client, client.vm_action(name, "start")["operation"]["uid"])))
+                _done(client, client.vm_action(name, "destroy")["operation"]["uid"])
+                theirs.append(timed(bare.create))
+                bare.destroy()
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            bare.destroy()
+        bare.undefine()
+        connection.close()
+    how = f"{ROUNDS} times, interleaved: {median(ours) * 1000:.0f} ms against {median(theirs) * 1000:.0f} ms"
+    return Row("start over bare `virDomainCreate`", 15, (median(ours) - median(theirs)) * 1000, "ms", how)
+
+
+def _done(client: Client, uid: str) -> None:
+    raise_for_operation(client.wait_operation(uid, timeout_s=60))
+
+
+def _bare_copy(document: str, name: str) -> str:
+    """The same machine as nobody's: another name, UUID and MAC, without Corral's metadata and sockets."""
+    root = ET.fromstring(document)
+    root.find("name").text = f"{name}-bare"  # type: ignore[union-attr]
+    root.find("uuid").text = str(uuid.uuid4())  # type: ignore[union-attr]
+    metadata = root.find("metadata")
+    if metadata is not None:
+        root.remove(metadata)
+    devices = root.find("devices")
+    assert devices is not None
+    for mac in devices.iter("mac"):
+        mac.set("address", "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3)))
+    for graphics in devices.findall("graphics"):
+        devices.remove(graphics)
+    for channel in devices.findall("channel"):
+        devices.remove(channel)
+    for serial in (*devices.findall("serial"), *devices.findall("console")):
+        for log in serial.findall("log"):
+            serial.remove(log)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _network_of(one: Daemon, client: Client) -> str:
+    assert client.list_networks()
+    installation = (one.state_dir / "installation-id").read_text().strip()
+    return f"corral-{installation[:6]}-default"
+
+
+def _kernel_of(one: Daemon) -> tuple[Path, Path, str]:
+    with Client(one.socket) as client:
+        facts = client.get_image(IMAGE)["status"]["facts"]
+    assert facts is not None
+    directory = one.state_dir / "images" / facts["digest"]
+    return directory / "kernel", directory / "initrd", facts["cmdline"]
+
+
+def _virt_type(one: Daemon) -> str:
+    with Client(one.socket) as client:
+        return "kvm" if client.get_host("self")["status"]["accelerator"] == "kvm" else "qemu"
+
+
+def _expect_running(name: str) -> None:
+    connection = libvirt.open(URI)
+    try:
+        assert connection.lookupByName(name).isActive(), f"{name} does not run"
+    finally:
+        connection.close()
+
+
+def _remove(name: str) -> None:
+    connection = libvirt.open(URI)
+    try:
+        domain = connection.lookupByName(name)
+        domain.destroy()
+        domain.undefine()
+    finally:
+        connection.close()
+
+
+def _remove_all(one: Daemon) -> None:
+    """What the bench made in libvirt: VMs through the daemon, then its network."""
+    with Client(one.socket) as client:
+        for vm in client.list_vms():
+            _done(client, client.delete_vm(vm["name"])["operation"]["uid"])
+        name = _network_of(one, client)
+    one.stop()
+    connection = libvirt.open(URI)
+    try:
+        with contextlib.suppress(libvirt.libvirtError):
+            network = connection.networkLookupByName(name)
+            network.destroy()
+            network.undefine()
+    finally:
+        connection.close()
