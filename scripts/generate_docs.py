@@ -13,6 +13,7 @@ from corral.api import metrics
 from corral.api.app import openapi_document
 from corral.errors import CATALOGUE, EXIT_STATUS, HTTP_STATUS
 from corral.model import limits
+from corral.model.power import TABLE, Stopped, Then
 from corral.names import format_bytes
 from corral.settings import CONFIG_PATH, Settings
 from corral.store import base
@@ -153,6 +154,22 @@ def api_page() -> str:
     )  # fmt: skip
 
 
+def run_policy_page() -> str:
+    thens = {Then.STAY_OFF: "stays off", Then.RESTART: "started again", Then.BOOT: "started in boot order"}
+    causes = {
+        Stopped.BY_GUEST: "the guest powered itself off", Stopped.BY_VIRSH: "`virsh destroy`",
+        Stopped.QEMU_KILLED: "QEMU was killed, the guest crashed", Stopped.HOST_REBOOTED: "the host rebooted",
+        Stopped.UNKNOWN: "unknown (libvirtd was restarted since)",
+    }  # fmt: skip
+    head = ["What happened", *(f"`{policy}`{', autostart' if autostart else ''}" for policy, autostart in TABLE)]
+    rows = [[text, *(thens[then[cause]] for then in TABLE.values())] for cause, text in causes.items()]
+    return (
+        "# What happens to a VM that stopped by itself\n\n" + NOTE + "\nFor a VM that should run (`power` is `on`) and stopped without Corral's doing, by its "
+        "`run_policy` (`on-failure` unless you say otherwise) and `autostart`. A VM that stays off has `power` set to `off`, recorded as the "
+        "guest's or virsh's doing.\n\n" + table(head, rows)
+    )  # fmt: skip
+
+
 def cli_page() -> str:
     sys.path.insert(0, str(ROOT / "scripts"))
     text: str = importlib.import_module("generate_cli_reference").page()
@@ -165,6 +182,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "limits.md": limits_page,
     "metrics.md": metrics_page,
     "api.md": api_page,
+    "run-policy.md": run_policy_page,
     "cli.md": cli_page,
 }
 
