@@ -15,14 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from corral import log
 from corral.clock import Clock
+from corral.errors import CorralError
 from corral.model.event import AuditRecord
 from corral.security.anchors import Anchor, append_anchor, read_anchors
 from corral.store.base import Append, JournalEntry, Store
 from corral.store.objects import AUDIT, Transaction
 
 FIRST_PREVIOUS_HASH: Final = "0" * 64
+FIELD_MAX_CHARS: Final = 1024
 ANCHOR_INTERVAL_S: Final = 3600.0
 _PAGE: Final = 500
 
@@ -79,9 +83,9 @@ class AuditLog:
         await self._store.transact([], appends=[self._append(entry)])
 
     async def list(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditRecord, ...]:
-        """Records with a sequence greater than `after`, oldest first."""
+        """Records with a sequence greater than `after`, oldest first. Raises `invalid-document` for a spoilt one."""
         entries = await self._store.journal(AUDIT, after=after, limit=limit)
-        return tuple(AuditRecord.model_validate_json(entry.value) for entry in entries)
+        return tuple(_record(entry) for entry in entries)
 
     async def verify(self) -> Verification:
         """Follow the whole chain and compare it with every anchor."""
@@ -139,25 +143,43 @@ def _sealed(entry: AuditEntry, now: datetime, writer: str, sequence: int, before
         "time": now.isoformat(),
         "writer": writer,
         "sequence": sequence,
-        "identity": entry.identity,
-        "project": entry.project,
-        "action": entry.action,
-        "target": entry.target,
-        "outcome": entry.outcome,
-        "request_id": entry.request_id,
-        "detail": entry.detail,
+        "identity": _bounded(entry.identity),
+        "project": _bounded(entry.project),
+        "action": _bounded(entry.action),
+        "target": _bounded(entry.target),
+        "outcome": _bounded(entry.outcome),
+        "request_id": _bounded(entry.request_id),
+        "detail": _bounded(entry.detail),
         "previous_hash": FIRST_PREVIOUS_HASH if before is None else _hash_of(before),
     }
     return _canonical({**fields, "hash": _digest(fields)})
 
 
+def _bounded(text: str) -> str:
+    """What a caller sent may be long, or no Unicode at all (a lone surrogate): neither may keep it from being told."""
+    shown = text if len(text) <= FIELD_MAX_CHARS else text[: FIELD_MAX_CHARS - 1] + "…"
+    return shown.encode(errors="backslashreplace").decode()
+
+
 def _canonical(fields: Mapping[str, object]) -> bytes:
-    """One and only one spelling: sorted keys, no spaces. Escaped to ASCII, so that a lone surrogate cannot break it."""
+    """One and only one spelling: sorted keys, no spaces, ASCII."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _digest(fields: Mapping[str, object]) -> str:
     return hashlib.sha256(_canonical(fields)).hexdigest()
+
+
+def _record(entry: JournalEntry) -> AuditRecord:
+    try:
+        return AuditRecord.model_validate_json(entry.value)
+    except ValidationError as error:
+        raise CorralError(
+            "invalid-document",
+            f"read audit record {entry.sequence}",
+            "it is no audit record: somebody changed it",
+            f"corral audit verify; the records after it: --after {entry.sequence}",
+        ) from error
 
 
 def _parsed(entry: JournalEntry) -> dict[str, object]:
