@@ -5,21 +5,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api import audit, daemon, domain, errors, event, host, image, network, operation, session, token, vm, volume
 from corral.api.authentication import Authentication, TokenVerifier
 from corral.api.call import Face
 from corral.api.errors import MEDIA_TYPE, ProblemDocument
 from corral.api.limits import BodyLimit, RateLimiter
-from corral.api.metrics import ApiMetrics
+from corral.api.metrics import PREFIX, ApiMetrics
 from corral.api.peer import LocalIdentities
 from corral.api.tracing import Tracing
 from corral.services.bundle import Services
 from corral.settings import Settings
 from corral.version import __version__
 
-PREFIX: Final = "/v1"
 DESCRIPTION: Final = """\
 Corral's API. Over the Unix socket the caller is known by the kernel's word; over TCP by `Authorization: Bearer TOKEN`.
 
@@ -41,6 +40,19 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.asgi(scope, receive, send)
+
+    async def warm_up(self) -> None:
+        """Build what the framework builds at its first request, so that nobody waits for it."""
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(_message: Message) -> None:
+            pass
+
+        scope: Scope = {"type": "http", "method": "GET", "path": "/healthz", "raw_path": b"/healthz"}
+        scope.update(query_string=b"", headers=[], http_version="1.1", scheme="http", server=None, client=None)
+        await self.asgi({**scope, "root_path": ""}, receive, send)
 
     def stop(self) -> None:
         """End the answers that would go on for ever."""

@@ -67,5 +67,5 @@ async def ready(face: FaceParam) -> Response:
 
 @probes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 async def metrics(face: FaceParam, call: CallParam) -> Response:
-    page = await render(face.metrics, face.services, call.caller)
+    page = await render(face.metrics, face.services, call.caller, call.project)
     return Response(page, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.routing import Match
 
 from corral.errors import CorralError, ErrorKind
 from corral.model.base import Model
@@ -19,6 +21,7 @@ TYPE_PREFIX: Final = "urn:corral:error:"
 REASON_MAX_CHARS: Final = 4000
 # Seconds after which a caller that was too fast, or a daemon that was not ready, may be asked again (RFC 9110, 10.2.3).
 RETRY_AFTER_S: Final = 1
+METHODS: Final = ("DELETE", "GET", "PATCH", "POST")
 
 
 class ProblemDocument(Model):
@@ -95,25 +98,32 @@ def internal_error() -> CorralError:
 def install(app: FastAPI) -> None:
     """Map every kind of exception that a route can raise. `internal` is logged by the outermost layer."""
 
-    async def coded(request: Request, error: Exception) -> Response:
+    async def coded(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, CorralError)
-        return problem_response(error, request.state.request_id)
+        return problem_response(error, connection.state.request_id)
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return problem_response(validation_error(error.errors()), request.state.request_id)
+    async def invalid(connection: HTTPConnection, error: Exception) -> Response:
+        assert isinstance(error, ValidationException)
+        return problem_response(validation_error(error.errors()), connection.state.request_id)
 
-    async def http(request: Request, error: Exception) -> Response:
+    async def http(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem_response(http_error(request, error), request.state.request_id, error.headers)
+        refusal = http_error(connection, error.status_code)
+        headers = {"Allow": str(refusal.context["allowed"])} if refusal.kind is ErrorKind.METHOD else None
+        return problem_response(refusal, connection.state.request_id, headers)
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return problem_response(internal_error(), request.state.request_id)
+    async def unexpected(connection: HTTPConnection, error: Exception) -> Response:
+        return problem_response(internal_error(), connection.state.request_id)
 
-    app.add_exception_handler(CorralError, coded)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+    handlers = (
+        (CorralError, coded),
+        (RequestValidationError, invalid),
+        (WebSocketRequestValidationError, invalid),
+        (HTTPException, http),
+        (Exception, unexpected),
+    )
+    for kind, handler in handlers:
+        app.add_exception_handler(kind, handler)
 
 
 def validation_error(findings: Sequence[Mapping[str, Any]]) -> CorralError:
@@ -132,15 +142,27 @@ def validation_error(findings: Sequence[Mapping[str, Any]]) -> CorralError:
     return CorralError("invalid-document", f"field {field!r}", reason, hint, {"field": field, "errors": len(findings)})
 
 
-def http_error(request: Request, error: HTTPException) -> CorralError:
+def http_error(connection: HTTPConnection, status: int) -> CorralError:
     """The coded error of what the framework itself refuses: no such route, no such method, an unreadable body."""
-    asked = f"{request.method} {request.url.path}"
-    if error.status_code == HTTPStatus.NOT_FOUND:
+    scope = connection.scope
+    asked = f"{scope.get('method', 'open')} {scope['path']}"
+    if status == HTTPStatus.NOT_FOUND:
         return CorralError("route-not-found", asked, "there is no such route", "see /v1/openapi.json")
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        return CorralError("method-not-allowed", asked, "this route has no such method", context={"allowed": allowed})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(_methods_of(connection))
+        reason = f"this route knows {allowed}"
+        return CorralError("method-not-allowed", asked, reason, context={"allowed": allowed})
     return CorralError("invalid-document", asked, "the body could not be read as JSON", "send a JSON document")
+
+
+def _methods_of(connection: HTTPConnection) -> list[str]:
+    """What may be asked of this path; a path can be several routes, one a method."""
+    routes = connection.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**connection.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _printable(text: str) -> str:

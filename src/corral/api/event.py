@@ -10,7 +10,7 @@ from corral.api.call import CallParam
 from corral.api.documents import EventEntry, Items, entry_json, journal_response
 from corral.api.live import LiveResponse
 from corral.api.route import noun_router
-from corral.api.sse import COMMENT, EVENT_STREAM, Position, event_frame, watch_frames
+from corral.api.sse import COMMENT, EVENT_STREAM, Position, closing, event_frame, watch_frames
 from corral.errors import CorralError
 from corral.model.limits import PAGE_MAX
 from corral.store.base import JournalEntry
@@ -87,8 +87,9 @@ async def events(
 
 
 async def _event_frames(entries: AsyncIterator[JournalEntry]) -> AsyncGenerator[bytes, None]:
-    async for entry in entries:
-        yield event_frame(str(entry.sequence), "event", entry_json(entry, "sequence"))
+    async with closing(entries):
+        async for entry in entries:
+            yield event_frame(str(entry.sequence), "event", entry_json(entry, "sequence"))
 
 
 def _sequence(text: str) -> int:

@@ -19,6 +19,7 @@ from corral.model.limits import PAGE_MAX
 from corral.model.operation import Operation, OperationState
 from corral.model.requests import ListRequest
 from corral.names import MIB
+from corral.security.policy import ALL_PROJECTS
 from corral.services.bundle import Services
 from corral.services.caller import Caller
 from corral.services.documents import Watched
@@ -27,8 +28,9 @@ from corral.version import __version__
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "WEBSOCKET"})
 API_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 OPERATION_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+PREFIX: Final = "/v1"
 EVERY_PROJECT: Final = ""
-OBSERVER: Final = Caller(Identity(name="local:metrics", roles={"*": Role.VIEWER}), "metrics")
+OBSERVER: Final = Caller(Identity(name="local:metrics", roles={ALL_PROJECTS: Role.VIEWER}), "metrics")
 _UNFINISHED: Final = (b'"state":"running"', b'"state":"accepted"')
 _VM: Final = ("project", "name", "uid")
 # Fields of HostStatus: what one of them is in the metric's unit, and what it says.
@@ -70,7 +72,7 @@ class ApiMetrics:
     def observe(self, scope: Scope, status: int, elapsed_s: float) -> None:
         """Count an answered request under its route's template, never its path."""
         method = scope.get("method", "WEBSOCKET")
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _template(scope)
         self._requests.labels(method if method in METHODS else "OTHER", route, str(status)).observe(elapsed_s)
 
     def operation_ended(self, document: dict[str, Any]) -> None:
@@ -101,12 +103,23 @@ class ApiMetrics:
             self.operation_ended(json.loads(change.content))
 
 
-async def render(metrics: ApiMetrics, services: Services, caller: Caller) -> bytes:
-    """The whole page, of what `caller` may see."""
-    report = await services.sessions.usage(caller, EVERY_PROJECT)
+def _template(scope: Scope) -> str:
+    """The path of the matched route, with names of parameters in place of their values."""
+    route: str | None = getattr(scope.get("route"), "path", None)
+    if route is None:
+        return "unmatched"
+    inner = scope["path"].startswith(PREFIX) and not route.startswith(PREFIX)
+    return f"{PREFIX}{route}" if inner else route
+
+
+async def render(metrics: ApiMetrics, services: Services, caller: Caller, project: str) -> bytes:
+    """The whole page: of every project for a caller with a role in all of them, else of `project`."""
+    if ALL_PROJECTS in caller.identity.roles:
+        project = EVERY_PROJECT
+    report = await services.sessions.usage(caller, project)
     hosts = await services.hosts.list(caller, ListRequest())
-    states = [state async for state in _vm_states(services, caller)]
-    operations = await _operation_counts(services, caller)
+    states = [state async for state in _vm_states(services, caller, project)]
+    operations = await _operation_counts(services, caller, project)
     families = (
         *_vm_families(report),
         *_state_families(states),
@@ -175,11 +188,11 @@ def _host_families(hosts: Sequence[dict[str, Any]]) -> Iterator[Metric]:
         yield _gauge(name, text, ("host", "uid"), samples)
 
 
-async def _vm_states(services: Services, caller: Caller) -> AsyncIterator[tuple[str, str, str, str]]:
+async def _vm_states(services: Services, caller: Caller, project: str) -> AsyncIterator[tuple[str, str, str, str]]:
     """(project, name, uid, state) of every VM, page by page: a scrape never holds up the loop for long."""
     after: str | None = ""
     while after is not None:
-        listing = await services.vms.list(caller, EVERY_PROJECT, ListRequest(limit=PAGE_MAX, after=after))
+        listing = await services.vms.list(caller, project, ListRequest(limit=PAGE_MAX, after=after))
         for content in listing.documents:
             vm = json.loads(content)
             yield vm["project"], vm["name"], vm["uid"], vm["status"]["state"]
@@ -187,12 +200,12 @@ async def _vm_states(services: Services, caller: Caller) -> AsyncIterator[tuple[
         after = listing.next
 
 
-async def _operation_counts(services: Services, caller: Caller) -> dict[tuple[str, ...], float]:
+async def _operation_counts(services: Services, caller: Caller, project: str) -> dict[tuple[str, ...], float]:
     counts: dict[tuple[str, ...], float] = {(state.value,): 0.0 for state in OperationState}
     after: str | None = ""
     while after is not None:
         request = ListRequest(limit=PAGE_MAX, after=after)
-        listing = await services.operations.list(caller, EVERY_PROJECT, request)
+        listing = await services.operations.list(caller, project, request)
         for content in listing.documents:
             counts[json.loads(content)["status"]["state"],] += 1.0
         await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from corral.clock import Clock, SystemClock
 from corral.model.identity import Identity, Role
+from corral.security.policy import ALL_PROJECTS
 
 # asm-generic/socket.h; Python's socket module does not name it. The reply is an array of gid_t.
 SO_PEERGROUPS: Final = 59
@@ -19,7 +20,6 @@ _UCRED: Final = struct.Struct("iII")  # unix(7): pid, uid, gid
 # socket.getsockopt gives at most 1024 bytes; a process in more groups is answered from the group database.
 _GROUPS_MAX_BYTES: Final = 1024
 GROUP_CACHE_S: Final = 10.0
-EVERY_PROJECT: Final = "*"
 
 
 class PeerSocket(Protocol):
@@ -88,7 +88,7 @@ class LocalIdentities:
 
     def identify(self, peer: Peer) -> Identity:
         admin = peer.uid in (0, self._own_uid) or self._current_admin_gid() in peer.groups
-        return Identity(name=f"local:{_user_name(peer.uid)}", roles={EVERY_PROJECT: Role.ADMIN} if admin else {})
+        return Identity(name=f"local:{_user_name(peer.uid)}", roles={ALL_PROJECTS: Role.ADMIN} if admin else {})
 
     def _current_admin_gid(self) -> int | None:
         """Looked up again now and then: the group may be made while the daemon runs."""

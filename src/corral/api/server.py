@@ -64,6 +64,7 @@ async def serve(api: Api, settings: Settings, *, stop: asyncio.Event, ready: Cal
             observer = tasks.create_task(api.face.metrics.follow_operations(api.face.services))
             running = [tasks.create_task(server.serve(sockets=[listener])) for server, listener in servers]
             try:
+                await api.warm_up()
                 await _started(running, [server for server, _ in servers])
                 ready()
                 await stop.wait()

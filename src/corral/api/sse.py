@@ -1,8 +1,9 @@
 """Server-sent events: frames, and positions that a watcher resumes from exactly."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from corral.api.errors import problem_document
 from corral.errors import CorralError
@@ -10,6 +11,7 @@ from corral.services.documents import Watched
 
 EVENT_STREAM: Final = "text/event-stream"
 COMMENT: Final = b": heartbeat\n\n"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ def event_frame(event_id: str, event: str, data: bytes) -> bytes:
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), event.encode(), data)
 
 
+def closing(source: AsyncIterator[T]) -> AbstractAsyncContextManager[AsyncGenerator[T, None]]:
+    """Close a service's iterator (a generator under a plainer name) at once, not whenever it is collected."""
+    return aclosing(cast(AsyncGenerator[T, None], source))
+
+
 async def watch_frames(
     changes: AsyncIterator[Watched], position: Position, request_id: str
 ) -> AsyncGenerator[bytes, None]:
@@ -49,11 +56,12 @@ async def watch_frames(
     resumed = None if position.since is None or not position.seen else position.since + 1
     revision, index = 0, 0
     try:
-        async for change in changes:
-            index = index + 1 if change.revision == revision else 1
-            revision = change.revision
-            if revision == resumed and index <= position.seen:
-                continue
-            yield event_frame(f"{revision}.{index}", change.type, change.content)
+        async with closing(changes):
+            async for change in changes:
+                index = index + 1 if change.revision == revision else 1
+                revision = change.revision
+                if revision == resumed and index <= position.seen:
+                    continue
+                yield event_frame(f"{revision}.{index}", change.type, change.content)
     except CorralError as error:
         yield b"event: %s\ndata: %s\n\n" % (error.code.encode(), problem_document(error, request_id))
