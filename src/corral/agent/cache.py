@@ -1,0 +1,196 @@
+"""The store's objects in memory, fed by its watch and by the agent's own writes, with the indexes that the agent needs."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from corral.agent.definition import Surroundings
+from corral.model.base import Object
+from corral.model.image import Image
+from corral.model.network import Network
+from corral.model.operation import Operation
+from corral.model.vm import Vm
+from corral.model.volume import Volume
+from corral.store.base import Change, Record
+from corral.store.objects import Objects, decode
+
+T = TypeVar("T", bound=Object)
+
+KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network)
+ENDED_MAX: Final = 4096
+_BY_PREFIX: Final[dict[str, type[Object]]] = {cls.prefix(): cls for cls in KINDS}
+
+
+class Cache:
+    """Newest known objects. `on_change` hears of the target that a change concerns: kind and uid."""
+
+    def __init__(self, objects: Objects, on_change: Callable[[str, str], None]) -> None:
+        self.objects = objects
+        self.on_change = on_change
+        self.vms: dict[str, Vm] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.images: dict[str, Image] = {}
+        self.networks: dict[str, Network] = {}
+        self.around = Surroundings(self.volumes, self.images, self.networks)
+        self._unfinished: dict[str, dict[str, Operation]] = {}
+        self._created: dict[str, int] = {}
+        self._volumes_of: dict[str, set[str]] = {}
+        self._ended: dict[str, int] = {}
+        """Operations that ended lately, by the revision of their end: their own news need not be read again."""
+
+    async def load(self) -> int:
+        """Everything, as of one revision, which is returned; the watch goes on from there."""
+        revision = self.objects.store.revision
+        for cls in KINDS:
+            seen: set[str] = set()
+            after = ""
+            while True:
+                page = await self.objects.records(cls, after=after)
+                for record in page.records:
+                    seen.add(record.key.removeprefix(cls.prefix()))
+                    self._see(cls, record)
+                if not page.more:
+                    break
+                after = page.records[-1].key.removeprefix(cls.prefix())
+            self._drop_others(cls, seen)
+        return revision
+
+    def apply(self, change: Change) -> None:
+        """One change of the watch."""
+        slash = change.key.find("/", 1)
+        cls = _BY_PREFIX.get(change.key[: slash + 1])
+        if cls is None:
+            return
+        if change.value is None:
+            self.forget(cls, change.key[slash + 1 :])
+        else:
+            self._see(cls, Record(change.key, change.value, change.revision, change.revision))
+
+    async def refresh(self, cls: type[T], uid: str) -> T | None:
+        """Read one object anew: after a lost race the cache may be behind."""
+        record = await self.objects.store.get(f"{cls.prefix()}{uid}")
+        if record is None:
+            self.forget(cls, uid)
+            return None
+        value = decode(cls, record)
+        if cls is Operation:
+            self._created.setdefault(uid, record.created_revision)
+        self.put(value)
+        return value
+
+    def put(self, value: Object) -> None:
+        """What was just written, or read; older news than what is known is dropped."""
+        known = self._known(type(value), value.uid)
+        if known is not None and known.revision > value.revision:
+            return
+        if isinstance(value, Operation):
+            self._put_operation(value)
+        elif isinstance(value, Vm):
+            self.vms[value.uid] = value
+            self.on_change("vm", value.uid)
+        elif isinstance(value, Volume):
+            self._put_volume(value)
+        elif isinstance(value, Image):
+            self.images[value.uid] = value
+            self.on_change("image", value.uid)
+        elif isinstance(value, Network):
+            self.networks[value.uid] = value
+            self.on_change("network", value.uid)
+
+    def forget(self, cls: type[Object], uid: str) -> None:
+        """It is gone from the store."""
+        if cls is Operation:
+            for unfinished in self._unfinished.values():
+                unfinished.pop(uid, None)
+            self._created.pop(uid, None)
+        elif cls is Volume:
+            old = self.volumes.pop(uid, None)
+            if old is not None and old.spec.vm_uid is not None:
+                self._volumes_of.get(old.spec.vm_uid, set()).discard(uid)
+        else:
+            known = self._known(cls, uid)
+            self.vms.pop(uid, None)
+            self.images.pop(uid, None)
+            self.networks.pop(uid, None)
+            if known is not None:
+                self.on_change(cls.KIND, uid)
+
+    def unfinished(self, target_uid: str) -> tuple[Operation, ...]:
+        """Unfinished operations on one object, in the order of their creation."""
+        found = self._unfinished.get(target_uid)
+        if not found:
+            return ()
+        if len(found) == 1:
+            return tuple(found.values())
+        return tuple(sorted(found.values(), key=lambda op: (self._created.get(op.uid, op.revision), op.uid)))
+
+    def all_unfinished(self) -> Iterable[Operation]:
+        return [operation for found in self._unfinished.values() for operation in found.values()]
+
+    def volumes_of(self, vm: Vm) -> dict[str, Volume]:
+        """The volumes that name the VM as theirs. One that is detached belongs to nobody, whoever may name it."""
+        return {uid: self.volumes[uid] for uid in sorted(self._volumes_of.get(vm.uid, ())) if uid in self.volumes}
+
+    def _see(self, cls: type[Object], record: Record) -> None:
+        uid = record.key[len(cls.prefix()) :]
+        if cls is Operation:
+            if self._ended.get(uid, 0) >= record.revision:
+                return
+            self._created.setdefault(uid, record.created_revision)
+        known = self._known(cls, uid)
+        if known is None or known.revision < record.revision:
+            self.put(decode(cls, record))
+
+    def _known(self, cls: type[Object], uid: str) -> Object | None:
+        if cls is Vm:
+            return self.vms.get(uid)
+        if cls is Volume:
+            return self.volumes.get(uid)
+        if cls is Image:
+            return self.images.get(uid)
+        if cls is Network:
+            return self.networks.get(uid)
+        return None
+
+    def _put_operation(self, value: Operation) -> None:
+        target = value.spec.target_uid
+        if value.status.state.final:
+            found = self._unfinished.get(target)
+            if found is not None:
+                found.pop(value.uid, None)
+                if not found:
+                    del self._unfinished[target]
+            self._created.pop(value.uid, None)
+            self._ended[value.uid] = value.revision
+            if len(self._ended) > ENDED_MAX:
+                del self._ended[next(iter(self._ended))]
+            return
+        if self._ended.get(value.uid, 0) > value.revision:
+            return
+        found = self._unfinished.setdefault(target, {})
+        known = found.get(value.uid)
+        if known is None or known.revision < value.revision:
+            found[value.uid] = value
+            self._created.setdefault(value.uid, value.revision)
+            self.on_change(value.spec.target_kind, target)
+
+    def _put_volume(self, value: Volume) -> None:
+        old = self.volumes.get(value.uid)
+        if old is not None and old.spec.vm_uid is not None and old.spec.vm_uid != value.spec.vm_uid:
+            self._volumes_of.get(old.spec.vm_uid, set()).discard(value.uid)
+        self.volumes[value.uid] = value
+        if value.spec.vm_uid is not None:
+            self._volumes_of.setdefault(value.spec.vm_uid, set()).add(value.uid)
+
+    def _drop_others(self, cls: type[Object], seen: set[str]) -> None:
+        if cls is Operation:
+            gone = {uid for found in self._unfinished.values() for uid in found} - seen
+        else:
+            table: dict[str, dict[str, Object]] = {
+                "vm": self.vms,  # type: ignore[dict-item]
+                "volume": self.volumes,  # type: ignore[dict-item]
+                "image": self.images,  # type: ignore[dict-item]
+                "network": self.networks,  # type: ignore[dict-item]
+            }
+            gone = set(table[cls.KIND]) - seen
+        for uid in gone:
+            self.forget(cls, uid)

@@ -1,0 +1,157 @@
+"""From a VM's wish to the domain's definition, and what recovery finds in its metadata. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from corral.errors import CorralError
+from corral.hypervisor.base import (
+    Accelerator,
+    DirectKernel,
+    DomainDefinition,
+    DomainDisk,
+    DomainMetadata,
+    DomainNic,
+)
+from corral.images.base import ImageFiles
+from corral.model import limits
+from corral.model.image import Image
+from corral.model.network import Network
+from corral.model.vm import DiskSpec, Vm
+from corral.model.volume import Volume
+
+DAC_UID_ANNOTATION: Final = "corral/dac-uid"
+
+DefinitionHash = Callable[[DomainDefinition], str]
+
+# What the metadata does not hold: observations, what the store itself counts, the one field that changes with every
+# start and stop, and secrets (they are in the seed).
+_NOT_RECOVERED: Final = {
+    "status": True,
+    "revision": True,
+    "generation": True,
+    "deletion_requested_at": True,
+    "spec": {"power": True, "cloud_init": {"user_data": True, "users": {"__all__": {"password_hash": True}}}},
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie and what this host is: all that a definition needs besides the objects."""
+
+    installation_id: str
+    accelerator: Accelerator
+    run_dir: Path
+    console_dir: Path
+    volume_path: Callable[[str], Path]
+    seed_path: Callable[[str], Path]
+    image_files: Callable[[Image], ImageFiles | None]
+    network_name: Callable[[Network], str]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The objects that one VM's definition refers to, by uid."""
+
+    volumes: Mapping[str, Volume]
+    images: Mapping[str, Image]
+    networks: Mapping[str, Network]
+
+
+def recovery_json(vm: Vm) -> str:
+    """The VM as JSON for its domain's metadata; also tells whether a domain carries the newest document."""
+    return vm.model_dump_json(exclude=_NOT_RECOVERED)  # type: ignore[arg-type]
+
+
+def build_metadata(vm: Vm, installation_id: str) -> DomainMetadata:
+    epoch = vm.placement.epoch if vm.placement is not None else 0
+    return DomainMetadata(installation_id, vm.uid, vm.project, vm.name, vm.generation, epoch, recovery_json(vm))
+
+
+def console_log(console_dir: Path, vm_uid: str) -> Path:
+    return console_dir / f"{vm_uid}.log"
+
+
+def run_dir(base: Path, vm_uid: str) -> Path:
+    """Short, since sockets live there."""
+    return base / "vm" / vm_uid[:8]
+
+
+def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefinition:
+    """Raises `image-not-found`, `volume-not-found`, `network-not-found` if something that it needs is gone."""
+    spec = vm.spec
+    image = around.images.get(spec.image_uid or "")
+    kernel = _kernel(vm, image, places)
+    dac_uid = vm.annotations.get(DAC_UID_ANNOTATION)
+    return DomainDefinition(
+        uid=vm.uid,
+        name=vm.domain_name,
+        description=spec.description,
+        vcpus=spec.vcpus,
+        memory_mib=spec.memory_mib,
+        cpu_shares=cpu_shares(vm),
+        accelerator=places.accelerator,
+        firmware="uefi" if spec.firmware == "uefi" else "bios",
+        disks=tuple(_disk(vm, disk, around, places) for disk in spec.disks),
+        nics=tuple(
+            DomainNic(nic.name, nic.mac, places.network_name(_network(vm, nic.network_uid, around)), nic.model)
+            for nic in spec.nics
+        ),
+        seed_path=str(places.seed_path(vm.uid)) if spec.cloud_init is not None else None,
+        kernel=kernel,
+        graphics=spec.graphics,
+        run_dir=str(run_dir(places.run_dir, vm.uid)),
+        console_log=str(console_log(places.console_dir, vm.uid)),
+        dac_uid=int(dac_uid) if dac_uid is not None else None,
+        metadata=build_metadata(vm, places.installation_id),
+    )
+
+
+def cpu_shares(vm: Vm) -> int:
+    return vm.spec.cpu_shares or min(limits.CPU_SHARES_PER_VCPU * vm.spec.vcpus, limits.CPU_SHARES_MAX)
+
+
+def under_other_accelerator(definition: DomainDefinition) -> DomainDefinition:
+    """The same, as it would have been defined before the host's accelerator changed."""
+    return replace(definition, accelerator="tcg" if definition.accelerator == "kvm" else "kvm")
+
+
+def _kernel(vm: Vm, image: Image | None, places: Places) -> DirectKernel | None:
+    if image is None or image.status.facts is None or not image.status.facts.has_kernel:
+        return None
+    files = places.image_files(image)
+    if files is None or files.kernel is None or files.initrd is None:
+        raise CorralError("image-not-found", f"define {vm.name}", f"image {image.name} has lost its kernel")
+    return DirectKernel(str(files.kernel), str(files.initrd), image.status.facts.cmdline)
+
+
+def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> DomainDisk:
+    if disk.volume_uid is None:
+        return DomainDisk(disk.name, disk.path or "", disk.format, disk.bus.value, disk.read_only)
+    volume = around.volumes.get(disk.volume_uid)
+    if volume is None:
+        raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
+    return DomainDisk(
+        disk.name,
+        str(places.volume_path(volume.uid)),
+        "qcow2",
+        disk.bus.value,
+        disk.read_only,
+        backing=_backing(volume, around, places),
+    )
+
+
+def _backing(volume: Volume, around: Surroundings, places: Places) -> tuple[tuple[str, str], ...]:
+    image = around.images.get(volume.spec.image_uid or "")
+    files = places.image_files(image) if image is not None else None
+    if image is None or image.status.facts is None or files is None or files.disk is None:
+        return ()
+    return ((str(files.disk), image.status.facts.disk_format),)
+
+
+def _network(vm: Vm, uid: str, around: Surroundings) -> Network:
+    network = around.networks.get(uid)
+    if network is None:
+        raise CorralError("network-not-found", f"define {vm.name}", "the network of one of its cards is gone")
+    return network

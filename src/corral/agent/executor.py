@@ -1,0 +1,231 @@
+"""What each step does. Every effect may be repeated; every call is bounded in time."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from corral.agent.cache import Cache
+from corral.agent.definition import Places, build_definition, build_metadata, console_log, run_dir
+from corral.agent.steps import (
+    AskShutdown,
+    Define,
+    Destroy,
+    MakeVolume,
+    Reboot,
+    Release,
+    RemoveSeed,
+    RemoveTraces,
+    RemoveVolume,
+    Rename,
+    Reserve,
+    Reset,
+    Resume,
+    Save,
+    SetMetadata,
+    Start,
+    Step,
+    Suspend,
+    Undefine,
+    WriteSeed,
+)
+from corral.errors import CorralError
+from corral.hypervisor.base import HypervisorDriver
+from corral.model.network import Network, Reservation
+from corral.model.vm import NicSpec, Vm
+from corral.network.base import NetworkDriver
+from corral.storage.base import VolumeStore
+
+SeedFiles = Callable[[Vm], Mapping[str, bytes]]
+
+# How much longer than one hypervisor call a step may take before it counts as hung.
+BACKSTOP: Final = 1.5
+STORAGE_FACTOR: Final = 4.0
+SAVE_FACTOR: Final = 60.0  # a managed save writes the whole memory
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """The world below, and the places in it."""
+
+    hypervisor: HypervisorDriver
+    volumes: VolumeStore
+    networks: NetworkDriver
+    seed_files: SeedFiles
+
+
+class Executor:
+    """Runs one step at a time for one VM; the caller sees to it that a VM has one caller."""
+
+    def __init__(self, cache: Cache, drivers: Drivers, call_timeout_s: float) -> None:
+        self.cache = cache
+        self.drivers = drivers
+        self.call_timeout_s = call_timeout_s
+        self.places: Places | None = None
+        """Known once the host has been looked at."""
+
+    async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str) -> None:
+        """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs."""
+        factor = SAVE_FACTOR if isinstance(step, Save) else STORAGE_FACTOR if isinstance(step, _STORAGE) else BACKSTOP
+        await self.bounded(self._effect(step, vm, active, domain_name), f"{step.NAME} {vm.name}", factor)
+
+    async def bounded(self, call: Awaitable[None], asked: str, factor: float = BACKSTOP) -> None:
+        limit_s = self.call_timeout_s * factor
+        try:
+            async with asyncio.timeout(limit_s):
+                await call
+        except TimeoutError as error:
+            reason = f"no answer within {limit_s:g} s"
+            raise CorralError("hypervisor-timeout", asked, reason, "see `corral doctor`") from error
+
+    def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
+        hypervisor, volumes = self.drivers.hypervisor, self.drivers.volumes
+        match step:
+            case MakeVolume(volume_uid=uid):
+                return self._make_volume(uid)
+            case WriteSeed():
+                return self._write_seed(vm)
+            case Reserve(nic=nic):
+                return self._reserve(vm, nic)
+            case Release(nic=nic):
+                return self._release(vm, nic)
+            case Define():
+                return self._define(vm, active, domain_name)
+            case SetMetadata():
+                return hypervisor.set_metadata(vm.uid, build_metadata(vm, self._placed().installation_id))
+            case RemoveSeed():
+                return volumes.remove_seed(vm.uid)
+            case RemoveVolume(volume_uid=uid):
+                return volumes.remove(uid)
+            case RemoveTraces():
+                return self._remove_traces(vm)
+            case _:
+                return self._domain_effect(step, vm)
+
+    def _domain_effect(self, step: Step, vm: Vm) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
+        hypervisor = self.drivers.hypervisor
+        match step:
+            case Start():
+                return hypervisor.start(vm.uid)
+            case Resume():
+                return hypervisor.resume(vm.uid)
+            case Suspend():
+                return hypervisor.suspend(vm.uid)
+            case Save():
+                return hypervisor.save(vm.uid)
+            case Destroy():
+                return hypervisor.destroy(vm.uid)
+            case Undefine():
+                return hypervisor.undefine(vm.uid)
+            case Rename():
+                return hypervisor.rename(vm.uid, vm.domain_name)
+            case Reset():
+                return hypervisor.reset(vm.uid)
+            case AskShutdown(mode=mode):
+                return self._ask_shutdown(vm, mode == "agent")
+            case Reboot(mode=mode):
+                return self._reboot(vm, mode == "agent")
+        raise AssertionError(f"no effect for {step.NAME}")
+
+    async def _make_volume(self, uid: str) -> None:
+        volume = self.cache.volumes[uid]
+        image = self.cache.images.get(volume.spec.image_uid or "")
+        facts = image.status.facts if image is not None else None
+        files = self._placed().image_files(image) if image is not None else None
+        if volume.spec.image_uid is not None and (facts is None or files is None):
+            raise CorralError("image-not-found", f"make volume {volume.name}", "its image is gone or not ready")
+        # An image without a disk of its own boots its kernel: its VMs get an empty disk.
+        disk = files.disk if files is not None else None
+        await self.drivers.volumes.create(volume, disk, facts.disk_format if facts is not None and disk else "")
+
+    async def _write_seed(self, vm: Vm) -> None:
+        await self.drivers.volumes.write_seed(vm.uid, dict(self.drivers.seed_files(vm)))
+
+    async def _define(self, vm: Vm, active: bool, domain_name: str) -> None:
+        definition = build_definition(vm, self.cache.around, self._placed())
+        if active:  # a running domain keeps its name until it is off
+            definition = replace(definition, name=domain_name)
+        await self.drivers.hypervisor.define(definition)
+
+    async def _reserve(self, vm: Vm, nic_name: str) -> None:
+        nic, network = self._nic(vm, nic_name)
+        if network is None:
+            raise CorralError("network-not-found", f"connect {vm.name}", f"network {nic.network} is gone")
+        reservation = reservation_of(vm, nic)
+        try:
+            await self.drivers.networks.reserve(network, reservation)
+        except CorralError as error:
+            if error.code != "network-not-found":
+                raise
+            await self.drivers.networks.ensure(network, reservations_in(self.cache, network))
+            await self.drivers.networks.reserve(network, reservation)
+
+    async def _release(self, vm: Vm, nic_name: str) -> None:
+        nic, network = self._nic(vm, nic_name)
+        if network is None:
+            return
+        try:
+            await self.drivers.networks.release(network, reservation_of(vm, nic))
+        except CorralError as error:
+            if error.code != "network-not-found":  # with the network, its reservations are gone
+                raise
+
+    async def _remove_traces(self, vm: Vm) -> None:
+        places = self._placed()
+        log = console_log(places.console_dir, vm.uid)
+        directory = run_dir(places.run_dir, vm.uid)
+
+        def remove() -> None:
+            for path in (log, *log.parent.glob(f"{log.name}.*")):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)
+
+        if log.exists() or directory.exists():
+            await asyncio.to_thread(remove)
+
+    async def _ask_shutdown(self, vm: Vm, by_agent: bool) -> None:
+        if by_agent:
+            try:
+                await self.drivers.hypervisor.shutdown(vm.uid, "agent")
+                return
+            except CorralError as error:
+                if not error.code.startswith("guest-agent-"):
+                    raise
+        await self.drivers.hypervisor.shutdown(vm.uid, "acpi")
+
+    async def _reboot(self, vm: Vm, by_agent: bool) -> None:
+        if by_agent:
+            try:
+                await self.drivers.hypervisor.reboot(vm.uid, "agent")
+                return
+            except CorralError as error:
+                if error.code != "guest-agent-unavailable":  # anything else may have reached the guest
+                    raise
+        await self.drivers.hypervisor.reboot(vm.uid, "acpi")
+
+    def _nic(self, vm: Vm, name: str) -> tuple[NicSpec, Network | None]:
+        nic = next(nic for nic in vm.spec.nics if nic.name == name)
+        return nic, self.cache.networks.get(nic.network_uid)
+
+    def _placed(self) -> Places:
+        if self.places is None:
+            raise CorralError("hypervisor-unavailable", "define a domain", "this host has not been looked at yet")
+        return self.places
+
+
+_STORAGE: Final = (MakeVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
+
+
+def reservation_of(vm: Vm, nic: NicSpec) -> Reservation:
+    return Reservation(mac=nic.mac, address=nic.address, hostname=vm.name, vm_uid=vm.uid)
+
+
+def reservations_in(cache: Cache, network: Network) -> tuple[Reservation, ...]:
+    """Every address that VMs hold in `network`."""
+    return tuple(
+        reservation_of(vm, nic)
+        for vm in cache.vms.values()
+        for nic in vm.spec.nics
+        if nic.network_uid == network.uid and nic.address
+    )

@@ -1,0 +1,82 @@
+"""What follows when a step fails: look again, wait, or give up and say so. Pure."""
+
+import random
+from enum import StrEnum
+from typing import Final
+
+from corral.agent.plan_power import restored_power
+from corral.agent.queue import Queue, cancelled, superseded_endings
+from corral.agent.view import Ending, Plan, Settle, View
+from corral.errors import CorralError
+from corral.model.operation import Operation, OperationState, Problem
+
+BACKOFF_FIRST_S: Final = 1.0
+BACKOFF_MAX_S: Final = 60.0
+ATTEMPTS_MAX: Final = 4
+"""Tries of a step whose failure may pass by itself, but not surely: about seven seconds in all."""
+
+_WAITED_FOR: Final = frozenset({"hypervisor-unavailable", "hypervisor-timeout", "store-unavailable"})
+_TRIED_AGAIN: Final = frozenset(
+    {
+        "disk-full",
+        "command-timeout",
+        "wrong-state",
+        "domain-not-found",
+        "network-not-found",
+        "volume-not-found",
+        "image-not-found",
+        "guest-agent-unavailable",
+        "guest-agent-timeout",
+        "guest-agent-error",
+        "precondition-failed",
+    }
+)
+
+
+class Verdict(StrEnum):
+    RETRY = "retry"
+    GIVE_UP = "give-up"
+
+
+def judge(error: CorralError, attempts: int, *, removing: bool) -> Verdict:
+    """`attempts` counts this failure. A removal is never given up: half removed helps nobody."""
+    if removing or error.code in _WAITED_FOR:
+        return Verdict.RETRY
+    if error.code in _TRIED_AGAIN and attempts < ATTEMPTS_MAX:
+        return Verdict.RETRY
+    return Verdict.GIVE_UP
+
+
+def backoff_s(attempts: int, jitter: float | None = None) -> float:
+    """Seconds before the next try: doubled from `BACKOFF_FIRST_S`, bounded, spread by up to a quarter."""
+    share = random.random() if jitter is None else jitter  # noqa: S311  (spreads load, guards nothing)
+    return min(BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 16), BACKOFF_MAX_S) * (1.0 - share / 4)
+
+
+def is_removing(view: View, queue: Queue) -> bool:
+    create = queue.create
+    undoing = create is not None and (create.status.error is not None or cancelled(create))
+    return view.vm.being_deleted or undoing
+
+
+def owner(queue: Queue) -> Operation | None:
+    """The operation on whose behalf steps run: whose phase and journal they are."""
+    for candidate in (queue.delete, queue.create, queue.power):
+        if candidate is not None:
+            return candidate
+    if queue.document:
+        return queue.document[0]
+    return queue.imperative[0] if queue.imperative else None
+
+
+def plan_failure(view: View, queue: Queue, problem: Problem) -> Plan | None:
+    """How the operations end that can not go on. None: a create, which must be undone before it ends."""
+    if queue.create is not None:
+        return None
+    waiting = (*queue.declarative, *queue.imperative)
+    endings = (
+        *superseded_endings(queue),
+        *(Ending(operation, OperationState.FAILED, problem) for operation in waiting),
+    )
+    power = restored_power(view, queue.power) if queue.power is not None else None
+    return Plan(settle=Settle(endings=endings, power=power, source="agent" if power is not None else ""))

@@ -1,0 +1,270 @@
+"""The agent: owns one host's VMs. Woken by the store's watch, by the hypervisor's events and by a slow relist."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from corral.agent.boot import BootSequence, GuestShutdown, boot_queue
+from corral.agent.cache import Cache
+from corral.agent.definition import DefinitionHash, Places
+from corral.agent.dispatch import Dispatcher
+from corral.agent.executor import Drivers, Executor, SeedFiles
+from corral.agent.failures import backoff_s
+from corral.agent.guest import GuestWatch
+from corral.agent.host import HostIdentity, HostKeeper
+from corral.agent.image import ImageKeeper
+from corral.agent.network import NetworkKeeper
+from corral.agent.operations import Progress, trim_history, trim_journals
+from corral.agent.orphans import OrphanHunt
+from corral.agent.record import Recorder
+from corral.agent.status import HostKnown
+from corral.agent.vm import Reconciler, Situation, Snapshot
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
+from corral.images.base import ImageFiles, ImageLibrary
+from corral.log import logger
+from corral.model.image import Image
+from corral.network.base import NetworkDriver
+from corral.security.audit import AuditLog
+from corral.settings import Settings
+from corral.storage.base import VolumeStore
+from corral.store.objects import Objects
+
+STOP_GRACE_S: Final = 5.0
+HOST_DEBOUNCE_S: Final = 5.0
+JANITOR_EVERY_S: Final = 300.0
+
+log = logger("agent")
+
+
+class Agent:
+    """`run` until cancelled or `stop`ped. `ready` is set once everything was looked at for the first time."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        hypervisor: HypervisorDriver,
+        volumes: VolumeStore,
+        library: ImageLibrary,
+        networks: NetworkDriver,
+        clock: Clock,
+        settings: Settings,
+        identity: HostIdentity,
+        *,
+        definition_hash: DefinitionHash,
+        seed_files: SeedFiles,
+    ) -> None:
+        self.objects, self.hypervisor, self.library = objects, hypervisor, library
+        self.volumes, self.networks = volumes, networks
+        self.clock, self.settings, self.identity = clock, settings, identity
+        self.ready = asyncio.Event()
+        self._draining = False
+        self._stopping = asyncio.Event()
+        self._relist = asyncio.Event()
+        self._host_changed = asyncio.Event()
+        self.cache = Cache(objects, self._on_change)
+        self.drivers = Drivers(hypervisor, volumes, networks, seed_files)
+        self.executor = Executor(self.cache, self.drivers, settings.hypervisor_timeout_s)
+        self.progress = Progress(objects, self.cache, clock)
+        audit = AuditLog(objects.store, identity.installation_id, clock)
+        self.recorder = Recorder(objects, self.cache, clock, self.progress, audit, volumes.path)
+        reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
+        self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
+        self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, _log_failure)
+        self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
+        self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
+        self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
+        self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
+        self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Everything, until `stop` or cancellation. Nothing that goes wrong below ends it."""
+        tasks = [
+            asyncio.get_running_loop().create_task(_supervised(name, call))
+            for name, call in (
+                ("watch", self._watch),
+                ("events", self._events),
+                ("relist", self._relists),
+                ("images", self.image_keeper.run),
+                ("host", self._host),
+                ("janitor", self._janitor),
+            )
+        ]
+        try:
+            await self._stopping.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait([*tasks, asyncio.ensure_future(self._close())])
+
+    async def stop(self) -> None:
+        """Let running steps reach a safe point, then end `run`."""
+        await self.dispatcher.stop(STOP_GRACE_S)
+        self._stopping.set()
+
+    async def shutdown_guests(self, tell: Callable[[str], None] = lambda _: None) -> int:
+        """Power all guests off, the last started first. Their wish to run stays: they are back with the host."""
+        self._draining = True
+        return await GuestShutdown(self.hypervisor, self.clock, tell).run(self.cache.vms.values())
+
+    async def _close(self) -> None:
+        await self.dispatcher.stop(STOP_GRACE_S)
+        await self.guests.stop()
+        await self.progress.close()
+        for task in self._background:
+            task.cancel()
+
+    # ---- what wakes it ----
+
+    def _on_change(self, kind: str, uid: str) -> None:
+        if kind == "vm":
+            vm = self.cache.vms.get(uid)
+            if vm is None or vm.placement is None or vm.placement.host_uid == self.identity.host_uid:
+                self.dispatcher.changed(uid)
+            self._host_changed.set()
+        elif kind == "image":
+            self.image_keeper.wake()
+        elif kind == "network":
+            network = self.cache.networks.get(uid)
+            if network is not None and self.network_keeper.ensured.get(uid) != network.generation:
+                self._relist.set()
+
+    async def _watch(self) -> None:
+        """The store's changes, from a full list on; `compacted` only means that the list is taken again."""
+        revision = await self.cache.load()
+        async with contextlib.aclosing(self.objects.store.watch("/", revision)) as changes:  # type: ignore[type-var]
+            async for change in changes:
+                self.cache.apply(change)
+
+    async def _events(self) -> None:
+        async with contextlib.aclosing(self.hypervisor.events()) as events:
+            async for event in events:
+                self._event(event)
+
+    def _event(self, event: DomainEvent) -> None:
+        if event.kind == "connected":
+            self.dispatcher.forgive()
+            self._relist.set()
+        elif event.kind == "disconnected":
+            self._host_changed.set()
+        elif event.uid in self.cache.vms:
+            memory = self.dispatcher.memory(event.uid)
+            if event.kind == "reboot":
+                memory.known = replace(memory.known, rebooted=True)
+            elif event.stop_cause is not StopCause.NONE:
+                memory.known = replace(memory.known, stop_cause=event.stop_cause)
+            self.dispatcher.wake(event.uid)
+
+    async def _relists(self) -> None:
+        """The slow look at everything; also at once after a (re)connection."""
+        await self._prepare()
+        while True:
+            self._relist.clear()
+            await self._look_at_all()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.relist_interval_s):
+                    await self._relist.wait()
+
+    # ---- looking at everything ----
+
+    async def _prepare(self) -> None:
+        """Once: leftovers of a crash away, the host measured, the networks up, the boot's order settled."""
+        if self.dispatcher.open:
+            return
+        await self.host.look()
+        facts = self.host.facts
+        self.recorder.host = HostKnown(self.host.accelerator, facts.qemu_version if facts else "")
+        self.executor.places = Places(
+            installation_id=self.identity.installation_id,
+            accelerator=self.host.accelerator,
+            run_dir=self.settings.run_dir,
+            console_dir=self.settings.state_dir / "consoles",
+            volume_path=self.volumes.path,
+            seed_path=self.volumes.seed_path,
+            image_files=self._image_files,
+            network_name=self.networks.driver_name,
+        )
+        await self.volumes.clean()
+        await self.library.clean()
+        await self.cache.load()
+
+    def _image_files(self, image: Image) -> ImageFiles | None:
+        return self.library.files(image.status.facts) if image.status.facts is not None else None
+
+    async def _look_at_all(self) -> None:
+        async with asyncio.timeout(self.settings.hypervisor_timeout_s):
+            domains = await self.hypervisor.observe_all()
+        by_uid = {domain.uid: domain for domain in domains}
+        await self.cache.load()
+        async with asyncio.timeout(self.settings.hypervisor_timeout_s * 2):
+            await self.network_keeper.sync()
+        if not self.dispatcher.open:
+            self._open(by_uid)
+        for uid, vm in list(self.cache.vms.items()):
+            memory = self.dispatcher.memory(uid)
+            if memory.seen != (vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
+                self.dispatcher.wake(uid, Snapshot(by_uid.get(uid)) if not self.ready.is_set() else None)
+        await self.orphans.run(domains)
+        self._host_changed.set()
+        self.ready.set()
+
+    def _open(self, by_uid: dict[str, ObservedDomain]) -> None:
+        queue = boot_queue(self.cache.vms.values(), by_uid, self.identity.boot_id)
+        queue = [vm for vm in queue if not self.cache.unfinished(vm.uid)]
+        self.boot.hold(queue)
+        self.dispatcher.start()
+        if queue:
+            task = asyncio.get_running_loop().create_task(self.boot.run(queue))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    # ---- the rest ----
+
+    async def _host(self) -> None:
+        """The Host object, after something changed and at most every few seconds."""
+        await self.ready.wait()
+        while True:
+            await self._host_changed.wait()
+            self._host_changed.clear()
+            async with asyncio.timeout(self.settings.hypervisor_timeout_s):
+                self.host.facts = await self.hypervisor.facts()
+            await self.host.record(list(self.cache.vms.values()))
+            await asyncio.sleep(HOST_DEBOUNCE_S)
+
+    async def _janitor(self) -> None:
+        """Keeps histories bounded."""
+        await self.ready.wait()
+        while True:
+            await asyncio.sleep(JANITOR_EVERY_S)
+            await trim_history(self.objects, self.settings.operation_history)
+            await trim_journals(self.objects)
+
+    def _situation(self) -> Situation:
+        return Situation(self.identity.installation_id, self.identity.boot_id, self._draining)
+
+    def _after_turn(self, uid: str) -> None:
+        self.guests.consider(uid)
+
+
+async def _supervised(name: str, call: Callable[[], Awaitable[None]]) -> None:
+    """Run `call` for ever; a failure is logged and tried again with back-off."""
+    attempts = 0
+    while True:
+        try:
+            await call()
+            attempts = 0
+        except (CorralError, TimeoutError) as error:
+            attempts += 1
+            log.warning("agent loop pauses", loop=name, error=str(error) or "no answer in time")
+        except Exception:
+            attempts += 1
+            log.exception("agent loop failed", loop=name)
+        await asyncio.sleep(backoff_s(max(attempts, 1)) if attempts else 0)
+
+
+def _log_failure(error: BaseException) -> None:
+    log.error("asking a guest failed", error=repr(error))

@@ -1,0 +1,163 @@
+"""The bookkeeping of operations: their journal, their progress for people, their end, and how long they are kept."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from corral.agent.cache import Cache
+from corral.agent.view import Ending
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.log import logger
+from corral.model.operation import Operation, OperationState, OperationStatus, StepRecord
+from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode
+
+PROGRESS_INTERVAL_S: Final = 0.2
+STEPS_KEPT: Final = 64
+EVENTS_KEPT: Final = 10_000
+REVISIONS_KEPT: Final = 10_000
+TRIM_AT_ONCE: Final = 60  # two keys each: below a transaction's bound
+
+log = logger("agent.operations")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is to be seen of an operation under way."""
+
+    phase: str
+    started_at: datetime
+    steps: tuple[StepRecord, ...] = ()
+    progress: float | None = None
+    detail: str = ""
+    attempts: int = 0
+
+
+def running(operation: Operation, shown: Shown) -> Operation:
+    """`operation` as it is seen under way."""
+    status = operation.status.model_copy(
+        update={
+            "state": OperationState.RUNNING,
+            "phase": shown.phase,
+            "progress": shown.progress,
+            "detail": shown.detail,
+            "steps": shown.steps or operation.status.steps,
+            "attempts": max(shown.attempts, operation.status.attempts),
+            "started_at": operation.status.started_at or shown.started_at,
+        }
+    )
+    return operation.model_copy(update={"status": status})
+
+
+def ended(ending: Ending, now: datetime, steps: tuple[StepRecord, ...], started_at: datetime | None) -> Operation:
+    """The operation in its final state; a step that never ended stays open in the journal."""
+    operation = ending.operation
+    status: OperationStatus = operation.status.model_copy(
+        update={
+            "state": ending.state,
+            "phase": "",
+            "detail": "",
+            "progress": 1.0 if ending.state is OperationState.SUCCEEDED else operation.status.progress,
+            "steps": steps[-STEPS_KEPT:] or operation.status.steps,
+            "error": ending.problem,
+            "started_at": operation.status.started_at or started_at,
+            "ended_at": now,
+        }
+    )
+    return operation.model_copy(update={"status": status})
+
+
+def write_end(transaction: Transaction, cache: Cache, operation: Operation) -> bool:
+    """Put a final operation into `transaction`. False: it has ended already, once is enough."""
+    current = {found.uid: found for found in cache.unfinished(operation.spec.target_uid)}.get(operation.uid)
+    if current is None:
+        return False
+    transaction.update(operation.model_copy(update={"revision": current.revision}))
+    return True
+
+
+@dataclass
+class Progress:
+    """Publishes phases, not durably and at most five times a second; what ends sooner is never published."""
+
+    objects: Objects
+    cache: Cache
+    clock: Clock
+    _pending: dict[str, tuple[str, Shown]] = field(default_factory=dict)
+    _timer: asyncio.TimerHandle | None = None
+    _task: asyncio.Task[None] | None = None
+
+    def show(self, operation: Operation, shown: Shown) -> None:
+        self._pending[operation.uid] = (operation.spec.target_uid, shown)
+        self._arm()
+
+    def discard(self, operation_uid: str) -> None:
+        self._pending.pop(operation_uid, None)
+
+    async def close(self) -> None:
+        self._pending.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1.0)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PROGRESS_INTERVAL_S, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._task is not None and not self._task.done():
+            self._arm()
+        elif self._pending:
+            self._task = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        for uid, (target, shown) in pending.items():
+            found = {operation.uid: operation for operation in self.cache.unfinished(target)}.get(uid)
+            if found is None:
+                continue
+            changed = running(found, shown)
+            transaction = self.objects.transaction()
+            transaction.update(changed)
+            try:
+                committed = await transaction.commit(durable=False)
+            except CorralError as error:  # somebody else wrote it: the watch brings that, the next phase comes
+                log.debug("progress was not published", operation=uid, code=error.code)
+                continue
+            self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+
+
+async def trim_history(objects: Objects, keep: int) -> int:
+    """Forget the oldest finished operations beyond `keep`, with their idempotency claims; how many went."""
+    finished: list[Operation] = []
+    after = ""
+    while True:
+        page = await objects.records(Operation, after=after)
+        decoded = (decode(Operation, record) for record in page.records)
+        finished += [operation for operation in decoded if operation.status.state.final]
+        if not page.more:
+            break
+        after = page.records[-1].key.removeprefix(Operation.prefix())
+    finished.sort(key=lambda operation: operation.revision)
+    gone = finished[: max(0, len(finished) - keep)]
+    for start in range(0, len(gone), TRIM_AT_ONCE):
+        transaction = objects.transaction()
+        for operation in gone[start : start + TRIM_AT_ONCE]:
+            transaction.delete(operation)
+            if operation.spec.client_key:
+                transaction.release(claim_key("client-key", operation.spec.requested_by, operation.spec.client_key))
+        await transaction.commit(durable=False)
+    return len(gone)
+
+
+async def trim_journals(objects: Objects) -> None:
+    """Keep the newest events, and the revisions that a watcher may resume from. The audit journal is never trimmed."""
+    last = await objects.store.journal_last(EVENTS)
+    if last is not None and last.sequence > EVENTS_KEPT:
+        await objects.store.journal_trim(EVENTS, through=last.sequence - EVENTS_KEPT)
+    if objects.store.revision > REVISIONS_KEPT:
+        await objects.store.compact(objects.store.revision - REVISIONS_KEPT)

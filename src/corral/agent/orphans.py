@@ -1,0 +1,126 @@
+"""Domains, disks and seeds that no object refers to. Removed only with proof; reported otherwise.
+
+The proof is an operation on record that ended without its VM: a create that was undone, or a deletion. It exists only
+where a call outlived its time-out. A database that was lost, or restored from an older day, holds no such record, so
+nothing that it forgot is ever removed: `corral recover` finds it all.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from corral.agent.cache import Cache
+from corral.agent.executor import Drivers
+from corral.agent.view import ACTIVE
+from corral.clock import Clock
+from corral.hypervisor.base import ObservedDomain
+from corral.log import logger
+from corral.model.event import Event, EventLevel
+from corral.model.operation import CreateVm, DeleteVm, Operation, OperationState
+from corral.store.objects import Objects
+
+log = logger("agent.orphans")
+
+HINT: Final = "`corral recover` can take it back; nothing was touched"
+
+
+def removed_vms(operations: Iterable[Operation]) -> dict[str, bool]:
+    """VM uid to `its disks went too`, for VMs that are provably gone. Pure."""
+    gone: dict[str, bool] = {}
+    for operation in operations:
+        intent, state = operation.spec.intent, operation.status.state
+        if isinstance(intent, DeleteVm) and state is OperationState.SUCCEEDED:
+            gone[operation.spec.target_uid] = not intent.keep_disks
+        elif isinstance(intent, CreateVm) and state in (OperationState.FAILED, OperationState.CANCELLED):
+            gone.setdefault(operation.spec.target_uid, True)
+    return gone
+
+
+@dataclass
+class OrphanHunt:
+    """Looks at each relist; says each thing once in a process."""
+
+    objects: Objects
+    cache: Cache
+    drivers: Drivers
+    installation_id: str
+    clock: Clock
+    _said: set[str] = field(default_factory=set)
+
+    async def run(self, domains: Iterable[ObservedDomain]) -> None:
+        suspects = [found for found in domains if self._ours(found) and found.uid not in self.cache.vms]
+        volumes = [found for found in await self.drivers.volumes.found() if found.uid not in self.cache.volumes]
+        seeds = [uid for uid in await self.drivers.volumes.found_seeds() if uid not in self.cache.vms]
+        if not (suspects or volumes or seeds):
+            return
+        # Read anew: between the pool's listing and now an object may have come, or an operation ended.
+        await self.cache.load()
+        gone = removed_vms(await self.objects.list(Operation))
+        for domain in suspects:
+            if domain.uid not in self.cache.vms:
+                await self._domain(domain, proven=domain.uid in gone)
+        for volume in volumes:
+            if volume.uid not in self.cache.volumes:
+                vm_uid, removable = _sidecar(volume.uid, volume.document)
+                await self._volume(volume.uid, proven=removable and gone.get(vm_uid, False))
+        for uid in seeds:
+            if uid not in self.cache.vms:
+                await self._seed(uid, proven=uid in gone)
+
+    def _ours(self, domain: ObservedDomain) -> bool:
+        return domain.metadata is not None and domain.metadata.installation_id == self.installation_id
+
+    async def _domain(self, domain: ObservedDomain, *, proven: bool) -> None:
+        if not proven:
+            return await self._say("OrphanDomain", domain.uid, f"domain {domain.name} has no VM; {HINT}")
+        if domain.state in ACTIVE:
+            await self.drivers.hypervisor.destroy(domain.uid)
+        await self.drivers.hypervisor.undefine(domain.uid)
+        log.info("removed what a late call had left", domain=domain.name, uid=domain.uid)
+        return None
+
+    async def _volume(self, uid: str, *, proven: bool) -> None:
+        if not proven:
+            return await self._say("OrphanVolume", uid, f"disk {uid} has no volume object; {HINT}")
+        await self.drivers.volumes.remove(uid)
+        log.info("removed what a late call had left", volume=uid)
+        return None
+
+    async def _seed(self, uid: str, *, proven: bool) -> None:
+        if not proven:
+            return await self._say("OrphanSeed", uid, f"seed {uid} has no VM; {HINT}")
+        await self.drivers.volumes.remove_seed(uid)
+        return None
+
+    async def _say(self, reason: str, uid: str, message: str) -> None:
+        if uid in self._said:
+            return
+        self._said.add(uid)
+        log.warning("orphan", reason=reason, uid=uid)
+        transaction = self.objects.transaction()
+        transaction.event(
+            Event(
+                time=self.clock.now(),
+                project="default",
+                level=EventLevel.WARNING,
+                reason=reason,
+                message=message,
+                object_kind="host",
+                object_uid=uid,
+                object_name=uid,
+                source="agent",
+            )
+        )
+        await transaction.commit(durable=False)
+
+
+def _sidecar(uid: str, document: bytes | None) -> tuple[str, bool]:
+    """The VM that a volume belonged to, and whether it went with it; a sidecar that is not this volume's says nothing."""
+    try:
+        kept = json.loads(document or b"")
+        if kept["uid"] != uid:
+            return "", False
+        return str(kept["spec"].get("vm_uid") or ""), bool(kept["spec"].get("delete_with_vm", False))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", False

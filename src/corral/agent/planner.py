@@ -1,0 +1,178 @@
+"""From what is wished and what was seen to what is to be done next. Pure: the same view, the same plan.
+
+The plan is level-triggered: it never continues a former one. A crash at any instant only means that the next look
+sees a world in which some of the steps are already done.
+"""
+
+from corral.agent.plan_power import plan_power
+from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
+from corral.agent.steps import (
+    Define,
+    Destroy,
+    MakeVolume,
+    Release,
+    RemoveSeed,
+    RemoveTraces,
+    RemoveVolume,
+    Rename,
+    Reserve,
+    SetMetadata,
+    Step,
+    Undefine,
+    WriteSeed,
+)
+from corral.agent.view import Ending, Plan, Settle, View
+from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem
+
+
+def plan(view: View) -> Plan:
+    """What to do about one VM."""
+    queue = sorted_operations(view.operations)
+    if view.vm.being_deleted:
+        return _plan_delete(view, queue)
+    if queue.create is not None and (queue.create.status.error is not None or cancelled(queue.create)):
+        return _plan_undo(view, queue, queue.create)
+    if (problem := _refusal(view, queue)) is not None:
+        return _plan_refusal(view, queue, problem)
+    existence = _plan_existence(view)
+    if existence and queue.create is None and queue.power is None:
+        return Plan(existence, again=True)
+    return plan_power(view, queue, existence, drifted=_drifted(view))
+
+
+# ---- whose it is ------------------------------------------------------------------------------------------------
+
+
+def _refusal(view: View, queue: Queue) -> Problem | None:  # noqa: PLR0911  (a decision table)
+    """Why this VM's domain must not be touched, if it must not."""
+    vm, domain = view.vm, view.domain
+    adopting = any(isinstance(operation.spec.intent, AdoptVm) for operation in queue.document)
+    asked = f"manage {vm.name}"
+    if domain is None:
+        if not (vm.spec.adopted or adopting):
+            return None
+        return Problem(code="domain-not-found", asked=asked, reason="its domain, made elsewhere, is gone")
+    if domain.metadata is None:
+        if adopting or view.ours:
+            return None
+        return Problem(
+            code="domain-not-ours", asked=asked, reason="a domain with its UUID is there and is not Corral's"
+        )
+    if domain.metadata.installation_id != view.installation_id:
+        return Problem(code="domain-not-ours", asked=asked, reason="its domain belongs to another Corral installation")
+    if vm.placement is not None and domain.metadata.epoch > vm.placement.epoch:
+        reason = f"its domain was placed by a newer decision (epoch {domain.metadata.epoch})"
+        return Problem(code="domain-not-ours", asked=asked, reason=reason)
+    return None
+
+
+def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
+    """Nothing is touched; whoever waits is told. An adoption that found no domain takes its object back."""
+    endings = (
+        *superseded_endings(queue),
+        *(Ending(o, OperationState.FAILED, problem) for o in (*queue.declarative, *queue.imperative)),
+    )
+    adopting = any(isinstance(operation.spec.intent, AdoptVm) for operation in queue.document)
+    if adopting or queue.create is not None:
+        return Plan(settle=Settle(endings=endings, forget=True, kept=frozenset(view.volumes)))
+    return Plan(settle=Settle(endings=endings, refused=problem))
+
+
+# ---- there at all -----------------------------------------------------------------------------------------------
+
+
+def _plan_existence(view: View) -> tuple[Step, ...]:
+    """Disks, seed, reservations and the domain's document, as far as they are missing or old."""
+    vm, domain = view.vm, view.domain
+    steps: list[Step] = [
+        MakeVolume(disk.volume_uid)
+        for disk in vm.spec.disks
+        if disk.volume_uid is not None and _unmade(view, disk.volume_uid)
+    ]
+    if domain is None:
+        return (*steps, *_seed(view), *_reservations(view), Define())
+    renamed = domain.name != vm.domain_name and not view.active
+    if domain.metadata is None or domain.metadata.spec_json != view.wanted_json:
+        steps += [Rename()] if renamed else []
+        steps += _reservations(view)
+        if vm.spec.adopted or domain.definition_hash in view.wanted_hashes:
+            return (*steps, SetMetadata())
+        steps += () if view.active else _seed(view)
+        return (*steps, Define())
+    if renamed:
+        return (*steps, Rename())
+    if not domain.persistent and not vm.spec.adopted:
+        return (*steps, Define())
+    return tuple(steps)
+
+
+def _unmade(view: View, volume_uid: str) -> bool:
+    volume = view.volumes.get(volume_uid)
+    return volume is not None and not volume.status.ready and volume_uid not in view.known.made
+
+
+def _seed(view: View) -> tuple[Step, ...]:
+    return (WriteSeed(),) if view.vm.spec.cloud_init is not None else ()
+
+
+def _reservations(view: View) -> tuple[Step, ...]:
+    return tuple(Reserve(nic.name) for nic in view.vm.spec.nics if nic.address)
+
+
+def _drifted(view: View) -> bool:
+    """Somebody else changed fields that are ours, while nothing of ours is on its way."""
+    domain = view.domain
+    return (
+        domain is not None
+        and domain.metadata is not None
+        and not view.vm.spec.adopted
+        and domain.metadata.spec_json == view.wanted_json
+        and domain.definition_hash not in view.wanted_hashes
+        and bool(domain.definition_hash)
+    )
+
+
+# ---- gone -------------------------------------------------------------------------------------------------------
+
+
+def _plan_delete(view: View, queue: Queue) -> Plan:
+    """Everything goes but the disks that are to be kept. With no operation that says so, disks are kept."""
+    operation = queue.delete
+    if operation is not None and cancelled(operation) and operation.status.state is OperationState.ACCEPTED:
+        ending = Ending(operation, OperationState.CANCELLED)
+        return Plan(settle=Settle(endings=(ending, *superseded_endings(queue)), undelete=True))
+    intent = operation.spec.intent if operation is not None else None
+    keep_all = not isinstance(intent, DeleteVm) or intent.keep_disks or not view.ours
+    kept = frozenset(uid for uid, volume in view.volumes.items() if keep_all or not volume.spec.delete_with_vm)
+    endings = [*superseded_endings(queue), *([Ending(operation, OperationState.SUCCEEDED)] if operation else [])]
+    late = [other for other in queue.everything if other is not operation and other not in queue.superseded]
+    endings += [Ending(other, OperationState.SUPERSEDED) for other in late]
+    return Plan(_removal(view, kept), Settle(endings=tuple(endings), forget=True, kept=kept))
+
+
+def _plan_undo(view: View, queue: Queue, create: Operation) -> Plan:
+    """Take back a create that failed or was cancelled. A volume that was ready before it began is somebody's data."""
+    kept = frozenset(uid for uid, volume in view.volumes.items() if volume.status.ready)
+    outcome = OperationState.FAILED if create.status.error is not None else OperationState.CANCELLED
+    problem = create.status.error
+    others = tuple(o for o in (*queue.declarative, *queue.imperative) if o is not create)
+    why = problem or Problem(code="operation-cancelled", asked=f"create {view.vm.name}", reason="it was cancelled")
+    endings = (
+        Ending(create, outcome, problem),
+        *superseded_endings(queue),
+        *(Ending(other, OperationState.FAILED, why) for other in others),
+    )
+    return Plan(_removal(view, kept), Settle(endings=endings, forget=True, kept=kept))
+
+
+def _removal(view: View, kept: frozenset[str]) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    if view.domain is not None and view.ours:
+        steps += [Destroy()] if view.active else []
+        steps.append(Undefine())
+    steps += [Release(nic.name) for nic in view.vm.spec.nics if nic.address]
+    if view.vm.spec.cloud_init is not None:
+        steps.append(RemoveSeed())
+    steps.append(RemoveTraces())
+    steps += [RemoveVolume(uid) for uid in view.volumes if uid not in kept]
+    return tuple(steps)

@@ -1,0 +1,90 @@
+"""The unfinished operations of one VM, sorted by what they want. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from corral.agent.view import Ending
+from corral.errors import CorralError
+from corral.model.operation import (
+    AdoptVm,
+    CreateVm,
+    DeleteVm,
+    Operation,
+    OperationState,
+    Problem,
+    RebootVm,
+    ResetVm,
+    UpdateVm,
+)
+
+_DOCUMENT: Final = (UpdateVm, AdoptVm)
+_IMPERATIVE: Final = (ResetVm, RebootVm)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """At most one operation decides about power; older ones of its sort are superseded."""
+
+    create: Operation | None
+    power: Operation | None
+    delete: Operation | None
+    document: tuple[Operation, ...]
+    imperative: tuple[Operation, ...]
+    superseded: tuple[Operation, ...]
+
+    @property
+    def declarative(self) -> tuple[Operation, ...]:
+        found = (self.create, self.power, self.delete, *self.document)
+        return tuple(operation for operation in found if operation is not None)
+
+    @property
+    def everything(self) -> tuple[Operation, ...]:
+        return (*self.declarative, *self.imperative, *self.superseded)
+
+
+def sorted_operations(operations: tuple[Operation, ...]) -> Queue:
+    """`operations` in order of creation. A deletion supersedes all that came before it, a power verb its elders.
+
+    A create is not superseded by a power verb: it ends when the domain is there, and power is the newer one's matter.
+    """
+    create: Operation | None = None
+    power: Operation | None = None
+    delete: Operation | None = None
+    document: list[Operation] = []
+    imperative: list[Operation] = []
+    superseded: list[Operation] = []
+    for operation in operations:
+        intent = operation.spec.intent
+        if isinstance(intent, DeleteVm):
+            older = (create, power, delete, *document, *imperative)
+            superseded.extend(found for found in older if found is not None)
+            create, power, delete, document, imperative = None, None, operation, [], []
+        elif isinstance(intent, CreateVm):
+            create = operation
+        elif isinstance(intent, _DOCUMENT):
+            document.append(operation)
+        elif isinstance(intent, _IMPERATIVE):
+            imperative.append(operation)
+        else:
+            superseded.extend([power] if power is not None else [])
+            power = operation
+    return Queue(create, power, delete, tuple(document), tuple(imperative), tuple(superseded))
+
+
+def superseded_endings(queue: Queue) -> tuple[Ending, ...]:
+    return tuple(Ending(operation, OperationState.SUPERSEDED) for operation in queue.superseded)
+
+
+def cancelled(operation: Operation | None) -> bool:
+    return operation is not None and operation.spec.cancel_requested_at is not None
+
+
+def problem_of(error: CorralError) -> Problem:
+    """The error as a document, with what lies below it."""
+    below = error.__cause__
+    cause: Problem | None = None
+    if isinstance(below, CorralError):
+        cause = problem_of(below)
+    elif isinstance(below, Exception):
+        cause = Problem(code="internal", asked="", reason=f"{type(below).__name__}: {below}"[:500])
+    return Problem(code=error.code, asked=error.asked, reason=error.reason, hint=error.hint, cause=cause)

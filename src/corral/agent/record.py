@@ -1,0 +1,235 @@
+"""What the agent writes about VMs: status, ends of operations, the one spec field, and goodbye; each in one transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from corral.agent.cache import Cache
+from corral.agent.definition import DAC_UID_ANNOTATION
+from corral.agent.operations import Progress, ended, write_end
+from corral.agent.status import GuestKnown, HostKnown, observed_status, unreachable
+from corral.agent.view import ACTIVE, Ending, Settle, View
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.model.event import Event, EventLevel
+from corral.model.operation import Operation, OperationState, Problem, StepRecord
+from corral.model.vm import Vm, VmStatus
+from corral.model.volume import Volume, VolumeStatus
+from corral.security.audit import AuditEntry, AuditLog
+from corral.store.objects import Objects, Transaction, claim_key
+
+DONE: Final = {
+    "create": "VmCreated",
+    "update": "VmChanged",
+    "adopt": "VmAdopted",
+    "reset": "VmReset",
+    "reboot": "VmRebooted",
+}
+
+
+@dataclass
+class Recorder:
+    """Writes through compare-and-swap: `precondition-failed` means that somebody else was first, look again."""
+
+    objects: Objects
+    cache: Cache
+    clock: Clock
+    progress: Progress
+    audit: AuditLog
+    volume_path: Callable[[str], Path]
+    host: HostKnown = field(default_factory=lambda: HostKnown("", ""))
+
+    async def settle(
+        self, view: View, settle: Settle, guest: GuestKnown, journal: list[StepRecord], began_at: datetime | None
+    ) -> Vm | None:
+        """Status, endings and whatever else goes with them. Returns the VM as it stands now, None if it is gone."""
+        now = self.clock.now()
+        status = observed_status(view, settle, guest, self.host, now)
+        return await self._write(view, settle, status, journal, began_at, seen=True)
+
+    async def settle_unseen(self, view: View, settle: Settle, journal: list[StepRecord]) -> Vm | None:
+        """As `settle`, where the hypervisor was not, or could not be, looked at: only the failure is written."""
+        failed = next((e.problem for e in settle.endings if e.problem is not None), None)
+        update = {"last_error_code": failed.code, "last_error": failed.reason} if failed is not None else {}
+        status = view.vm.status.model_copy(update=update)
+        return await self._write(view, settle, status, journal, None, seen=False)
+
+    async def begin_undo(self, create: Operation, problem: Problem) -> None:
+        """From now on this create is being taken back, whatever happens to this process."""
+        status = create.status.model_copy(
+            update={"state": OperationState.RUNNING, "error": problem, "phase": f"undoing: {problem.code}"}
+        )
+        await self.journal(create.model_copy(update={"status": status}))
+
+    async def journal(self, operation: Operation) -> None:
+        """Write an operation durably before something is done that must be remembered."""
+        self.progress.discard(operation.uid)
+        current = {found.uid: found for found in self.cache.unfinished(operation.spec.target_uid)}.get(operation.uid)
+        if current is None:
+            raise CorralError("precondition-failed", f"operation {operation.uid}", "it has ended")
+        merged = operation.model_copy(update={"revision": current.revision, "spec": current.spec})
+        transaction = self.objects.transaction()
+        transaction.update(merged)
+        committed = await transaction.commit()
+        self.cache.put(merged.model_copy(update={"revision": committed.revision}))
+
+    async def note_failure(self, vm: Vm, error: CorralError) -> None:
+        """On the VM: why nothing moves. Not durable; the next failure says it again."""
+        status = unreachable(vm.status, error.code, error.reason, self.clock.now())
+        current = self.cache.vms.get(vm.uid)
+        if current is None or status == current.status:
+            return
+        transaction = self.objects.transaction()
+        changed = current.model_copy(update={"status": status})
+        transaction.update(changed)
+        try:
+            committed = await transaction.commit(durable=False)
+        except CorralError:  # the store is what fails, or somebody was first: said again at the next failure
+            return
+        self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+
+    # ---- one transaction ----
+
+    async def _write(
+        self,
+        view: View,
+        settle: Settle,
+        status: VmStatus,
+        journal: list[StepRecord],
+        began_at: datetime | None,
+        *,
+        seen: bool,
+    ) -> Vm | None:
+        transaction = self.objects.transaction()
+        vm = self._changed(view, settle, status)
+        operations = self._endings(transaction, settle, journal, began_at)
+        volumes = [] if settle.forget else self._ready_volumes(transaction, view)
+        if settle.forget:
+            self._forget(transaction, view, settle)
+        elif vm is not view.vm:
+            transaction.update(vm)
+        self._say(transaction, view, settle, vm if seen else view.vm)
+        if not transaction.writes:
+            return vm
+        committed = await transaction.commit(durable=bool(operations) or settle.power is not None or settle.forget)
+        for changed in (*operations, *volumes):
+            self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+        if settle.forget:
+            for uid in view.volumes:
+                if uid not in settle.kept:
+                    self.cache.forget(Volume, uid)
+            self.cache.forget(Vm, vm.uid)
+            return None
+        if vm is not view.vm:
+            vm = vm.model_copy(update={"revision": committed.revision})
+            self.cache.put(vm)
+        return vm
+
+    def _changed(self, view: View, settle: Settle, status: VmStatus) -> Vm:
+        update: dict[str, object] = {}
+        if status is not view.vm.status and status != view.vm.status:
+            update["status"] = status
+        if settle.power is not None and settle.power is not view.vm.spec.power:
+            update["spec"] = view.vm.spec.model_copy(update={"power": settle.power})
+            update["generation"] = view.vm.generation + 1
+        if settle.undelete:
+            update["deletion_requested_at"] = None
+            update["generation"] = view.vm.generation + 1
+        return view.vm.model_copy(update=update) if update else view.vm
+
+    def _endings(
+        self, transaction: Transaction, settle: Settle, journal: list[StepRecord], began_at: datetime | None
+    ) -> list[Operation]:
+        now = self.clock.now()
+        written: list[Operation] = []
+        for ending in settle.endings:
+            self.progress.discard(ending.operation.uid)
+            operation = ended(ending, now, tuple(journal), began_at or now)
+            if write_end(transaction, self.cache, operation):
+                written.append(operation)
+        return written
+
+    def _ready_volumes(self, transaction: Transaction, view: View) -> list[Volume]:
+        """Those that were made by this create become ready with its success, not before: until then they are undone."""
+        ready: list[Volume] = []
+        for uid in view.known.made:
+            volume = self.cache.volumes.get(uid)
+            if volume is not None and not volume.status.ready and view.domain is not None:
+                status = VolumeStatus(ready=True, path=str(self.volume_path(uid)))
+                changed = volume.model_copy(update={"status": status})
+                transaction.update(changed)
+                ready.append(changed)
+        return ready
+
+    def _forget(self, transaction: Transaction, view: View, settle: Settle) -> None:
+        vm = view.vm
+        transaction.delete(vm)
+        for nic in vm.spec.nics:
+            transaction.release(claim_key("mac", "host", nic.mac))
+            if nic.address:
+                transaction.release(claim_key("address", nic.network_uid, nic.address))
+        dac_uid = vm.annotations.get(DAC_UID_ANNOTATION)
+        if dac_uid is not None:
+            transaction.release(claim_key("dac-uid", "host", dac_uid))
+        for uid, volume in view.volumes.items():
+            if uid in settle.kept:
+                spec = volume.spec.model_copy(update={"vm_uid": None})
+                transaction.update(volume.model_copy(update={"spec": spec}))
+            else:
+                transaction.delete(volume)
+
+    # ---- what is said about it ----
+
+    def _say(self, transaction: Transaction, view: View, settle: Settle, vm: Vm) -> None:
+        was, now_active = view.vm.status.state in ACTIVE, vm.status.state in ACTIVE
+        if now_active and not was:
+            self._event(transaction, vm, "VmStarted", f"{vm.name} runs")
+        elif was and not now_active and not settle.forget:
+            self._event(transaction, vm, "VmStopped", f"{vm.name} is {vm.status.state}")
+        for ending in settle.endings:
+            self._say_end(transaction, vm, ending)
+        if settle.forget:
+            self._event(transaction, vm, "VmDeleted", f"{vm.name} is gone")
+        if settle.reason:
+            self._event(transaction, vm, settle.reason, settle.message, source=settle.source or "agent")
+        if settle.power is not None and settle.source.startswith("external:"):
+            detail = f"power {view.vm.spec.power} -> {settle.power}: {settle.message}"
+            entry = AuditEntry(settle.source, vm.project, "vm.power", vm.name, "accepted", "", detail)
+            self.audit.add(transaction, entry)
+
+    def _say_end(self, transaction: Transaction, vm: Vm, ending: Ending) -> None:
+        verb, uid = ending.operation.spec.intent.verb, ending.operation.uid
+        if ending.state is OperationState.SUCCEEDED and verb in DONE:
+            self._event(transaction, vm, DONE[verb], f"{verb} of {vm.name} is done", operation_uid=uid)
+        elif ending.state in (OperationState.FAILED, OperationState.INTERRUPTED):
+            why = f"{ending.problem.reason} [{ending.problem.code}]" if ending.problem else "it was cut by a crash"
+            message = f"{verb} of {vm.name}: {why}"
+            self._event(transaction, vm, "OperationFailed", message, operation_uid=uid, level=EventLevel.ERROR)
+
+    def _event(
+        self,
+        transaction: Transaction,
+        vm: Vm,
+        reason: str,
+        message: str,
+        *,
+        source: str = "agent",
+        operation_uid: str = "",
+        level: EventLevel = EventLevel.INFO,
+    ) -> None:
+        transaction.event(
+            Event.model_construct(
+                time=self.clock.now(),
+                project=vm.project,
+                level=level,
+                reason=reason,
+                message=message,
+                object_kind="vm",
+                object_uid=vm.uid,
+                object_name=vm.name,
+                operation_uid=operation_uid,
+                source=source,
+            )
+        )

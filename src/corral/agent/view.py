@@ -1,0 +1,152 @@
+"""What the planner is given, and what it answers. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from corral.agent.steps import AskShutdown, MakeVolume, Reboot, Reset, Start, Step
+from corral.hypervisor.base import ObservedDomain, StopCause
+from corral.model.operation import Operation, OperationState, Problem
+from corral.model.vm import Power, Vm, VmState
+from corral.model.volume import Volume
+
+ACTIVE: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
+
+# A guest that is still booting misses the first press of its power button; it is pressed again, ever more rarely.
+ASK_AGAIN_FIRST_S: Final = 5.0
+ASK_AGAIN_MAX_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A guest was asked to power off, on behalf of `operation_uid` (empty: of the spec alone). Monotonic seconds."""
+
+    operation_uid: str
+    since_s: float
+    times: int
+    next_s: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What this process remembers of a VM beyond the store and the hypervisor. All of it may be lost."""
+
+    made: frozenset[str] = frozenset()
+    """Volumes that this process made and that are not yet recorded as ready."""
+    stop_cause: StopCause = StopCause.NONE
+    """From the newest event, for where the hypervisor forgets."""
+    asked: Asked | None = None
+    once_done: frozenset[str] = frozenset()
+    """Operations whose `once` step has returned in this process."""
+    reboot_asked_s: float = 0.0
+    rebooted: bool = False
+    """A reboot was seen since it was asked for."""
+    restart_at_s: float = 0.0
+    queued_for_boot: bool = False
+    started: bool = False
+    """This process started it since the last record of its state."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One VM and its surroundings at one instant."""
+
+    vm: Vm
+    domain: ObservedDomain | None
+    operations: tuple[Operation, ...]
+    """Unfinished ones, in the order of their creation."""
+    volumes: Mapping[str, Volume]
+    """Those of this VM: of its disks, or naming it as theirs."""
+    wanted_hashes: frozenset[str]
+    wanted_json: str
+    installation_id: str
+    boot_id: str
+    now_s: float
+    known: Known = field(default_factory=Known)
+    ran_long: bool = False
+    """It ran for so long that an earlier crash says nothing about this one."""
+    draining: bool = False
+    """The host goes down: nothing that stops now was anybody's wish."""
+
+    @property
+    def active(self) -> bool:
+        return self.domain is not None and self.domain.state in ACTIVE
+
+    @property
+    def ours(self) -> bool:
+        """The domain may be touched: it says so itself, or has said so before somebody took the metadata out."""
+        if self.domain is None:
+            return True
+        if self.domain.metadata is None:
+            return self.vm.spec.adopted or self.vm.status.state is not VmState.PENDING
+        return self.domain.metadata.installation_id == self.installation_id
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An operation that ends now."""
+
+    operation: Operation
+    state: OperationState
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before `until_s` (monotonic) unless something happens."""
+
+    until_s: float
+    phase: str
+
+
+@dataclass(frozen=True)
+class Settle:
+    """What is to be written, in one transaction, together with the status that was observed."""
+
+    endings: tuple[Ending, ...] = ()
+    power: Power | None = None
+    """The one field of the spec that the agent may change."""
+    source: str = ""
+    """Why it changes: `external:guest`, `external:virsh`, or `agent` when an operation is taken back."""
+    reason: str = ""
+    message: str = ""
+    restarts: int | None = None
+    reached: bool = False
+    """The wish of this generation is fulfilled."""
+    forget: bool = False
+    """The VM's object goes, with its claims and the volumes that are not kept."""
+    kept: frozenset[str] = frozenset()
+    undelete: bool = False
+    drifted: bool = False
+    refused: Problem | None = None
+    keep_started: bool = False
+    """It stopped right after its start; the next look decides what that means."""
+    keep_boot_id: bool = False
+    """The host's reboot is not yet dealt with; the next look must still see it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Run `steps`; with `again` look and plan once more, otherwise write `settle`, then wait."""
+
+    steps: tuple[Step, ...] = ()
+    settle: Settle = field(default_factory=Settle)
+    wait: Wait | None = None
+    again: bool = False
+
+
+def remembered(known: Known, step: Step, operation_uid: str, now_s: float) -> Known:
+    """`known` after `step` was done."""
+    if isinstance(step, MakeVolume):
+        return replace(known, made=known.made | {step.volume_uid})
+    if isinstance(step, Start):
+        return replace(known, stop_cause=StopCause.NONE, asked=None, started=True)
+    if isinstance(step, AskShutdown):
+        old = known.asked
+        if old is None or old.operation_uid != operation_uid:
+            old = Asked(operation_uid, now_s, 0, 0.0)
+        pause_s = min(ASK_AGAIN_FIRST_S * 2**old.times, ASK_AGAIN_MAX_S)
+        return replace(known, asked=replace(old, times=old.times + 1, next_s=now_s + pause_s))
+    if isinstance(step, Reset | Reboot):
+        return replace(known, once_done=known.once_done | {step.operation_uid})
+    return known

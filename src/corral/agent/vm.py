@@ -1,0 +1,311 @@
+"""One VM's turn: observe, plan, run the steps, write what was seen and what has ended."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from corral.agent.cache import Cache
+from corral.agent.definition import build_definition, recovery_json, under_other_accelerator
+from corral.agent.executor import Executor
+from corral.agent.failures import Verdict, backoff_s, is_removing, judge, owner, plan_failure
+from corral.agent.operations import Progress, Shown, running
+from corral.agent.planner import plan
+from corral.agent.queue import problem_of, sorted_operations
+from corral.agent.record import Recorder
+from corral.agent.status import GuestKnown
+from corral.agent.steps import Step
+from corral.agent.view import Known, Plan, View, remembered
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.hypervisor.base import DomainDefinition, ObservedDomain
+from corral.log import logger
+from corral.model import limits
+from corral.model.operation import Operation, OperationState, StepKind, StepRecord
+from corral.model.vm import Vm
+
+ROUNDS_MAX: Final = 16
+RACES_MAX: Final = 5
+
+log = logger("agent.vm")
+
+
+@dataclass
+class Memory:
+    """What is remembered of one VM while the process lives."""
+
+    known: Known = field(default_factory=Known)
+    guest: GuestKnown = field(default_factory=GuestKnown)
+    attempts: int = 0
+    races: int = 0
+    retry_at_s: float = 0.0
+    retry_for: str = ""
+    """Which wish the back-off belongs to: a new wish is tried at once."""
+    journal: list[StepRecord] = field(default_factory=list)
+    journal_of: str = ""
+    began_at: datetime | None = None
+    dirty: bool = False
+    """Something happened to the domain since it was last looked at."""
+    changed: bool = False
+    """Something was written about the VM since it was last planned for."""
+    wish: str = ""
+    """What was wished when it was last planned for."""
+    seen: tuple[int, ObservedDomain | None] | None = None
+    """The VM's revision and its domain when nothing was left to do."""
+    hashes: tuple[str, frozenset[str]] = ("", frozenset())
+    json: tuple[int, str] = (-1, "")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is the same for all VMs of this host."""
+
+    installation_id: str
+    boot_id: str
+    draining: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An observation that somebody else made for us."""
+
+    domain: ObservedDomain | None
+
+
+class Reconciler:
+    """Brings one VM nearer to its wish. The caller sees to it that a VM has one turn at a time."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        executor: Executor,
+        recorder: Recorder,
+        progress: Progress,
+        clock: Clock,
+        definition_hash: Callable[[DomainDefinition], str],
+    ) -> None:
+        self.cache = cache
+        self.executor = executor
+        self.recorder = recorder
+        self.progress = progress
+        self.clock = clock
+        self.definition_hash = definition_hash
+
+    async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> float | None:
+        """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
+        for _ in range(ROUNDS_MAX):
+            memory.dirty = memory.changed = False
+            domain = snapshot.domain if snapshot is not None else await self._observe(vm)
+            snapshot = None
+            view = self._view(vm, domain, memory, situation)
+            if not view.operations and memory.seen == (vm.revision, domain) and not memory.known.asked:
+                return None
+            memory.wish = wish_of(vm, view.operations)
+            decided = plan(view)
+            if decided.steps and not await self._run(view, decided, memory):
+                decided = replace(decided, again=True)
+            if not decided.again and await self._settle(view, decided, memory):
+                return decided.wait.until_s if decided.wait is not None else None
+            found = self.cache.vms.get(vm.uid)
+            if found is None:
+                return None
+            vm = found
+        raise CorralError("internal", f"reconcile {vm.name}", f"no end after {ROUNDS_MAX} rounds")
+
+    async def failed(self, vm: Vm, memory: Memory, situation: Situation, error: CorralError) -> float:
+        """A step, or a look, failed: end what cannot go on, or say what is waited for. Returns when to try again."""
+        view = self._view(vm, None, memory, situation)
+        queue = sorted_operations(view.operations)
+        if error.code == "precondition-failed" and memory.races < RACES_MAX:
+            memory.races += 1
+            await self._refresh(vm)
+            return self.clock.monotonic_s()
+        memory.attempts += 1
+        removing = is_removing(view, queue)
+        current = owner(queue)
+        problem = problem_of(error)
+        if current is not None and judge(error, memory.attempts, removing=removing) is Verdict.GIVE_UP:
+            log.warning("operation fails", vm=vm.name, operation=current.uid, code=error.code, reason=error.reason)
+            given_up = plan_failure(view, queue, problem)
+            memory.attempts = 0
+            if given_up is None:
+                await self.recorder.begin_undo(queue.create, problem)  # type: ignore[arg-type]
+            else:
+                await self.recorder.settle_unseen(view, given_up.settle, self._journal(memory, current))
+            return self.clock.monotonic_s()
+        pause_s = backoff_s(memory.attempts)
+        memory.retry_at_s = self.clock.monotonic_s() + pause_s
+        memory.retry_for = wish_of(vm, view.operations)
+        if current is not None:
+            detail = f"{error.reason} [{error.code}]; tried {memory.attempts} times"
+            phase = f"{'undoing' if removing and not vm.being_deleted else 'waiting'}: {error.code}"
+            self.progress.show(current, replace(self._shown(memory, current, phase), detail=detail))
+        if error.code in ("hypervisor-timeout", "hypervisor-unavailable") or memory.attempts == 1:
+            await self.recorder.note_failure(vm, error)
+        return memory.retry_at_s
+
+    def wish(self, uid: str) -> str:
+        """What is wished of a VM now; compared with `Memory.wish`."""
+        vm = self.cache.vms.get(uid)
+        return wish_of(vm, visible(vm, self.cache.unfinished(uid))) if vm is not None else ""
+
+    # ---- looking ----
+
+    async def _observe(self, vm: Vm) -> ObservedDomain | None:
+        found: list[ObservedDomain | None] = []
+
+        async def look() -> None:
+            found.append(await self.executor.drivers.hypervisor.observe(vm.uid))
+
+        await self.executor.bounded(look(), f"look at {vm.name}")
+        return found[0]
+
+    def _view(self, vm: Vm, domain: ObservedDomain | None, memory: Memory, situation: Situation) -> View:
+        if memory.json[0] != vm.revision:
+            memory.json = (vm.revision, recovery_json(vm))
+        wanted_json = memory.json[1]
+        started_at = vm.status.started_at
+        long_ago = started_at is not None and (self.clock.now() - started_at).total_seconds()
+        return View(
+            vm=vm,
+            domain=domain,
+            operations=visible(vm, self.cache.unfinished(vm.uid)),
+            volumes=self.cache.volumes_of(vm),
+            wanted_hashes=self._hashes(vm, domain, memory, wanted_json) if domain is not None else frozenset(),
+            wanted_json=wanted_json,
+            installation_id=situation.installation_id,
+            boot_id=situation.boot_id,
+            now_s=self.clock.monotonic_s(),
+            known=memory.known,
+            ran_long=bool(long_ago) and float(long_ago) > limits.RESTART_BACKOFF_MAX_S,
+            draining=situation.draining,
+        )
+
+    def _hashes(self, vm: Vm, domain: ObservedDomain, memory: Memory, wanted_json: str) -> frozenset[str]:
+        """What the domain's document may hash to; kept while the wish and the domain's name are the same."""
+        places = self.executor.places
+        if vm.spec.adopted or places is None:
+            return frozenset({domain.definition_hash})
+        key = f"{domain.name}\n{places.accelerator}\n{wanted_json}"
+        if memory.hashes[0] != key:
+            definition = replace(build_definition(vm, self.cache.around, places), name=domain.name)
+            other = under_other_accelerator(definition)
+            memory.hashes = (key, frozenset({self.definition_hash(definition), self.definition_hash(other)}))
+        return memory.hashes[1]
+
+    # ---- doing ----
+
+    async def _run(self, view: View, decided: Plan, memory: Memory) -> bool:
+        """All steps; False if the wish changed on the way (a safe point to think again)."""
+        vm = view.vm
+        queue = sorted_operations(view.operations)
+        current = owner(queue)
+        wish = wish_of(vm, view.operations)
+        memory.seen = None
+        if current is queue.delete and current is not None and current.status.state is OperationState.ACCEPTED:
+            await self._begin_delete(current, memory)
+        for step in decided.steps:
+            if step is not decided.steps[0] and self.wish(vm.uid) != wish:
+                return False
+            await self._run_one(step, view, current, memory)
+        memory.attempts = memory.races = 0
+        return True
+
+    async def _begin_delete(self, operation: Operation, memory: Memory) -> None:
+        """From here on a deletion cannot be cancelled; said durably, before anything is removed."""
+        await self.recorder.journal(running(operation, self._shown(memory, operation, "deleting")))
+
+    async def _run_one(self, step: Step, view: View, current: Operation | None, memory: Memory) -> None:
+        began = StepRecord.model_construct(name=step.NAME, kind=step.KIND, started_at=self.clock.now(), ended_at=None)
+        if current is not None:
+            self._journal(memory, current).append(began)
+            shown = self._shown(memory, current, step.PHASE)
+            if step.KIND is StepKind.ONCE:
+                await self.recorder.journal(running(current, shown))
+                memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
+            else:
+                self.progress.show(current, shown)
+        domain_name = view.domain.name if view.domain is not None else view.vm.domain_name
+        try:
+            await self.executor.run(step, view.vm, active=view.active, domain_name=domain_name)
+        except CorralError as error:
+            if step.KIND is StepKind.ONCE and current is not None:
+                await self._once_failed(view, current, error, memory)
+                return
+            raise
+        if memory.journal and memory.journal[-1] is began:
+            memory.journal[-1] = began.model_copy(update={"ended_at": self.clock.now()})
+        power = sorted_operations(view.operations).power
+        on_behalf = power.uid if power is not None else ""
+        memory.known = remembered(memory.known, step, on_behalf, self.clock.monotonic_s())
+
+    async def _once_failed(self, view: View, current: Operation, error: CorralError, memory: Memory) -> None:
+        """It may have happened, so it is not tried again."""
+        failure = plan_failure(view, sorted_operations((current,)), problem_of(error))
+        assert failure is not None
+        await self.recorder.settle_unseen(view, failure.settle, self._journal(memory, current))
+
+    def _journal(self, memory: Memory, operation: Operation) -> list[StepRecord]:
+        if memory.journal_of != operation.uid:
+            memory.journal_of = operation.uid
+            memory.journal = list(operation.status.steps)
+            memory.began_at = self.clock.now()
+        return memory.journal
+
+    def _shown(self, memory: Memory, operation: Operation, phase: str) -> Shown:
+        steps = tuple(self._journal(memory, operation))
+        return Shown(phase, memory.began_at or self.clock.now(), steps, attempts=memory.attempts)
+
+    # ---- writing ----
+
+    async def _settle(self, view: View, decided: Plan, memory: Memory) -> bool:
+        """Write what was seen; False if there is more to be done at once."""
+        current = owner(sorted_operations(view.operations))
+        if decided.wait is not None and current is not None:
+            self.progress.show(current, self._shown(memory, current, decided.wait.phase))
+        journal = self._journal(memory, current) if current is not None else []
+        settled = await self.recorder.settle(view, decided.settle, memory.guest, journal, memory.began_at)
+        settle = decided.settle
+        stop_seen = view.active or settle.reached or settle.restarts is not None
+        memory.known = replace(
+            memory.known,
+            started=memory.known.started and settle.keep_started,
+            made=memory.known.made if settled is None else frozenset(),
+            stop_cause=memory.known.stop_cause
+            if settle.keep_started or not stop_seen
+            else type(view.known.stop_cause).NONE,
+        )
+        if settle.restarts and decided.wait is not None:
+            memory.known = replace(memory.known, restart_at_s=decided.wait.until_s)
+        if settle.endings:
+            ended = {ending.operation.uid for ending in settle.endings}
+            memory.known = replace(memory.known, asked=None, once_done=memory.known.once_done - ended)
+        memory.attempts = memory.races = 0
+        if settle.forget or settled is None:
+            return True
+        remaining = bool(self.cache.unfinished(view.vm.uid)) and decided.wait is None
+        if settle.keep_started or (settle.power is not None and not settle.reached) or remaining:
+            return False
+        memory.seen = (settled.revision, view.domain) if decided.wait is None else None
+        return True
+
+    async def _refresh(self, vm: Vm) -> None:
+        """Read anew what a lost race was about."""
+        for operation in self.cache.unfinished(vm.uid):
+            await self.cache.refresh(Operation, operation.uid)
+        for volume in self.cache.volumes_of(vm).values():
+            await self.cache.refresh(type(volume), volume.uid)
+        await self.cache.refresh(Vm, vm.uid)
+
+
+def visible(vm: Vm, operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Without those whose own change of the spec has not been seen yet."""
+    return tuple(operation for operation in operations if operation.spec.tracks_generation <= vm.generation)
+
+
+def wish_of(vm: Vm | None, operations: tuple[Operation, ...]) -> str:
+    """Changes with every new wish about a VM: its generation, its operations, a cancellation."""
+    if vm is None:
+        return ""
+    parts = [f"{operation.uid}{'!' if operation.spec.cancel_requested_at else ''}" for operation in operations]
+    return f"{vm.generation}/{bool(vm.deletion_requested_at)}/{','.join(parts)}"

@@ -1,0 +1,443 @@
+"""A hypervisor in memory: every state, event and error of the real one, at a thousand VMs a second."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+
+from pydantic import TypeAdapter
+
+from corral.errors import CorralError
+from corral.hypervisor.base import (
+    Console,
+    DomainDefinition,
+    DomainDescription,
+    DomainDisk,
+    DomainEvent,
+    DomainMetadata,
+    DomainNic,
+    DomainUsage,
+    ExecResult,
+    GuestFacts,
+    HypervisorFacts,
+    ObservedDomain,
+    StopCause,
+)
+from corral.model.host import AcceleratorFinding
+from corral.model.vm import VmState
+from corral.simulation import Simulation
+
+AGENT_DELAY_S: Final = 1.0
+"""After this long a simulated guest's agent is connected."""
+EVENTS_MAX: Final = 100_000
+CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
+
+
+def definition_hash(definition: DomainDefinition) -> str:
+    """Of the fields that Corral owns; the metadata is not one of them."""
+    owned = (
+        definition.name,
+        definition.description,
+        definition.vcpus,
+        definition.memory_mib,
+        definition.cpu_shares,
+        definition.firmware,
+        definition.disks,
+        definition.nics,
+        definition.seed_path,
+        definition.kernel,
+        definition.graphics,
+    )
+    return hashlib.sha256(repr(owned).encode()).hexdigest()[:16]
+
+
+@dataclass
+class FakeDomain:
+    """One domain of the fake world."""
+
+    uid: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    metadata: DomainMetadata | None
+    definition_hash: str = ""
+    firmware: Literal["bios", "uefi"] = "bios"
+    disks: tuple[DomainDisk, ...] = ()
+    nics: tuple[DomainNic, ...] = ()
+    state: VmState = VmState.SHUT_OFF
+    reason: str = "unknown"
+    stop_cause: StopCause = StopCause.NONE
+    persistent: bool = True
+    autostart: bool = False
+    has_managed_save: bool = False
+    pid: int | None = None
+    agent_connected: bool = False
+    starts: int = 0
+    resets: int = 0
+
+    @property
+    def active(self) -> bool:
+        return self.state not in (VmState.SHUT_OFF, VmState.CRASHED)
+
+
+_DOMAINS: Final = TypeAdapter(dict[str, FakeDomain])
+
+
+@dataclass
+class FakeConsole(Console):
+    """Says a banner and then echoes."""
+
+    holder: "FakeHypervisor"
+    uid: str
+    output: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+
+    async def read(self) -> bytes:
+        return await self.output.get()
+
+    async def write(self, data: bytes) -> None:
+        self.output.put_nowait(data)
+
+    async def close(self) -> None:
+        self.output.put_nowait(b"")
+        self.holder.consoles.pop(self.uid, None)
+
+
+class FakeHypervisor:
+    """The driver contract over a dictionary. `guest_*` methods are what a guest, virsh or the kernel do to a domain."""
+
+    def __init__(self, simulation: Simulation, installation_id: str = "", agent_delay_s: float = AGENT_DELAY_S) -> None:
+        self.simulation = simulation
+        self.installation_id = installation_id
+        self.agent_delay_s = agent_delay_s
+        self.obeys_shutdown = True
+        self.shutdown_delay_s = 0.0
+        self.domains: dict[str, FakeDomain] = {}
+        self.consoles: dict[str, FakeConsole] = {}
+        self._names: dict[str, str] = {}
+        self._queues: set[asyncio.Queue[DomainEvent]] = set()
+        self._pids = 1000
+        self._load()
+        simulation.sections["domains"] = self._dump
+
+    # ---- the contract ----
+
+    async def facts(self) -> HypervisorFacts:
+        async with self._call("facts", changes=False):
+            return HypervisorFacts("fake", self.simulation.connected, "0.0.0", "0.0.0", "fake:///", max_vcpus=288)
+
+    async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
+        async with self._call("probe_accelerators", changes=False):
+            return (
+                AcceleratorFinding(name="kvm", usable=False, reason="the fake hypervisor runs no guest code"),
+                AcceleratorFinding(name="tcg", usable=True, reason="pretended"),
+            )
+
+    async def define(self, definition: DomainDefinition) -> None:
+        async with self._call("define"):
+            holder = self._names.get(definition.name)
+            if holder is not None and holder != definition.uid:
+                raise CorralError("domain-name-taken", f"define {definition.name}", "another domain has this name")
+            domain = self.domains.get(definition.uid)
+            if domain is None:
+                domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
+                self.domains[definition.uid] = domain
+            elif domain.name != definition.name:
+                raise CorralError("hypervisor-error", f"define {definition.name}", f"it is called {domain.name}")
+            self._names[definition.name] = definition.uid
+            domain.vcpus, domain.memory_mib = definition.vcpus, definition.memory_mib
+            domain.firmware, domain.disks, domain.nics = definition.firmware, definition.disks, definition.nics
+            domain.metadata = definition.metadata
+            domain.definition_hash = definition_hash(definition)
+            domain.persistent = True
+            self._emit(domain, "defined")
+
+    async def start(self, uid: str) -> None:
+        async with self._call("start"):
+            self.run(uid)
+
+    async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
+        async with self._call("shutdown"):
+            domain = self._active(uid, "shut down")
+            if mode == "agent" and not domain.agent_connected:
+                raise CorralError("guest-agent-unavailable", f"shut down {domain.name}", "no agent is connected")
+            if self.obeys_shutdown:
+                self._later(self.shutdown_delay_s, uid, StopCause.GUEST)
+
+    async def destroy(self, uid: str) -> None:
+        async with self._call("destroy"):
+            domain = self._domain(uid)
+            if domain.active:
+                self.stop(uid, StopCause.DESTROYED)
+
+    async def reboot(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
+        async with self._call("reboot"):
+            domain = self._active(uid, "reboot")
+            if mode == "agent" and not domain.agent_connected:
+                raise CorralError("guest-agent-unavailable", f"reboot {domain.name}", "no agent is connected")
+            if self.obeys_shutdown:
+                domain.resets += 1
+                self._emit(domain, "reboot")
+
+    async def reset(self, uid: str) -> None:
+        async with self._call("reset"):
+            domain = self._active(uid, "reset")
+            domain.resets += 1
+            self._emit(domain, "reboot")
+
+    async def suspend(self, uid: str) -> None:
+        async with self._call("suspend"):
+            domain = self._active(uid, "suspend")
+            domain.state, domain.reason = VmState.PAUSED, "user"
+            self._emit(domain, "suspended")
+
+    async def resume(self, uid: str) -> None:
+        async with self._call("resume"):
+            domain = self._active(uid, "resume")
+            domain.state, domain.reason = VmState.RUNNING, "unpaused"
+            self._emit(domain, "resumed")
+
+    async def save(self, uid: str) -> None:
+        async with self._call("save"):
+            domain = self._domain(uid)
+            if not domain.active and domain.has_managed_save:
+                return
+            self._active(uid, "save")
+            domain.has_managed_save = True
+            self.stop(uid, StopCause.SAVED)
+
+    async def undefine(self, uid: str) -> None:
+        async with self._call("undefine"):
+            domain = self.domains.get(uid)
+            if domain is None:
+                return
+            if domain.active:
+                domain.persistent = False
+            else:
+                self._forget(domain)
+            self._emit(domain, "undefined")
+
+    async def rename(self, uid: str, name: str) -> None:
+        async with self._call("rename"):
+            domain = self._domain(uid)
+            if domain.name == name:
+                return
+            if domain.active:
+                raise CorralError("wrong-state", f"rename {domain.name}", "it runs")
+            if name in self._names:
+                raise CorralError("domain-name-taken", f"rename {domain.name}", f"there is a domain {name}")
+            self._names.pop(domain.name, None)
+            self._names[name] = uid
+            domain.name = name
+            self._emit(domain, "defined")
+
+    async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
+        async with self._call("set_metadata"):
+            self._domain(uid).metadata = metadata
+
+    async def observe(self, uid: str) -> ObservedDomain | None:
+        async with self._call("observe", changes=False):
+            domain = self.domains.get(uid)
+            return None if domain is None else _observed(domain)
+
+    async def observe_all(self) -> tuple[ObservedDomain, ...]:
+        async with self._call("observe_all", changes=False):
+            return tuple(_observed(domain) for domain in self.domains.values())
+
+    async def describe(self, uid: str) -> DomainDescription:
+        async with self._call("describe", changes=False):
+            d = self._domain(uid)
+            return DomainDescription(d.uid, d.name, d.vcpus, d.memory_mib, d.firmware, d.disks, d.nics)
+
+    async def usage_all(self) -> tuple[DomainUsage, ...]:
+        async with self._call("usage_all", changes=False):
+            return tuple(
+                DomainUsage(d.uid, d.starts * 10**9, d.memory_mib * 2**19, d.memory_mib, 0, 0, 0, 0)
+                for d in self.domains.values()
+                if d.active
+            )
+
+    async def events(self) -> AsyncIterator[DomainEvent]:
+        queue: asyncio.Queue[DomainEvent] = asyncio.Queue(EVENTS_MAX)
+        self._queues.add(queue)
+        try:
+            if self.simulation.connected:
+                yield DomainEvent("", "", "connected")
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.discard(queue)
+
+    async def open_console(self, uid: str, *, force: bool) -> Console:
+        async with self._call("open_console", changes=False):
+            domain = self._active(uid, "open the console of")
+            if uid in self.consoles and not force:
+                raise CorralError("console-in-use", f"console of {domain.name}", "somebody else has it open", "--force")
+            if uid in self.consoles:
+                await self.consoles[uid].close()
+            console = FakeConsole(self, uid)
+            console.output.put_nowait(CONSOLE_BANNER)
+            self.consoles[uid] = console
+            return console
+
+    async def guest_facts(self, uid: str) -> GuestFacts:
+        async with self._call("guest_facts", changes=False):
+            domain = self._with_agent(uid)
+            hostname = domain.metadata.name if domain.metadata else domain.name
+            return GuestFacts(hostname, "Fake Guest 1", ())
+
+    async def guest_exec(
+        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+    ) -> ExecResult:
+        async with self._call("guest_exec", changes=False):
+            self._with_agent(uid)
+            if list(argv[:2]) == ["cloud-init", "status"]:
+                return ExecResult(0, None, b'{"status": "done", "errors": []}\n', b"", False)
+            said = stdin if list(argv) == ["cat"] else " ".join(argv[1:]).encode() + b"\n"
+            return ExecResult(0, None, said[:capture_max_bytes], b"", len(said) > capture_max_bytes)
+
+    async def document(self, uid: str) -> str:
+        async with self._call("document", changes=False):
+            domain = self._domain(uid)
+            return f'<domain type="fake"><name>{domain.name}</name><uuid>{uid}</uuid></domain>\n'
+
+    async def close(self) -> None:
+        self.simulation.save()
+
+    # ---- what happens to domains by itself ----
+
+    def run(self, uid: str) -> None:
+        """As `virsh start` does; nothing happens if it runs."""
+        domain = self._domain(uid)
+        if domain.active:
+            return
+        self._pids += 1
+        domain.state, domain.reason = VmState.RUNNING, "restored" if domain.has_managed_save else "booted"
+        domain.stop_cause, domain.pid = StopCause.NONE, self._pids
+        domain.has_managed_save = False
+        domain.starts += 1
+        self._emit(domain, "started")
+        self._agent_later(uid, domain.starts)
+
+    def stop(self, uid: str, cause: StopCause) -> None:
+        """The domain stops: a guest's own doing, virsh's, a killed QEMU or a panic."""
+        domain = self.domains.get(uid)
+        if domain is None or not domain.active:
+            return
+        domain.state = VmState.CRASHED if cause is StopCause.CRASHED else VmState.SHUT_OFF
+        domain.reason = "shutdown" if cause is StopCause.GUEST else cause.value
+        domain.stop_cause, domain.pid, domain.agent_connected = cause, None, False
+        if not domain.persistent:
+            self._forget(domain)
+        self._emit(domain, "crashed" if cause is StopCause.CRASHED else "stopped", cause)
+
+    def reboot_host(self) -> None:
+        """Every domain is off and nobody remembers why."""
+        for domain in self.domains.values():
+            if domain.active:
+                domain.state, domain.reason, domain.pid = VmState.SHUT_OFF, "unknown", None
+                domain.stop_cause, domain.agent_connected = StopCause.UNKNOWN, False
+
+    def disconnect(self) -> None:
+        """libvirtd is gone; domains run on."""
+        self.simulation.connected = False
+        self._emit(None, "disconnected")
+
+    def reconnect(self) -> None:
+        self.simulation.connected = True
+        self._emit(None, "connected")
+
+    def edit(self, uid: str, *, vcpus: int) -> None:
+        """`virsh edit` by somebody else."""
+        domain = self._domain(uid)
+        domain.vcpus, domain.definition_hash = vcpus, "edited"
+        self._emit(domain, "defined")
+
+    def add_foreign(self, domain: FakeDomain) -> None:
+        """A domain that Corral did not make."""
+        self.domains[domain.uid] = domain
+        self._names[domain.name] = domain.uid
+
+    # ---- within ----
+
+    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"hypervisor.{name}", changes=changes, connection=name != "facts")
+
+    def _domain(self, uid: str) -> FakeDomain:
+        domain = self.domains.get(uid)
+        if domain is None:
+            raise CorralError("domain-not-found", f"domain {uid}", "there is none")
+        return domain
+
+    def _active(self, uid: str, verb: str) -> FakeDomain:
+        domain = self._domain(uid)
+        if not domain.active:
+            raise CorralError("wrong-state", f"{verb} {domain.name}", "it does not run")
+        return domain
+
+    def _with_agent(self, uid: str) -> FakeDomain:
+        domain = self._active(uid, "ask the guest agent of")
+        if not domain.agent_connected:
+            raise CorralError("guest-agent-unavailable", f"guest agent of {domain.name}", "it is not connected")
+        return domain
+
+    def _forget(self, domain: FakeDomain) -> None:
+        self.domains.pop(domain.uid, None)
+        self._names.pop(domain.name, None)
+
+    def _emit(self, domain: FakeDomain | None, kind: str, cause: StopCause = StopCause.NONE) -> None:
+        uid, name = (domain.uid, domain.name) if domain else ("", "")
+        event = DomainEvent(uid, name, cast("Literal['defined']", kind), cause)
+        for queue in self._queues:
+            if not queue.full():
+                queue.put_nowait(event)
+
+    def _later(self, delay_s: float, uid: str, cause: StopCause) -> None:
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, self.stop, uid, cause)
+        else:
+            self.stop(uid, cause)
+
+    def _agent_later(self, uid: str, start: int) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a test moves the world between two event loops
+            return
+        loop.call_later(self.agent_delay_s, self._connect_agent, uid, start)
+
+    def _connect_agent(self, uid: str, start: int) -> None:
+        domain = self.domains.get(uid)
+        if domain is not None and domain.active and domain.starts == start and not domain.agent_connected:
+            domain.agent_connected = True
+            self._emit(domain, "agent")
+
+    def _dump(self) -> object:
+        return _DOMAINS.dump_python(self.domains, mode="json")
+
+    def _load(self) -> None:
+        saved = self.simulation.restore("domains")
+        if saved is not None:
+            self.domains = _DOMAINS.validate_python(saved)
+            self._names = {domain.name: uid for uid, domain in self.domains.items()}
+            self._pids += len(self.domains)
+
+
+def _observed(domain: FakeDomain) -> ObservedDomain:
+    metadata = domain.metadata
+    return ObservedDomain(
+        uid=domain.uid,
+        name=domain.name,
+        state=domain.state,
+        reason=domain.reason,
+        stop_cause=domain.stop_cause,
+        persistent=domain.persistent,
+        metadata=metadata if metadata is not None and metadata.vm_uid == domain.uid else None,
+        autostart=domain.autostart,
+        has_managed_save=domain.has_managed_save,
+        vcpus=domain.vcpus,
+        memory_mib=domain.memory_mib,
+        pid=domain.pid,
+        agent_connected=domain.agent_connected,
+        definition_hash=domain.definition_hash,
+    )

@@ -1,0 +1,212 @@
+"""A VM's ordinary life under the agent, and what happens to it by itself."""
+
+from corral.hypervisor.base import StopCause
+from corral.model.operation import (
+    DeleteVm,
+    DestroyVm,
+    OperationState,
+    RebootVm,
+    ResetVm,
+    SaveVm,
+    ShutdownVm,
+    StartVm,
+    UpdateVm,
+)
+from corral.model.vm import CloudInitStatus, Power, VmState
+from corral.model.volume import Volume
+
+
+def test_a_vm_is_created_stopped_started_and_deleted(world):
+    async def life(w):
+        await w.start()
+        vm, create = await w.create()
+        done = await w.ended(create)
+        assert done.status.state is OperationState.SUCCEEDED, done.status
+        assert [step.name for step in done.status.steps] == ["make-volume", "write-seed", "reserve", "define", "start"]
+        await w.quiet()
+        await w.check_whole()
+        for intent, power, state in (
+            (ShutdownVm(deadline_s=5), Power.OFF, VmState.SHUT_OFF),
+            (StartVm(), Power.ON, VmState.RUNNING),
+            (SaveVm(), Power.OFF, VmState.SHUT_OFF),
+            (StartVm(), Power.ON, VmState.RUNNING),
+            (DestroyVm(), Power.OFF, VmState.SHUT_OFF),
+        ):
+            done = await w.ended(await w.wish(vm, intent, power))
+            assert done.status.state is OperationState.SUCCEEDED, (intent, done.status)
+            assert (await w.vm(vm.uid)).status.state is state
+        await w.check_whole()
+        done = await w.ended(await w.wish(vm, DeleteVm(), delete=True))
+        assert done.status.state is OperationState.SUCCEEDED
+        await w.check_whole()
+        assert await w.vm(vm.uid) is None
+
+    world(life)
+
+
+def test_the_guests_words_reach_the_status(world):
+    async def tell(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+
+        async def known():
+            status = (await w.vm(vm.uid)).status
+            return status.agent_connected and status.cloud_init is CloudInitStatus.DONE and status.addresses
+
+        await w.until(known)
+        status = (await w.vm(vm.uid)).status
+        assert status.addresses == (vm.spec.nics[0].address,)
+        assert status.guest_os == "Fake Guest 1"
+
+    world(tell)
+
+
+def test_delete_keeping_disks(world):
+    async def keep(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.ended(await w.wish(vm, DeleteVm(keep_disks=True), delete=True))
+        volumes = await w.objects.list(Volume)
+        assert [volume.spec.vm_uid for volume in volumes] == [None]
+        assert set(w.volumes.pool.volumes) == {volumes[0].uid}
+
+    world(keep)
+
+
+def test_a_guest_that_powers_itself_off_stays_off(world):
+    async def off(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.quiet()
+        w.hypervisor.stop(vm.uid, StopCause.GUEST)
+
+        async def adopted():
+            return (await w.vm(vm.uid)).spec.power is Power.OFF
+
+        await w.until(adopted)
+        await w.quiet()
+        await w.check_whole()
+        assert "GuestPoweredOff" in await w.events()
+
+    world(off)
+
+
+def test_a_killed_qemu_is_restarted(world):
+    async def killed(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.quiet()
+        w.hypervisor.stop(vm.uid, StopCause.FAILED)
+        await w.until(lambda: w.hypervisor.domains[vm.uid].starts == 2)
+
+        async def counted():
+            return (await w.vm(vm.uid)).status.state is VmState.RUNNING
+
+        await w.until(counted)
+        assert (await w.vm(vm.uid)).status.restarts == 1
+
+    world(killed)
+
+
+def test_virsh_start_and_suspend_are_adopted(world):
+    async def adopt(w):
+        await w.start()
+        vm, create = await w.create(power=Power.OFF)
+        await w.ended(create)
+        await w.quiet()
+        w.hypervisor.run(vm.uid)
+
+        async def power(wanted):
+            return (await w.vm(vm.uid)).spec.power is wanted
+
+        await w.until(lambda: power(Power.ON))
+        await w.hypervisor.suspend(vm.uid)
+        await w.until(lambda: power(Power.PAUSED))
+        await w.hypervisor.resume(vm.uid)
+        await w.until(lambda: power(Power.ON))
+        assert (await w.store.journal_last("audit")) is not None
+
+    world(adopt)
+
+
+def test_shutdown_late_restores_the_wish_and_force_pulls_the_plug(world):
+    async def late(w):
+        w.hypervisor.obeys_shutdown = False
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        done = await w.ended(await w.wish(vm, ShutdownVm(deadline_s=0.05), Power.OFF))
+        assert done.status.state is OperationState.FAILED
+        assert done.status.error.code == "shutdown-timeout"
+        await w.quiet()
+        await w.check_whole()
+        assert (await w.vm(vm.uid)).spec.power is Power.ON
+        done = await w.ended(await w.wish(vm, ShutdownVm(deadline_s=5, force_after_s=0.05), Power.OFF))
+        assert done.status.state is OperationState.SUCCEEDED
+        await w.check_whole()
+
+    world(late)
+
+
+def test_start_then_shutdown_supersedes_and_cancel_takes_back(world):
+    async def change(w):
+        w.hypervisor.obeys_shutdown = False
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        first = await w.wish(vm, ShutdownVm(deadline_s=60), Power.OFF)
+        await w.until(lambda: "hypervisor.shutdown" in w.simulation.trace)
+        second = await w.wish(vm, StartVm(), Power.ON)
+        assert (await w.ended(first)).status.state is OperationState.SUPERSEDED
+        assert (await w.ended(second)).status.state is OperationState.SUCCEEDED
+        third = await w.wish(vm, ShutdownVm(deadline_s=60), Power.OFF)
+        await w.until(lambda: w.simulation.trace.count("hypervisor.shutdown") >= 2)
+        await w.cancel(third)
+        assert (await w.ended(third)).status.state is OperationState.CANCELLED
+        await w.quiet()
+        await w.check_whole()
+        assert (await w.vm(vm.uid)).spec.power is Power.ON
+
+    world(change)
+
+
+def test_reset_and_reboot_run_once(world):
+    async def once(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        assert (await w.ended(await w.ask(vm, ResetVm()))).status.state is OperationState.SUCCEEDED
+        done = await w.ended(await w.ask(vm, RebootVm(deadline_s=5)))
+        assert done.status.state is OperationState.SUCCEEDED, done.status
+        assert w.hypervisor.domains[vm.uid].resets == 2
+
+    world(once)
+
+
+def test_description_changes_reach_the_domain_and_foreign_edits_are_drift(world):
+    async def drift(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        current = await w.vm(vm.uid)
+        transaction = w.objects.transaction()
+        spec = current.spec.model_copy(update={"description": "new"})
+        operation = w.operation(vm, UpdateVm(), tracks=2)
+        transaction.update(current.model_copy(update={"generation": 2, "spec": spec}))
+        transaction.create(operation)
+        await transaction.commit()
+        assert (await w.ended(operation)).status.state is OperationState.SUCCEEDED
+        assert '"description":"new"' in w.hypervisor.domains[vm.uid].metadata.spec_json
+        w.hypervisor.edit(vm.uid, vcpus=7)
+
+        async def drifted():
+            return any(c.type == "Drifted" and c.status == "true" for c in (await w.vm(vm.uid)).status.conditions)
+
+        await w.until(drifted)
+        assert w.hypervisor.domains[vm.uid].vcpus == 7
+
+    world(drift)
