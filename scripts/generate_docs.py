@@ -42,7 +42,8 @@ def assignments(path: Path, within: str = "") -> Iterator[tuple[str, int, int, s
             continue
         last = node.end_lineno or node.lineno
         words = [said[line] for line in (node.lineno, last) if line in said][:1]
-        above, lines = node.lineno - 1, []
+        lines: list[str] = []
+        above = node.lineno - 1
         while above in said and source.splitlines()[above - 1].lstrip().startswith("#"):
             lines.insert(0, said[above])
             above -= 1
