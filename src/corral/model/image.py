@@ -25,6 +25,8 @@ class ImageSpec(Model):
     source: ImageSource
     path: str = ""
     """For `import`: the user's file; read once, copied."""
+    format: Literal["qcow2", "raw"] = "qcow2"
+    """For `download` and `import`: the file's format, told and never probed."""
 
 
 class ImageFacts(Model):

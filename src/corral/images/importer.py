@@ -1,0 +1,80 @@
+"""Disks from elsewhere are hostile until they are copied: told a format, read under limits, made to stand alone."""
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from corral import files, proc, qemu_img
+from corral.errors import CorralError
+
+VIRTUAL_MAX_BYTES: Final = 2 * 2**40
+COPY_TIMEOUT_S: Final = 3600.0
+
+
+async def take_copy(source: Path, target: Path) -> None:
+    """Copy a user's file once, holes kept; nobody can change it under us afterwards.
+
+    Raises `image-invalid` unless it is a regular file, `disk-full`, `storage-error`.
+    """
+    fd = await asyncio.to_thread(_open_regular, source)
+    try:
+        needed, free = os.fstat(fd).st_blocks * 512, files.free_bytes(target.parent)
+        if needed > free:
+            raise CorralError(
+                "disk-full", f"import {source}", f"it takes {needed} bytes, {free} are free", "free space, then retry"
+            )
+        argv = ["cp", "--sparse=always", "--reflink=auto", f"/proc/self/fd/{fd}", str(target)]
+        await proc.run(argv, timeout_s=COPY_TIMEOUT_S, pass_fds=[fd])
+    finally:
+        os.close(fd)
+
+
+def _open_regular(source: Path) -> int:
+    asked = f"import {source}"
+    if not source.is_absolute():
+        raise CorralError("image-invalid", asked, "not an absolute path", "give the path from /")
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise CorralError(
+            "image-invalid", asked, error.strerror or str(error), "name a file that the daemon may read, not a link"
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CorralError("image-invalid", asked, "not a regular file", "copy the device into a file first")
+    return fd
+
+
+async def make_standalone(source: Path, disk_format: qemu_img.Format, target: Path) -> int:
+    """Check `source` and convert it into a qcow2 of its own at `target`; return the virtual size in bytes."""
+    info = await qemu_img.info(source, disk_format)
+    _refuse(source, disk_format, info)
+    try:
+        await qemu_img.convert(source, disk_format, target, "qcow2")
+    except CorralError as error:
+        if error.code != "command-failed":
+            raise
+        raise CorralError("image-invalid", f"copy {source.name}", error.reason, "the disk's data is damaged") from error
+    return info.virtual_bytes
+
+
+def _refuse(source: Path, disk_format: str, info: qemu_img.DiskInfo) -> None:
+    asked = f"use {source.name} as an image"
+    reason = ""
+    if info.format != disk_format:
+        reason = f"it is {info.format}, not {disk_format}"
+    elif info.backing:
+        reason = f"it needs another file below it ({info.backing[:200]})"
+    elif info.data_file:
+        reason = f"its data lies in another file ({info.data_file[:200]})"
+    elif info.encrypted:
+        reason = "it is encrypted"
+    elif not 0 < info.virtual_bytes <= VIRTUAL_MAX_BYTES:
+        reason = f"it has {info.virtual_bytes} bytes, at most {VIRTUAL_MAX_BYTES}"
+    if reason:
+        raise CorralError(
+            "image-invalid", asked, reason, "flatten it where it comes from: qemu-img convert -O qcow2 SOURCE TARGET"
+        )
