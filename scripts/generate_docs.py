@@ -117,7 +117,7 @@ def metrics_page() -> str:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in makers:
             continue
         first, second, labels = node.args[0], node.args[1], ast.unparse(node.args[2])
-        if isinstance(first, ast.Constant) and isinstance(second, ast.Constant):
+        if isinstance(first, ast.Constant) and isinstance(first.value, str) and isinstance(second, ast.Constant):
             suffix = "_total" if node.func.id == "_counter" else ""
             names = labels.replace("*_VM", "'project', 'name', 'uid'").replace("_VM", "'project', 'name', 'uid'")
             rows.append(

@@ -74,7 +74,7 @@ def main() -> int:
                 rows.append(row)
                 mark = "kept" if row.kept else "NOT KEPT"
                 print(f"  {row.promise}: {figure(row.measured, row.unit)} ({mark})", file=sys.stderr, flush=True)
-        except Exception:  # noqa: BLE001 -- top of the loop over groups: the others are measured all the same
+        except Exception:  # top of the loop over groups: the others are measured all the same
             traceback.print_exc()
             broken.append(name)
     text = f"Measured on {place}.\n\n{table(rows)}"
