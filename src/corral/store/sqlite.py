@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
+from corral import log
 from corral.clock import Clock, SystemClock
 from corral.errors import CorralError
 from corral.files import fsync_dir
@@ -40,8 +41,8 @@ from corral.store.sqlite_writer import Writer
 
 T = TypeVar("T")
 
-# Requests in one commit: bounds how long applying them holds the event loop (about 50 µs each).
-BATCH_MAX: Final = 64
+# Writes and appends in one commit: bounds how long applying them holds the event loop (about 20 µs each).
+BATCH_MAX: Final = 256
 # Rows handled between two turns of the event loop: below a millisecond or two.
 ROWS_AT_ONCE: Final = 500
 REVISIONS_AT_ONCE: Final = 256
@@ -52,6 +53,7 @@ WAL_KEEP_BYTES: Final = 16 * 2**20  # beyond this a checkpoint gives the file's 
 class _Queued:
     job: Callable[[Writer], object]
     durable: bool
+    weight: int
     answer: "asyncio.Future[object]"
 
 
@@ -172,7 +174,11 @@ class SqliteStore:
     ) -> Committed:
         rules.check_transaction(writes, preconditions, appends)
         writes, preconditions, appends = tuple(writes), tuple(preconditions), tuple(appends)
-        return await self._submit(lambda writer: writer.transact(writes, preconditions, appends), durable=durable)
+        return await self._submit(
+            lambda writer: writer.transact(writes, preconditions, appends),
+            durable=durable,
+            weight=len(writes) + len(appends) + 1,
+        )
 
     async def journal_trim(self, name: str, *, through: int) -> None:
         while await self._submit(lambda writer: writer.trim(name, through, ROWS_AT_ONCE), durable=False):
@@ -203,10 +209,10 @@ class SqliteStore:
         """Revoke what is due now; a timer does the same by itself."""
         await self._timers.expire_due()
 
-    async def _submit(self, job: Callable[[Writer], T], *, durable: bool) -> T:
+    async def _submit(self, job: Callable[[Writer], T], *, durable: bool, weight: int = 1) -> T:
         self._check_open()
         loop = asyncio.get_running_loop()
-        queued = _Queued(job, durable, loop.create_future())
+        queued = _Queued(job, durable, weight, loop.create_future())
         self._queue.append(queued)
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._commit_queued())
@@ -214,15 +220,30 @@ class SqliteStore:
 
     async def _commit_queued(self) -> None:
         """Commit what is queued, and what queues up meanwhile, until nothing is left."""
-        while self._queue:
-            # A caller that was cancelled before its turn has left nothing behind.
-            batch = [queued for queued in self._take() if not queued.answer.done()]
-            if batch and not await self._commit(batch) and len(batch) > 1:
-                for queued in batch:
-                    await self._commit([queued])
+        batch: list[_Queued] = []
+        try:
+            while self._queue:
+                batch = self._take()
+                if batch and not await self._commit(batch):
+                    for queued in batch:
+                        await self._commit([queued])
+        except Exception as error:  # noqa: BLE001 - the top of the loop: nobody may wait for ever
+            self._refusal = unavailable("write to the store", f"an internal fault ({type(error).__name__}); restart")
+            log.logger(__name__).exception("the store stops writing")
+            for queued in (*batch, *self._queue):
+                _answer(queued, self._refusal)
+            self._queue.clear()
 
     def _take(self) -> list[_Queued]:
-        return [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+        """What goes into the next commit. A caller that was cancelled before its turn leaves nothing behind."""
+        batch: list[_Queued] = []
+        weight = 0
+        while self._queue and (not batch or weight + self._queue[0].weight <= BATCH_MAX):
+            queued = self._queue.popleft()
+            if not queued.answer.done():
+                batch.append(queued)
+                weight += queued.weight
+        return batch
 
     async def _commit(self, batch: list[_Queued]) -> bool:
         """Commit these together and answer. False, with nothing answered, if several failed together: each may still

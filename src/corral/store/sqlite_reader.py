@@ -10,6 +10,7 @@ from corral.store.base import Change, JournalEntry, Record
 from corral.store.sqlite_errors import translated
 
 IDLE_MAX: Final = 2
+INTEGER_MAX: Final = 2**63 - 1  # SQLite's
 CACHE_KIB: Final = 8 * 1024  # a connection; a list of 1,000 VMs with everything between them fits
 
 _RANGE: Final = "SELECT key, value, revision, created FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
@@ -87,7 +88,7 @@ class Readers:
         with translated(f"read journal {name}", self._path):
             rows = self._direct.execute(
                 "SELECT sequence, value FROM journal WHERE name = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-                (name, after, limit),
+                (name, min(after, INTEGER_MAX), limit),
             ).fetchall()
         return tuple(JournalEntry(*row) for row in rows)
 

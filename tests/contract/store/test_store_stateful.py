@@ -300,7 +300,7 @@ class SqliteMachine(StoreMachine):
 
 # Without shrinking: a failed walk is shown as it went, instead of being walked for minutes.
 BUDGET = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

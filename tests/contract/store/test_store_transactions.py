@@ -259,6 +259,7 @@ def test_journal_sequences_count_on_and_never_repeat(subject):
         assert await store.journal("events") == ()
         assert (await store.transact([], appends=[Append("events", b"e3")])).sequences == (3,)
         assert await store.journal("events", limit=1) == (JournalEntry(3, b"e3"),)
+        assert await store.journal("events", after=2**80) == ()
 
     subject.run(scenario)
 
@@ -350,5 +351,16 @@ def test_a_closed_store_refuses_everything(subject):
             with pytest.raises(CorralError) as refused:
                 await asyncio.wait_for(call, 5)
             assert refused.value.code == "store-unavailable"
+
+    asyncio.run(scenario())
+
+
+def test_closing_finishes_what_was_asked_before(subject):
+    async def scenario() -> None:
+        store = await subject.open()
+        tasks = [asyncio.create_task(store.transact([Put(f"/v/{n}", b"1")])) for n in range(300)]
+        await asyncio.sleep(0)
+        await store.close()
+        assert max((await asyncio.gather(*tasks)), key=lambda done: done.revision) == Committed(300)
 
     asyncio.run(scenario())
