@@ -294,7 +294,6 @@ async def open_backend(settings: Settings, installation_id: str) -> Backend:
 
 async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.libvirt import LibvirtDriver, LibvirtNetworks, definition_hash  # noqa: PLC0415
-    from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
     from corral.images.library import DirLibrary  # noqa: PLC0415
     from corral.network.host_routes import used_cidrs  # noqa: PLC0415
     from corral.network.subnets import choose_subnet  # noqa: PLC0415
@@ -309,7 +308,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
         library=DirLibrary(settings.state_dir / "images"),
         networks=LibvirtNetworks(driver, installation_id=installation_id),
         definition_hash=definition_hash,
-        seed_files=build_seed_files,
+        seed_files=_seed_files,
         used_subnets=used_cidrs,
         choose_subnet=choose_subnet,
         own_dac_uids=settings.libvirt_uri.endswith("/system") and os.geteuid() == 0,
@@ -318,7 +317,6 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
 
 def _fake_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.fake import FakeHypervisor, definition_hash  # noqa: PLC0415
-    from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
     from corral.images.fake import FakeLibrary  # noqa: PLC0415
     from corral.network.fake import FakeNetworks  # noqa: PLC0415
     from corral.simulation import Simulation  # noqa: PLC0415
@@ -334,11 +332,17 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
         library=FakeLibrary(simulation, settings.state_dir / "images"),
         networks=FakeNetworks(simulation),
         definition_hash=definition_hash,
-        seed_files=build_seed_files,
+        seed_files=_seed_files,
         used_subnets=nothing_used,
         choose_subnet=lambda _used, wanted: wanted or FAKE_SUBNET,
         own_dac_uids=False,
     )
+
+
+def _seed_files(vm: Vm) -> Mapping[str, bytes]:
+    from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
+
+    return {} if vm.spec.cloud_init is None else build_seed_files(vm.spec.cloud_init)
 
 
 # ---- start and end -------------------------------------------------------------------------------------------------

@@ -41,6 +41,6 @@ def configure(level: str = "info", json: bool = False) -> None:
 
 
 def logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose events carry `module=name`."""
-    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(module=name)
+    """A logger whose events carry `module=name`; it takes its settings at its first event, not at import."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(module=name)
     return bound

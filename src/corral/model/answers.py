@@ -98,14 +98,14 @@ class NewToken(Model):
 
 
 class AuditVerification(Model):
-    ok: bool
+    valid: bool
     records: int
     first_sequence: int
     last_sequence: int
     anchors: int
-    problem: str = ""
-    problem_sequence: int = 0
-    """The first record that does not follow from the one before."""
+    broken_at: int | None = None
+    """Sequence of the first record that does not follow from the one before."""
+    reason: str = ""
     rewinds: tuple[str, ...] = ()
     """Each time the log was found shorter than it had been: a restored backup, or somebody's doing."""
 

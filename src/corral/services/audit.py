@@ -27,12 +27,12 @@ class AuditService:
         await authorize(self._context, caller, DEFAULT_PROJECT, "audit.read")
         found = await self._context.audit.verify()
         return AuditVerification(
-            ok=found.ok,
+            valid=found.ok,
             records=found.records,
             first_sequence=found.first_sequence,
             last_sequence=found.last_sequence,
             anchors=found.anchors,
-            problem=found.problem,
-            problem_sequence=found.problem_sequence,
+            broken_at=found.problem_sequence or None,
+            reason=found.problem,
             rewinds=found.rewinds,
         )

@@ -1,0 +1,69 @@
+"""Admission: figures in, yes or a coded no out."""
+
+import pytest
+
+from corral.errors import CorralError
+from corral.model.vm import Power, VmState
+from corral.names import GIB
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, admit_disk, demand_of
+
+HOST = Capacity(cpus=2, memory_mib=8192, reserved_memory_mib=1024, cpu_overcommit=2.0, memory_overcommit=1.0)
+
+
+def test_limits_are_what_is_left_after_the_reserve_times_the_overcommit() -> None:
+    assert HOST.memory_limit_mib == 7168
+    assert HOST.vcpu_limit == 4
+    doubled = Capacity(2, 8192, 1024, 2.0, 2.0)
+    assert doubled.memory_limit_mib == 2 * 7168
+
+
+def test_a_host_smaller_than_its_reserve_promises_nothing() -> None:
+    assert Capacity(1, 512, 1024, 1.0, 1.0).memory_limit_mib == 0
+
+
+def test_the_last_mebibyte_is_given_and_not_one_more() -> None:
+    admit(Demand(1, 1024), Demand(1, 6144), HOST, "create VM 'a'")
+    with pytest.raises(CorralError) as refused:
+        admit(Demand(1, 1025), Demand(1, 6144), HOST, "create VM 'a'")
+    assert refused.value.code == "insufficient-memory"
+    assert refused.value.context["wanted_mib"] == 1025
+    assert refused.value.context["limit_mib"] == 7168
+    assert "1024 MiB are left" in refused.value.reason
+
+
+def test_vcpus_are_limited_by_overcommit() -> None:
+    admit(Demand(4, 64), NOTHING, HOST, "")
+    with pytest.raises(CorralError) as refused:
+        admit(Demand(2, 64), Demand(3, 64), HOST, "")
+    assert refused.value.code == "insufficient-cpu"
+
+
+def test_promises_above_a_lowered_limit_leave_nothing_negative_to_read() -> None:
+    with pytest.raises(CorralError) as refused:
+        admit(Demand(1, 1), Demand(1, 9000), HOST, "")
+    assert " 0 MiB are left" in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("power", "state", "takes"),
+    [
+        (Power.ON, VmState.PENDING, True),
+        (Power.ON, VmState.RUNNING, True),
+        (Power.PAUSED, VmState.PAUSED, True),
+        (Power.OFF, VmState.SHUT_OFF, False),
+        (Power.OFF, VmState.RUNNING, True),
+        (Power.OFF, VmState.SHUTTING_DOWN, True),
+        (Power.OFF, VmState.CRASHED, False),
+    ],
+)
+def test_a_vm_takes_memory_while_it_should_run_or_does(power: Power, state: VmState, takes: bool) -> None:
+    assert demand_of(power, state, 2, 512) == (Demand(2, 512) if takes else NOTHING)
+
+
+def test_disks_are_held_against_free_space_less_the_reserve() -> None:
+    admit_disk(9 * GIB, 10 * GIB, GIB, "")
+    with pytest.raises(CorralError) as refused:
+        admit_disk(9 * GIB + 1, 10 * GIB, GIB, "create VM 'a'")
+    assert refused.value.code == "insufficient-disk"
+    assert refused.value.context["free_bytes"] == 10 * GIB
+    assert "--force" in refused.value.hint
