@@ -55,6 +55,8 @@ class Simulation:
     faults: list[Fault] = field(default_factory=list)
     connected: bool = True
     crashed: bool = False
+    on_call: Callable[[str], None] | None = None
+    """Hears of each call before it has an effect."""
     on_crash: Callable[[], None] | None = None
     sections: dict[str, Callable[[], object]] = field(default_factory=dict)
     _counts: dict[int, int] = field(default_factory=dict)
@@ -80,6 +82,8 @@ class Simulation:
             await self.hang()
         if self.trace is not None:
             self.trace.append(name)
+        if self.on_call is not None:
+            self.on_call(name)
         fault = self._fault(name) if self.faults else None
         if self.latency_s:
             await asyncio.sleep(self.latency_s)

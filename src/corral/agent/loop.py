@@ -70,7 +70,9 @@ class Agent:
         self.executor = Executor(self.cache, self.drivers, settings.hypervisor_timeout_s)
         self.progress = Progress(objects, self.cache, clock)
         audit = AuditLog(objects.store, identity.installation_id, clock)
-        self.recorder = Recorder(objects, self.cache, clock, self.progress, audit, volumes.path)
+        self.recorder = Recorder(
+            objects, self.cache, clock, self.progress, audit, volumes.path, settings.hypervisor_timeout_s
+        )
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
         self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, _log_failure)
@@ -136,12 +138,12 @@ class Agent:
     async def _watch(self) -> None:
         """The store's changes, from a full list on; `compacted` only means that the list is taken again."""
         revision = await self.cache.load()
-        async with contextlib.aclosing(self.objects.store.watch("/", revision)) as changes:  # type: ignore[type-var]
+        async with contextlib.aclosing(self.objects.store.watch("/", revision)) as changes:
             async for change in changes:
                 self.cache.apply(change)
 
     async def _events(self) -> None:
-        async with contextlib.aclosing(self.hypervisor.events()) as events:
+        async with contextlib.aclosing(self.hypervisor.events()) as events:  # type: ignore[type-var]
             async for event in events:
                 self._event(event)
 

@@ -1,5 +1,6 @@
 """What the agent writes about VMs: status, ends of operations, the one spec field, and goodbye; each in one transaction."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from corral.model.operation import Operation, OperationState, Problem, StepRecor
 from corral.model.vm import Vm, VmStatus
 from corral.model.volume import Volume, VolumeStatus
 from corral.security.audit import AuditEntry, AuditLog
+from corral.store.base import Committed
 from corral.store.objects import Objects, Transaction, claim_key
 
 DONE: Final = {
@@ -39,6 +41,8 @@ class Recorder:
     progress: Progress
     audit: AuditLog
     volume_path: Callable[[str], Path]
+    timeout_s: float
+    """How long a transaction may take; one that is late may still have happened, and the next look sees it."""
     host: HostKnown = field(default_factory=lambda: HostKnown("", ""))
 
     async def settle(
@@ -72,7 +76,7 @@ class Recorder:
         merged = operation.model_copy(update={"revision": current.revision, "spec": current.spec})
         transaction = self.objects.transaction()
         transaction.update(merged)
-        committed = await transaction.commit()
+        committed = await self._commit(transaction)
         self.cache.put(merged.model_copy(update={"revision": committed.revision}))
 
     async def note_failure(self, vm: Vm, error: CorralError) -> None:
@@ -85,12 +89,20 @@ class Recorder:
         changed = current.model_copy(update={"status": status})
         transaction.update(changed)
         try:
-            committed = await transaction.commit(durable=False)
+            committed = await self._commit(transaction, durable=False)
         except CorralError:  # the store is what fails, or somebody was first: said again at the next failure
             return
         self.cache.put(changed.model_copy(update={"revision": committed.revision}))
 
     # ---- one transaction ----
+
+    async def _commit(self, transaction: Transaction, *, durable: bool = True) -> Committed:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await transaction.commit(durable=durable)
+        except TimeoutError as error:
+            reason = f"the store did not answer within {self.timeout_s:g} s"
+            raise CorralError("store-unavailable", "record a change", reason) from error
 
     async def _write(
         self,
@@ -113,7 +125,8 @@ class Recorder:
         self._say(transaction, view, settle, vm if seen else view.vm)
         if not transaction.writes:
             return vm
-        committed = await transaction.commit(durable=bool(operations) or settle.power is not None or settle.forget)
+        durable = bool(operations) or settle.power is not None or settle.forget
+        committed = await self._commit(transaction, durable=durable)
         for changed in (*operations, *volumes):
             self.cache.put(changed.model_copy(update={"revision": committed.revision}))
         if settle.forget:
