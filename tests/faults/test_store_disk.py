@@ -87,6 +87,36 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+OPEN_ON_FULL_DISK = """
+import asyncio, os, sys
+from pathlib import Path
+from corral.errors import CorralError
+from corral.store.base import Put
+from corral.store.sqlite import SqliteStore
+
+async def main(directory):
+    ballast = directory / "ballast"
+    codes = []
+    with ballast.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(b"x" * 4096)
+        except OSError:
+            pass
+    try:
+        await SqliteStore.open(directory / "corral.db")
+    except CorralError as error:
+        codes.append(error.code)
+    ballast.unlink()
+    store = await SqliteStore.open(directory / "corral.db")
+    codes.append(str((await store.transact([Put("/a", b"1")])).revision))
+    await store.close()
+    os.write(1, " ".join(codes).encode())
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
 def _on_small_disk(script: str, directory: str, size: str) -> str:
     """Run `script` with a tmpfs of `size` at `directory` that nobody else sees."""
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
@@ -111,6 +141,10 @@ def test_a_full_disk_refuses_whole_transactions_and_heals(tmp_path):
     assert found["keys"]["a"] == found["keys"]["b"] == found["acknowledged"]
     assert found["audit"] == [*map(str, found["acknowledged"]), "after"]
     assert found["revision"] == len(found["acknowledged"]) + 1
+
+
+def test_a_database_is_not_half_made_on_a_full_disk(tmp_path):
+    assert _on_small_disk(OPEN_ON_FULL_DISK, str(tmp_path), "1m").split() == ["disk-full", "1"]
 
 
 def test_a_read_only_directory_is_told(tmp_path):

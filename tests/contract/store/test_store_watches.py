@@ -79,6 +79,40 @@ def test_watchers_that_join_at_any_moment_miss_nothing_and_see_nothing_twice(sub
     subject.run(scenario)
 
 
+def test_a_list_and_a_watch_from_its_revision_make_one_history(subject):
+    """The list may show a commit that watchers have not been told of yet; they are not told of it afterwards."""
+
+    async def scenario(store: Store) -> None:
+        stop = asyncio.Event()
+
+        async def write(name: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                await store.transact([Put(f"/v/{name}", b"%d" % number)])
+
+        async def follow() -> None:
+            page = await store.range("/v/")
+            state = {record.key: record.value for record in page.records}
+            revision = page.revision
+            async with aclosing(store.watch("/v/", page.revision)) as changes:
+                for _ in range(10):
+                    change = await anext(changes)
+                    assert change.revision == revision + 1  # each transaction writes one key here
+                    assert change.previous == state.get(change.key)
+                    assert change.value is not None
+                    state[change.key], revision = change.value, change.revision
+
+        async with asyncio.TaskGroup() as group:
+            for name in range(4):
+                group.create_task(write(name))
+            for _ in range(60):
+                await follow()
+            stop.set()
+
+    subject.run(scenario)
+
+
 def test_a_watch_before_the_compaction_point_must_list_again(subject):
     async def scenario(store: Store) -> None:
         for number in range(6):
