@@ -85,6 +85,7 @@ def restore(settings: Settings, source: Path) -> None:
 async def _run(settings: Settings) -> None:
     prepare_directories(settings)
     with files.exclusive_lock(settings.state_dir / "lock"):
+        files.remove_leftovers(settings.state_dir)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -299,9 +300,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.network.subnets import choose_subnet  # noqa: PLC0415
     from corral.storage.dir import DirVolumes  # noqa: PLC0415
 
-    driver = await LibvirtDriver.open(
-        settings.libvirt_uri, timeout_s=settings.hypervisor_timeout_s, installation_id=installation_id
-    )
+    driver = await LibvirtDriver.open(settings.libvirt_uri, timeout_s=settings.hypervisor_timeout_s)
     return Backend(
         hypervisor=driver,
         volumes=DirVolumes(settings.state_dir),

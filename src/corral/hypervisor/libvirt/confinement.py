@@ -1,0 +1,96 @@
+"""Files and directories for a QEMU that runs under its own uid."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from corral.files import storage_error
+from corral.hypervisor.base import DomainDefinition
+from corral.hypervisor.libvirt.document import Host
+
+# libvirt's private directory: QEMU must pass through it to its own sub-directory.
+LIBVIRT_DIR: Final = Path("/var/lib/libvirt/qemu")
+KVM_DEVICE: Final = Path("/dev/kvm")
+
+
+def find_host(uri: str) -> Host:
+    """How guests are confined under `uri`.
+
+    A private uid is in no group but the one it is given. That must open /dev/kvm (group `kvm`) and pass through
+    libvirt's directory (group `libvirt-qemu` on Debian, 0750). Where both are needed, the directory is opened for passing
+    (0751, as other distributions ship it).
+    """
+    if not uri.startswith("qemu:///system") or os.geteuid() != 0:
+        return Host(privileged=False)
+    try:
+        directory = LIBVIRT_DIR.stat()
+    except OSError:
+        return Host(privileged=True, dac_gid=0)
+    gid = directory.st_gid
+    try:
+        device = KVM_DEVICE.stat()
+    except OSError:
+        return Host(privileged=True, dac_gid=gid)
+    needs_group = not device.st_mode & stat.S_IWOTH and bool(device.st_mode & stat.S_IWGRP) and device.st_gid != 0
+    if needs_group and device.st_gid != gid:
+        LIBVIRT_DIR.chmod(stat.S_IMODE(directory.st_mode) | stat.S_IXOTH)
+        gid = device.st_gid
+    return Host(privileged=True, dac_gid=gid)
+
+
+def ensure_run_dir(run_dir: str, owner: tuple[int, int] | None) -> None:
+    """The VM's socket directory: QEMU's own, closed to others; its parent lets QEMU pass."""
+    path = Path(run_dir)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if owner is not None:
+            path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | stat.S_IXOTH)
+            os.chown(path, *owner)
+    except OSError as error:
+        raise storage_error(f"make {run_dir}", error) from error
+
+
+def give_files(definition: DomainDefinition, host: Host) -> None:
+    """Hand the VM's own disks and seed to its uid; shared images stay root's. The mode shuts out everybody else."""
+    if not host.privileged or definition.dac_uid is None:
+        return
+    owner = (definition.dac_uid, host.dac_gid)
+    paths = [disk.path for disk in definition.disks if not disk.shared_image]
+    if definition.seed_path is not None:
+        paths.append(definition.seed_path)
+    for path in paths:
+        _give(Path(path), owner)
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    """Not through a symbolic link: a disk given by path may lie where somebody else can write."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise storage_error(f"open {path}", error) from error
+    try:
+        now = os.fstat(fd)
+        if stat.S_ISREG(now.st_mode) and (now.st_uid, now.st_gid) != owner:
+            os.fchown(fd, *owner)
+            os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
+    except OSError as error:
+        raise storage_error(f"give {path} to uid {owner[0]}", error) from error
+    finally:
+        os.close(fd)
+
+
+def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
+    """UEFI variables of the VM's own, copied from the firmware's template once: with relabelling off, libvirt would
+    make them its own user's, unreadable for this QEMU."""
+    if definition.firmware != "uefi" or not host.privileged or definition.dac_uid is None:
+        return
+    path, template = Path(host.nvram(definition.uid)), Path(host.ovmf_vars)
+    try:
+        if not path.exists():
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(template.read_bytes())
+            temporary.rename(path)
+    except OSError as error:
+        raise storage_error(f"make {path}", error) from error
+    _give(path, (definition.dac_uid, host.dac_gid))

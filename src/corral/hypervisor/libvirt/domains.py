@@ -1,0 +1,270 @@
+"""What is done to libvirt's domains: blocking functions, each of which may be repeated."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import libvirt
+
+from corral.errors import CorralError
+from corral.hypervisor.base import (
+    DomainDefinition,
+    DomainMetadata,
+    DomainUsage,
+    HypervisorFacts,
+    ObservedDomain,
+    StopCause,
+)
+from corral.hypervisor.libvirt import confinement, metadata, owned
+from corral.hypervisor.libvirt.document import Host, build_document
+from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
+
+Remembered = Callable[[str], StopCause | None]
+
+# libvirt keeps a running domain's process number here (system mode).
+PID_DIR: Final = Path("/run/libvirt/qemu")
+_UNDEFINE_FLAGS: Final = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+_STATS: Final = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+)
+
+
+def facts(handle: libvirt.virConnect, uri: str) -> HypervisorFacts:
+    return HypervisorFacts(
+        driver="libvirt",
+        connected=True,
+        libvirt_version=_version(handle.getLibVersion()),
+        qemu_version=_version(handle.getVersion()),
+        uri=uri,
+        max_vcpus=handle.getMaxVcpus("qemu"),
+    )
+
+
+def _version(number: int) -> str:
+    """libvirt's packing: major * 1,000,000 + minor * 1,000 + release."""
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+
+
+# ---- observing -----------------------------------------------------------------------------------------------------
+
+
+def persistent_document(domain: libvirt.virDomain) -> Any:
+    return metadata.parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+
+def observe(domain: libvirt.virDomain, remembered: Remembered) -> ObservedDomain:
+    return _observed(
+        domain,
+        remembered,
+        persistent=bool(domain.isPersistent()),
+        autostart=bool(domain.autostart()) if domain.isPersistent() else False,
+        saved=bool(domain.hasManagedSaveImage(0)),
+    )
+
+
+def observe_all(handle: libvirt.virConnect, remembered: Remembered) -> tuple[ObservedDomain, ...]:
+    """All of them; flags by listing, so that most of the questions are asked once and not for each domain."""
+
+    def listed(flag: int) -> frozenset[str]:
+        return frozenset(domain.UUIDString() for domain in handle.listAllDomains(flag))
+
+    persistent = listed(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
+    autostart = listed(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+    saved = listed(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+    observed = []
+    for domain in handle.listAllDomains(0):
+        uid = domain.UUIDString()
+        try:
+            observed.append(
+                _observed(
+                    domain, remembered, persistent=uid in persistent, autostart=uid in autostart, saved=uid in saved
+                )
+            )
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
+                raise
+    return tuple(observed)
+
+
+def _observed(
+    domain: libvirt.virDomain, remembered: Remembered, *, persistent: bool, autostart: bool, saved: bool
+) -> ObservedDomain:
+    uid = domain.UUIDString()
+    document = persistent_document(domain)
+    state, reason = domain.state(0)
+    active = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+    connected = active and owned.agent_connected(metadata.parse_document(domain.XMLDesc(0)))
+    fields = owned.owned_in(document)
+    return ObservedDomain(
+        uid=uid,
+        name=fields.name,
+        state=STATES.get(state, STATES[libvirt.VIR_DOMAIN_NOSTATE]),
+        reason=state_reason(state, reason),
+        stop_cause=stop_cause(state, reason, remembered(uid)),
+        persistent=persistent,
+        metadata=metadata.parse_metadata(document, uid),
+        autostart=autostart,
+        has_managed_save=saved,
+        vcpus=fields.vcpus,
+        memory_mib=fields.memory_mib,
+        pid=_pid(fields.name) if active else None,
+        agent_connected=connected,
+        definition_hash=fields.digest(),
+    )
+
+
+def _pid(name: str) -> int | None:
+    try:
+        return int((PID_DIR / f"{name}.pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def usage_all(handle: libvirt.virConnect) -> tuple[DomainUsage, ...]:
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    return tuple(_usage(domain, stats) for domain, stats in handle.getAllDomainStats(_STATS, flags))
+
+
+def _usage(domain: libvirt.virDomain, stats: dict[str, int]) -> DomainUsage:
+    """A busy domain leaves fields out: they read as zero, and a rate over zero is not a rate; callers see none."""
+
+    def total(kind: str, field: str) -> int:
+        return sum(stats.get(f"{kind}.{index}.{field}", 0) for index in range(stats.get(f"{kind}.count", 0)))
+
+    return DomainUsage(
+        uid=domain.UUIDString(),
+        cpu_time_ns=stats.get("cpu.time", 0),
+        memory_rss_bytes=stats.get("balloon.rss", 0) * 1024,
+        memory_mib=stats.get("balloon.current", 0) // 1024,
+        disk_read_bytes=total("block", "rd.bytes"),
+        disk_written_bytes=total("block", "wr.bytes"),
+        net_received_bytes=total("net", "rx.bytes"),
+        net_sent_bytes=total("net", "tx.bytes"),
+    )
+
+
+# ---- changing ------------------------------------------------------------------------------------------------------
+
+
+def find_by_name(handle: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+    try:
+        return handle.lookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def find_by_uid(handle: libvirt.virConnect, uid: str) -> libvirt.virDomain | None:
+    try:
+        return handle.lookupByUUIDString(uid)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def define(handle: libvirt.virConnect, definition: DomainDefinition, host: Host) -> bool:
+    """Make it or change it; whether it is new. Raises `domain-not-ours`, `domain-name-taken`, `wrong-state`."""
+    asked = f"define domain {definition.name}"
+    old = find_by_uid(handle, definition.uid)
+    if old is not None:
+        mark = metadata.parse_metadata(persistent_document(old), definition.uid)
+        if mark is None or mark.installation_id != definition.metadata.installation_id:
+            reason = f"a domain with its UUID {definition.uid} was made by somebody else"
+            raise CorralError("domain-not-ours", asked, reason, f"see `virsh dumpxml {old.name()}`")
+        if old.name() != definition.name:
+            rename(handle, definition.uid, definition.name)
+    else:
+        _refuse_taken(handle, definition.uid, definition.name, asked)
+    handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    return old is None
+
+
+def _refuse_taken(handle: libvirt.virConnect, uid: str, name: str, asked: str) -> None:
+    other = find_by_name(handle, name)
+    if other is not None and other.UUIDString() != uid:
+        hint = "choose another name, or adopt or rename that domain"
+        raise CorralError("domain-name-taken", asked, f"libvirt already has a domain {name!r}", hint)
+
+
+def rename(handle: libvirt.virConnect, uid: str, name: str) -> None:
+    asked = f"rename domain {uid} to {name}"
+    domain = handle.lookupByUUIDString(uid)
+    if domain.name() == name:
+        return
+    _refuse_taken(handle, uid, name, asked)
+    if domain.isActive():
+        raise CorralError("wrong-state", asked, "it is running", "shut it down first")
+    domain.rename(name, 0)
+
+
+def start(domain: libvirt.virDomain) -> None:
+    """The run directory is made anew: it lies where a reboot of the host clears it."""
+    if domain.isActive():
+        return
+    document = persistent_document(domain)
+    if run_dir := owned.run_dir_of(document):
+        confinement.ensure_run_dir(run_dir, owned.dac_owner_of(document))
+    try:
+        domain.create()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
+            raise  # else somebody else started it between the question and the call
+
+
+def shutdown(domain: libvirt.virDomain, mode: Literal["agent", "acpi"]) -> None:
+    if not domain.isActive():
+        return
+    agent = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+    domain.shutdownFlags(agent if mode == "agent" else libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def reboot(domain: libvirt.virDomain, mode: Literal["agent", "acpi"]) -> None:
+    domain.reboot(
+        libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT if mode == "agent" else libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+    )
+
+
+def destroy(domain: libvirt.virDomain) -> None:
+    """SIGTERM, then SIGKILL after 15 s, as libvirt does by itself."""
+    if not domain.isActive():
+        return
+    try:
+        domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it went by itself
+            raise
+
+
+def suspend(domain: libvirt.virDomain) -> None:
+    if domain.state(0)[0] != libvirt.VIR_DOMAIN_PAUSED:
+        domain.suspend()
+
+
+def resume(domain: libvirt.virDomain) -> None:
+    if domain.state(0)[0] != libvirt.VIR_DOMAIN_RUNNING:
+        domain.resume()
+
+
+def save(domain: libvirt.virDomain) -> None:
+    """Repeated after it happened, it does nothing."""
+    if not domain.isActive() and domain.hasManagedSaveImage(0):
+        return
+    domain.managedSave(0)
+
+
+def undefine(domain: libvirt.virDomain) -> None:
+    domain.undefineFlags(_UNDEFINE_FLAGS)
+
+
+def set_metadata(domain: libvirt.virDomain, mark: DomainMetadata) -> None:
+    """Into the live document too, where there is one."""
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
+    flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    domain.setMetadata(kind, metadata.metadata_text(mark), metadata.PREFIX, metadata.NAMESPACE, flags)

@@ -1,0 +1,206 @@
+"""The libvirt driver: the contract's verbs, each one call into libvirt in a thread, repeatable, with a time-out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, Literal, Self, TypeVar
+
+import libvirt
+import libvirt_qemu
+
+from corral.errors import CorralError
+from corral.hypervisor.base import (
+    Console,
+    DomainDefinition,
+    DomainDescription,
+    DomainEvent,
+    DomainMetadata,
+    DomainUsage,
+    ExecResult,
+    GuestFacts,
+    HypervisorFacts,
+    ObservedDomain,
+)
+from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent
+from corral.hypervisor.libvirt.connection import Connection
+from corral.hypervisor.libvirt.console import StreamConsole, open_stream
+from corral.hypervisor.libvirt.document import Host
+from corral.hypervisor.libvirt.events import Events
+from corral.hypervisor.libvirt.owned import describe
+from corral.model.host import AcceleratorFinding
+
+T = TypeVar("T")
+
+FIRST_CONNECTION_S: Final = 5.0
+# A managed save writes the guest's memory: 1 GiB takes 2 s on a slow disk.
+SAVE_TIMEOUT_S: Final = 900.0
+# `guest-shutdown` gives no answer when it works; libvirt waits this long for an error.
+AGENT_TIMEOUT_S: Final = guest_agent.COMMAND_TIMEOUT_S + 5.0
+
+
+class LibvirtDriver:
+    """`HypervisorDriver` over libvirt. Two connections: what answers at once, and what may take its time (memory being
+    saved, guest agents), so that slow guests never keep the others waiting for one of libvirtd's five slots."""
+
+    def __init__(self, uri: str, timeout_s: float, host: Host) -> None:
+        loop = asyncio.get_running_loop()
+        self._uri = uri
+        self._host = host
+        self._events = Events(loop)
+        self._facts = HypervisorFacts("libvirt", connected=False, libvirt_version="", qemu_version="", uri=uri)
+        self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
+        self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)
+
+    @classmethod
+    async def open(cls, uri: str, *, timeout_s: float) -> Self:
+        """Connect, waiting a few seconds at most: a driver whose libvirtd is away is a driver all the same."""
+        driver = cls(uri, timeout_s, confinement.find_host(uri))
+        driver._quick.start()
+        driver._slow.start()
+        await driver._quick.wait_connected(FIRST_CONNECTION_S)
+        return driver
+
+    async def close(self) -> None:
+        await self._quick.close()
+        await self._slow.close()
+
+    def _set_up(self, handle: libvirt.virConnect) -> None:
+        """In the opening thread."""
+        self._events.register(handle)
+        self._facts = domains.facts(handle, self._uri)
+
+    def _changed(self, connected: bool) -> None:
+        self._events.publish(DomainEvent("", "", "connected" if connected else "disconnected"))
+
+    async def call(self, asked: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        """For the network driver, which shares the connection."""
+        return await self._quick.call(asked, function)
+
+    async def _on(self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T]) -> T:
+        return await self._quick.call(f"{verb} domain {uid}", lambda handle: act(handle.lookupByUUIDString(uid)))
+
+    # ---- what is ---------------------------------------------------------------------------------------------------
+
+    async def facts(self) -> HypervisorFacts:
+        known = self._facts
+        return HypervisorFacts(
+            driver="libvirt",
+            connected=self._quick.connected,
+            libvirt_version=known.libvirt_version,
+            qemu_version=known.qemu_version,
+            uri=known.uri,
+            max_vcpus=known.max_vcpus,
+        )
+
+    async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
+        return await accelerator.probe_accelerators()
+
+    async def observe(self, uid: str) -> ObservedDomain | None:
+        try:
+            return await self._on(uid, "observe", lambda domain: domains.observe(domain, self._events.remembered_stop))
+        except CorralError as error:
+            if error.code == "domain-not-found":
+                return None
+            raise
+
+    async def observe_all(self) -> tuple[ObservedDomain, ...]:
+        remembered = self._events.remembered_stop
+        return await self._quick.call("list domains", lambda handle: domains.observe_all(handle, remembered))
+
+    async def describe(self, uid: str) -> DomainDescription:
+        return await self._on(uid, "describe", lambda domain: describe(domains.persistent_document(domain)))
+
+    async def usage_all(self) -> tuple[DomainUsage, ...]:
+        return await self._quick.call("read usage", domains.usage_all)
+
+    async def document(self, uid: str) -> str:
+        return await self._on(uid, "show", lambda domain: str(domain.XMLDesc(0)))
+
+    def events(self) -> AsyncIterator[DomainEvent]:
+        return self._events.listen()
+
+    # ---- what is to be ---------------------------------------------------------------------------------------------
+
+    async def define(self, definition: DomainDefinition) -> None:
+        asked = f"define domain {definition.name}"
+        await asyncio.to_thread(confinement.give_files, definition, self._host)
+        await asyncio.to_thread(confinement.ensure_nvram, definition, self._host)
+        if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
+            self._events.never_ran(definition.uid)
+
+    async def start(self, uid: str) -> None:
+        await self._slow_on(uid, "start", domains.start)
+
+    async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
+        await self._slow_on(uid, "shut down", lambda domain: domains.shutdown(domain, mode), AGENT_TIMEOUT_S)
+
+    async def destroy(self, uid: str) -> None:
+        await self._on(uid, "destroy", domains.destroy)
+
+    async def reboot(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
+        await self._slow_on(uid, "reboot", lambda domain: domains.reboot(domain, mode), AGENT_TIMEOUT_S)
+
+    async def reset(self, uid: str) -> None:
+        await self._on(uid, "reset", lambda domain: domain.reset(0))
+
+    async def suspend(self, uid: str) -> None:
+        await self._on(uid, "pause", domains.suspend)
+
+    async def resume(self, uid: str) -> None:
+        await self._on(uid, "resume", domains.resume)
+
+    async def save(self, uid: str) -> None:
+        await self._slow_on(uid, "save", domains.save, SAVE_TIMEOUT_S)
+
+    async def undefine(self, uid: str) -> None:
+        try:
+            await self._on(uid, "undefine", domains.undefine)
+        except CorralError as error:
+            if error.code != "domain-not-found":
+                raise
+
+    async def rename(self, uid: str, name: str) -> None:
+        asked = f"rename domain {uid} to {name}"
+        await self._quick.call(asked, lambda handle: domains.rename(handle, uid, name))
+
+    async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
+        await self._on(uid, "write metadata of", lambda domain: domains.set_metadata(domain, metadata))
+
+    # ---- talking to guests -----------------------------------------------------------------------------------------
+
+    async def open_console(self, uid: str, *, force: bool) -> Console:
+        stream = await self._quick.call(
+            f"open the console of {uid}", lambda handle: open_stream(handle, uid, force=force)
+        )
+        return StreamConsole(stream, lambda asked, act: self._quick.call(asked, lambda _handle: act()))
+
+    async def guest_facts(self, uid: str) -> GuestFacts:
+        return await guest_agent.facts(lambda command: self._ask_agent(uid, command))
+
+    async def guest_exec(
+        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+    ) -> ExecResult:
+        return await guest_agent.execute(
+            lambda command: self._ask_agent(uid, command),
+            argv,
+            stdin=stdin,
+            timeout_s=timeout_s,
+            capture_max_bytes=capture_max_bytes,
+        )
+
+    async def _ask_agent(self, uid: str, command: str) -> str:
+        def ask(domain: libvirt.virDomain) -> str:
+            return str(libvirt_qemu.qemuAgentCommand(domain, command, guest_agent.COMMAND_TIMEOUT_S, 0))
+
+        try:
+            return await self._slow_on(uid, "ask the guest agent of", ask, AGENT_TIMEOUT_S)
+        except CorralError as error:
+            if error.code != "hypervisor-error":
+                raise
+            # libvirt reports what the agent itself refused (a command it lacks, a program that is not there) as this.
+            raise CorralError("guest-agent-error", error.asked, error.reason, context=error.context) from error
+
+    async def _slow_on(
+        self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T], timeout_s: float | None = None
+    ) -> T:
+        asked = f"{verb} domain {uid}"
+        return await self._slow.call(asked, lambda handle: act(handle.lookupByUUIDString(uid)), timeout_s)

@@ -1,0 +1,157 @@
+"""The guest agent's commands and answers: qemu-ga's JSON in, typed values out. What a guest says is not trusted."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from corral.errors import CorralError
+from corral.hypervisor.base import ExecResult, GuestFacts
+
+# libvirt's own limit of an answer is 4 MiB; qemu-ga cuts what it captures at 16 MiB a stream.
+COMMAND_TIMEOUT_S: Final = 5
+POLL_FIRST_S: Final = 0.05
+POLL_MAX_S: Final = 0.5
+# A guest that has just resumed answers "not connected" for an instant.
+CONNECT_PATIENCE_S: Final = 2.0
+CONNECT_RETRY_S: Final = 0.1
+ADDRESSES_MAX: Final = 64
+TEXT_MAX_CHARS: Final = 256
+
+Ask = Callable[[str], Awaitable[str]]
+"""Sends one command's JSON to the agent and returns the answer's."""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(populate_by_name=True, extra="ignore")
+
+
+A = TypeVar("A", bound=_Answer)
+
+
+class _Pid(_Answer):
+    pid: int
+
+
+class _ExecStatus(_Answer):
+    exited: bool
+    exit_code: int | None = Field(None, alias="exitcode")
+    signal: int | None = None
+    stdout: str = Field("", alias="out-data")
+    stderr: str = Field("", alias="err-data")
+    stdout_cut: bool = Field(False, alias="out-truncated")
+    stderr_cut: bool = Field(False, alias="err-truncated")
+
+
+class _Host(_Answer):
+    name: str = Field("", alias="host-name")
+
+
+class _Os(_Answer):
+    pretty: str = Field("", alias="pretty-name")
+    id: str = ""
+    kernel: str = Field("", alias="kernel-release")
+
+
+class _Address(_Answer):
+    address: str = Field(alias="ip-address")
+    family: str = Field("", alias="ip-address-type")
+
+
+class _Interface(_Answer):
+    name: str
+    addresses: tuple[_Address, ...] = Field((), alias="ip-addresses")
+
+
+class _Interfaces(_Answer):
+    items: tuple[_Interface, ...]
+
+
+async def facts(ask: Ask) -> GuestFacts:
+    """Host name, operating system, addresses. A command that this agent lacks leaves its fact empty."""
+    interfaces = await _tell(ask, "guest-network-get-interfaces", _Interfaces, listed=True)
+    host = await _optional(ask, "guest-get-host-name", _Host) or _Host.model_validate({})
+    system = await _optional(ask, "guest-get-osinfo", _Os) or _Os.model_validate({})
+    addresses = tuple(
+        address.address
+        for interface in interfaces.items
+        if interface.name != "lo"
+        for address in interface.addresses
+        if not address.address.startswith("fe80:")
+    )
+    return GuestFacts(
+        hostname=host.name[:TEXT_MAX_CHARS],
+        os=(system.pretty or system.id or system.kernel)[:TEXT_MAX_CHARS],
+        addresses=addresses[:ADDRESSES_MAX],
+    )
+
+
+async def execute(
+    ask: Ask, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+) -> ExecResult:
+    """Run `argv` in the guest to its end. Raises `guest-agent-timeout` when it is late: it may run on, and the agent
+    has no way to stop it."""
+    arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
+    if stdin:
+        arguments["input-data"] = base64.b64encode(stdin).decode()
+    pid = (await _tell(ask, "guest-exec", _Pid, arguments)).pid
+    pause_s = POLL_FIRST_S
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not (status := await _tell(ask, "guest-exec-status", _ExecStatus, {"pid": pid})).exited:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, POLL_MAX_S)
+    except TimeoutError as error:
+        asked, reason = f"run {argv[0]} in the guest", f"it did not end within {timeout_s:g} s"
+        hint = f"it may still run in the guest (process {pid})"
+        raise CorralError("guest-agent-timeout", asked, reason, hint, {"pid": pid}) from error
+    stdout, stdout_cut = _captured(status.stdout, status.stdout_cut, capture_max_bytes)
+    stderr, stderr_cut = _captured(status.stderr, status.stderr_cut, capture_max_bytes)
+    return ExecResult(status.exit_code, status.signal, stdout, stderr, stdout_cut or stderr_cut)
+
+
+def _captured(text: str, cut: bool, limit: int) -> tuple[bytes, bool]:
+    try:
+        content = base64.b64decode(text)
+    except binascii.Error as error:
+        raise _nonsense("guest-exec-status") from error
+    return content[:limit], cut or len(content) > limit
+
+
+async def _optional(ask: Ask, command: str, kind: type[A]) -> A | None:
+    try:
+        return await _tell(ask, command, kind)
+    except CorralError as error:
+        if error.code != "guest-agent-error":
+            raise
+        return None
+
+
+async def _tell(
+    ask: Ask, command: str, kind: type[A], arguments: dict[str, Any] | None = None, *, listed: bool = False
+) -> A:
+    """One command and its answer, waiting a moment for an agent that is not connected yet."""
+    clock = asyncio.get_running_loop().time
+    request = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
+    deadline = clock() + CONNECT_PATIENCE_S
+    while True:
+        try:
+            answer = await ask(request)
+            break
+        except CorralError as error:
+            if error.code != "guest-agent-unavailable" or clock() >= deadline:
+                raise
+            await asyncio.sleep(CONNECT_RETRY_S)
+    try:
+        content = json.loads(answer)["return"]
+        return kind.model_validate({"items": content} if listed else content)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise _nonsense(command) from error
+
+
+def _nonsense(command: str) -> CorralError:
+    return CorralError("guest-agent-error", command, "the guest agent's answer could not be understood")
