@@ -128,9 +128,12 @@ class AuditLog:
         return anchor
 
     async def keep_anchored(self, interval_s: float = ANCHOR_INTERVAL_S) -> None:
-        """Anchor now and every so often, until cancelled."""
+        """Anchor now and every so often, until cancelled. A full disk costs an anchor, not the daemon."""
         while True:
-            await self.anchor()
+            try:
+                await self.anchor()
+            except CorralError as error:
+                self._log.warning("audit log not anchored", code=error.code, reason=error.reason)
             await asyncio.sleep(interval_s)
 
     def _append(self, entry: AuditEntry) -> Append:

@@ -242,3 +242,21 @@ def test_a_line_cut_short_by_a_crash_spoils_no_other(tmp_path):
         assert (await audit.verify()).ok
 
     _run(scenario, path)
+
+
+def test_an_anchor_that_cannot_be_written_ends_nothing(tmp_path):
+    directory = tmp_path / "not-there-yet"
+
+    async def scenario(_store: MemoryStore, audit: AuditLog) -> None:
+        await audit.record(_entry())
+        keeping = asyncio.create_task(audit.keep_anchored(interval_s=0.01))
+        await asyncio.sleep(0.03)
+        directory.mkdir()
+        async with asyncio.timeout(10):
+            while not read_anchors(directory / "audit-anchors"):
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert [anchor.sequence for anchor in read_anchors(directory / "audit-anchors")] == [1]
+
+    _run(scenario, directory / "audit-anchors")
