@@ -101,7 +101,9 @@ class World:
 
     async def running(self, name: str, **request: object) -> Vm:
         """A VM that was made and is seen running."""
-        await self.vms.create(caller(), "default", CreateVmRequest.model_validate({"name": name, "image": "micro", **request}))
+        await self.vms.create(
+            caller(), "default", CreateVmRequest.model_validate({"name": name, "image": "micro", **request})
+        )
         return await self.see(name, VmState.RUNNING)
 
     async def image(self, name: str, state: ImageState = ImageState.READY, **facts: object) -> Image:
@@ -111,9 +113,7 @@ class World:
 
         made = (await self.library.make(name, spec, no_progress)).model_copy(update=facts)
         status = ImageStatus(state=state, facts=made if state is ImageState.READY else None)
-        return await self.put(
-            Image(name=name, uid=new_uid(), created_at=self.clock.now(), spec=spec, status=status)
-        )
+        return await self.put(Image(name=name, uid=new_uid(), created_at=self.clock.now(), spec=spec, status=status))
 
     async def follow(self) -> None:
         """Let the ledger follow the store, as in the daemon."""
