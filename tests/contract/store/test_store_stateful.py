@@ -178,7 +178,7 @@ class StoreMachine(RuleBasedStateMachine):
         journals = data.draw(st.lists(st.sampled_from(["events", "audit"]), max_size=2))
         return writes, preconditions, [Append(journal, b"%d" % n) for n, journal in enumerate(journals)]
 
-    @rule(back=st.integers(0, 10))
+    @rule(back=st.integers(0, 20))
     def compact(self, back: int) -> None:
         revision = max(0, self.model.revision - back)
         self.run(self.store.compact(revision))
@@ -192,26 +192,33 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- reading ----
 
-    @rule(prefix=st.sampled_from(PREFIXES), back=st.integers(0, 12), limit=st.integers(1, 4), newest=st.booleans())
-    def pages(self, prefix: str, back: int, limit: int, newest: bool) -> None:
-        revision = self.model.revision - back
-        if not newest and revision < self.model.compacted:
+    @rule(prefix=st.sampled_from(PREFIXES), limit=st.integers(1, 4))
+    def pages(self, prefix: str, limit: int) -> None:
+        """The newest state and each of the last that are kept, page by page; those before are refused."""
+        newest, oldest = self.model.revision, self.model.compacted
+        assert self._all_pages(prefix, limit, None) == self._expected(prefix, newest)
+        for revision in range(max(oldest, newest - 8), newest + 1):
+            assert self._all_pages(prefix, limit, revision) == self._expected(prefix, revision)
+        for revision in (oldest - 1, newest + 1):
             with pytest.raises(CorralError) as refused:
                 self.run(self.store.range(prefix, revision=revision))
             assert refused.value.code == "compacted"
-            return
-        at = self.model.revision if newest else revision
+
+    def _expected(self, prefix: str, revision: int) -> list[Record]:
+        state = self.model.states[revision]
+        return [state[key] for key in sorted(state) if key.startswith(prefix)]
+
+    def _all_pages(self, prefix: str, limit: int, revision: int | None) -> list[Record]:
         found: list[Record] = []
-        more, after = True, ""
+        more = True
         while more:
-            page = self.run(self.store.range(prefix, after=after, limit=limit, revision=None if newest else revision))
-            assert page.revision == at
+            after = found[-1].key if found else ""
+            page = self.run(self.store.range(prefix, after=after, limit=limit, revision=revision))
+            assert page.revision == (self.model.revision if revision is None else revision)
             assert len(page.records) <= limit
             found += page.records
             more = page.more
-            after = found[-1].key if found else ""
-        state = self.model.states[at]
-        assert found == [state[key] for key in sorted(state) if key.startswith(prefix)]
+        return found
 
     @rule(key=st.sampled_from(KEYS), prefix=st.sampled_from(PREFIXES))
     def read(self, key: str, prefix: str) -> None:
@@ -300,7 +307,7 @@ class SqliteMachine(StoreMachine):
 
 # Without shrinking: a failed walk is shown as it went, instead of being walked for minutes.
 BUDGET = settings(
-    max_examples=25,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
