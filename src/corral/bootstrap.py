@@ -305,7 +305,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
         hypervisor=driver,
         volumes=DirVolumes(settings.state_dir),
         library=DirLibrary(settings.state_dir / "images"),
-        networks=LibvirtNetworks(driver, installation_id=installation_id),
+        networks=LibvirtNetworks(driver, installation_id, settings.state_dir / "reservations"),
         definition_hash=definition_hash,
         seed_files=_seed_files,
         used_subnets=used_cidrs,

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lxml.etree import Element, SubElement, _Element, indent, tostring
+from lxml.etree import Element, QName, SubElement, _Element, indent, tostring
 
 from corral.model.network import Network, Reservation
+
+DNSMASQ_NAMESPACE: Final = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 
 # The gateway has .1; reserved addresses and the dynamic pool may overlap in dnsmasq, which never hands out a reserved one.
 GATEWAY_OFFSET: Final = 1
@@ -27,21 +29,26 @@ class NetworkFields:
     dhcp_start: str
     dhcp_end: str
     forward: str
+    hosts_dir: str
 
 
-def build_network(network: Network, name: str, reservations: Iterable[Reservation]) -> str:
-    """NAT, DHCP and DNS on a bridge without spanning tree, which would keep each new port silent for 4 s."""
+def build_network(network: Network, name: str, reservations: Iterable[Reservation], hosts_dir: str) -> str:
+    """NAT, DHCP and DNS on a bridge without spanning tree, which would keep each new port silent for 4 s.
+
+    Reserved addresses are files in `hosts_dir`, which dnsmasq watches, and not libvirt's `<host>` elements: changing one
+    of those live makes libvirt 9 take all firewall rules of the network away and set them again, for half a second in
+    which nobody gets out.
+    """
     subnet = ipaddress.IPv4Network(network.spec.subnet)
-    root = Element("network")
+    root = Element("network", nsmap={"dnsmasq": DNSMASQ_NAMESPACE})
     SubElement(root, "name").text = name
     SubElement(root, "uuid").text = network.uid
     SubElement(root, "forward", mode=network.spec.mode)
     SubElement(root, "bridge", name=network.spec.bridge, stp="off", delay="0")
     # `localOnly`: a name that is not known here is not asked of the servers above.
     SubElement(root, "domain", name=network.spec.domain, localOnly="yes")
-    known = tuple(reservations)
     dns = SubElement(root, "dns")
-    for reservation in known:
+    for reservation in reservations:
         dns.append(build_dns_host(reservation))
     address = SubElement(
         root,
@@ -52,14 +59,15 @@ def build_network(network: Network, name: str, reservations: Iterable[Reservatio
     )
     dhcp = SubElement(address, "dhcp")
     SubElement(dhcp, "range", start=str(subnet[FIRST_GUEST_OFFSET]), end=str(subnet[-2]))
-    for reservation in known:
-        dhcp.append(build_dhcp_host(reservation))
+    options = SubElement(root, QName(DNSMASQ_NAMESPACE, "options"))
+    SubElement(options, QName(DNSMASQ_NAMESPACE, "option"), value=f"dhcp-hostsdir={hosts_dir}")
     indent(root)
     return tostring(root, encoding="unicode")
 
 
-def build_dhcp_host(reservation: Reservation) -> _Element:
-    return Element("host", mac=reservation.mac, name=reservation.hostname, ip=reservation.address)
+def dhcp_host_line(reservation: Reservation) -> str:
+    """dnsmasq's `dhcp-host`."""
+    return f"{reservation.mac},{reservation.address},{reservation.hostname}\n"
 
 
 def build_dns_host(reservation: Reservation) -> _Element:
@@ -84,6 +92,7 @@ def fields_of(root: _Element) -> NetworkFields:
         dhcp_start=attribute("ip/dhcp/range", "start"),
         dhcp_end=attribute("ip/dhcp/range", "end"),
         forward=attribute("forward", "mode"),
+        hosts_dir=attribute(f"{{{DNSMASQ_NAMESPACE}}}options/{{{DNSMASQ_NAMESPACE}}}option", "value"),
     )
 
 
@@ -96,12 +105,6 @@ def subnet_of(root: _Element) -> str:
     return ""
 
 
-def dhcp_hosts(root: _Element) -> dict[str, tuple[str, str]]:
-    """(host name, address) by MAC."""
-    hosts = root.iterfind("ip/dhcp/host")
-    return {host.get("mac") or "": (host.get("name") or "", host.get("ip") or "") for host in hosts}
-
-
 def dns_hosts(root: _Element) -> dict[str, tuple[str, ...]]:
     """Host names by address."""
     hosts = root.iterfind("dns/host")
@@ -110,39 +113,26 @@ def dns_hosts(root: _Element) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Change:
-    """One live change of a network's hosts."""
+    """One live change of a network's DNS hosts."""
 
     add: bool
-    section: str  # dhcp | dns
     element: str
 
 
 def plan_changes(root: _Element, wanted: Sequence[Reservation]) -> tuple[Change, ...]:
-    """What makes the DHCP and DNS hosts of `root` exactly `wanted`: deletions first, since MAC, name and address are
-    each unique. Pure."""
-    dhcp = {r.mac: (r.hostname, r.address) for r in wanted}
-    dns = {r.address: (r.hostname,) for r in wanted}
-    have_dhcp, have_dns = dhcp_hosts(root), dns_hosts(root)
-    stale = [Change(False, "dhcp", _dhcp_text(mac, *have)) for mac, have in have_dhcp.items() if dhcp.get(mac) != have]
-    stale += [Change(False, "dns", _dns_text(ip, have)) for ip, have in have_dns.items() if dns.get(ip) != have]
-    fresh = [
-        Change(True, "dhcp", tostring(build_dhcp_host(r), encoding="unicode"))
-        for r in wanted
-        if have_dhcp.get(r.mac) != dhcp[r.mac]
-    ]
-    fresh += [
-        Change(True, "dns", tostring(build_dns_host(r), encoding="unicode"))
-        for r in wanted
-        if have_dns.get(r.address) != dns[r.address]
-    ]
+    """What makes the DNS hosts of `root` exactly `wanted`; deletions first, since name and address are unique. Pure."""
+    names = {reservation.address: (reservation.hostname,) for reservation in wanted}
+    have = dns_hosts(root)
+    stale = [Change(False, _dns_text(address, known)) for address, known in have.items() if names.get(address) != known]
+    fresh = [Change(True, _dns_text(address, name)) for address, name in names.items() if have.get(address) != name]
     return (*stale, *fresh)
 
 
-def _dhcp_text(mac: str, name: str, address: str) -> str:
-    host = Element("host", mac=mac, ip=address)
-    if name:
-        host.set("name", name)
-    return tostring(host, encoding="unicode")
+def refreshing_changes(root: _Element) -> tuple[Change, Change]:
+    """An addition taken back at once: each makes libvirt tell dnsmasq to read all of its files again."""
+    fields = fields_of(root)
+    text = _dns_text(fields.gateway, ("corral-refresh",))
+    return Change(True, text), Change(False, text)
 
 
 def _dns_text(address: str, names: Sequence[str]) -> str:

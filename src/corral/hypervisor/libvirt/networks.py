@@ -1,41 +1,49 @@
 """Networks through libvirt: a NAT bridge with dnsmasq, whose reservations change live."""
 
 import contextlib
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import libvirt
-from lxml.etree import _Element
 
+from corral import files
 from corral.errors import CorralError
 from corral.hypervisor.libvirt.driver import LibvirtDriver
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.network_document import (
     Change,
+    NetworkFields,
     build_network,
-    dhcp_hosts,
+    dhcp_host_line,
     fields_of,
     plan_changes,
+    refreshing_changes,
     subnet_of,
 )
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
 
-_SECTIONS: Final = {
-    "dhcp": libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST,
-    "dns": libvirt.VIR_NETWORK_SECTION_DNS_HOST,
-}
+_LIVE: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
+_CONFIG: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
 _PREFIX_CHARS: Final = 6
+# dnsmasq reads them as a user of its own.
+_DIR_MODE: Final = 0o755
+_FILE_MODE: Final = 0o644
 
 
 class LibvirtNetworks:
     """`NetworkDriver` on the hypervisor driver's connection. Names carry the installation, since several daemons may
-    share one libvirt: `corral-3fa1c2-default`; the UUID is the Network's uid."""
+    share one libvirt: `corral-3fa1c2-default`; the UUID is the Network's uid.
 
-    def __init__(self, driver: LibvirtDriver, installation_id: str) -> None:
+    `reservations_dir` gets a directory for each network, whose files dnsmasq reads: the way to it must let it pass.
+    """
+
+    def __init__(self, driver: LibvirtDriver, installation_id: str, reservations_dir: Path) -> None:
         self._driver = driver
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
+        self._root = reservations_dir
 
     def driver_name(self, network: Network) -> str:
         return f"{self._prefix}-{network.name}"
@@ -43,28 +51,35 @@ class LibvirtNetworks:
     async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> None:
         wanted = tuple(reservations)
         name = self.driver_name(network)
-        await self._driver.call(f"ensure network {name}", lambda handle: _ensure(handle, network, name, wanted))
+
+        def act(handle: libvirt.virConnect) -> None:
+            _ensure(handle, network, name, wanted, self._files(network))
+
+        await self._driver.call(f"ensure network {name}", act)
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
-        name = self.driver_name(network)
-
         def act(handle: libvirt.virConnect) -> None:
             found = handle.networkLookupByUUIDString(network.uid)
-            kept = [r for r in _reservations(found, reservation.vm_uid) if not _clash(r, reservation)]
-            _sync(found, (*kept, reservation))
+            known_files = self._files(network)
+            kept = [known for known in known_files.known() if not _clash(known, reservation)]
+            _sync(found, (*kept, reservation), known_files)
 
-        await self._driver.call(f"reserve {reservation.address} in network {name}", act)
+        await self._driver.call(f"reserve {reservation.address} in network {self.driver_name(network)}", act)
 
     async def release(self, network: Network, reservation: Reservation) -> None:
-        name = self.driver_name(network)
-
         def act(handle: libvirt.virConnect) -> None:
+            known_files = self._files(network)
+            kept = [known for known in known_files.known() if known.mac != reservation.mac]
             found = _find(handle, network.uid)
             if found is not None:
-                kept = [r for r in _reservations(found, reservation.vm_uid) if r.mac != reservation.mac]
-                _sync(found, kept)
+                _sync(found, kept, known_files)
+            else:
+                known_files.sync(kept)
 
-        await self._driver.call(f"release {reservation.address} in network {name}", act)
+        await self._driver.call(f"release {reservation.address} in network {self.driver_name(network)}", act)
+
+    def _files(self, network: Network) -> "_HostFiles":
+        return _HostFiles(self._root / network.uid)
 
     async def remove(self, network: Network) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -72,6 +87,7 @@ class LibvirtNetworks:
             if found is not None:
                 _stop(found)
                 found.undefine()
+            self._files(network).remove()
 
         await self._driver.call(f"remove network {self.driver_name(network)}", act)
 
@@ -115,39 +131,74 @@ def _observe_all(handle: libvirt.virConnect) -> tuple[ObservedNetwork, ...]:
     return tuple(observed)
 
 
-def _ensure(handle: libvirt.virConnect, network: Network, name: str, wanted: Sequence[Reservation]) -> None:
+@dataclass(frozen=True)
+class _HostFiles:
+    """A network's reservations as dnsmasq reads them: one file a MAC."""
+
+    directory: Path
+
+    def known(self) -> tuple[Reservation, ...]:
+        found = []
+        for path in self.directory.glob("[0-9a-f]*") if self.directory.exists() else ():
+            mac, address, hostname = path.read_text().strip().split(",")
+            # No VM is named in the file, and nobody asks.
+            found.append(Reservation.model_construct(mac=mac, address=address, hostname=hostname, vm_uid=""))
+        return tuple(found)
+
+    def sync(self, wanted: Sequence[Reservation]) -> bool:
+        """Make the files so; whether dnsmasq must be told (it sees new files by itself, but forgets nothing)."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.chmod(_DIR_MODE)
+        except OSError as error:
+            raise files.storage_error(f"make {self.directory}", error) from error
+        lines = {reservation.mac.replace(":", "-"): dhcp_host_line(reservation) for reservation in wanted}
+        forget = False
+        for path in self.directory.glob("[0-9a-f]*"):
+            line = lines.get(path.name)
+            if line is not None and path.read_text() == line:
+                lines.pop(path.name)
+                continue
+            forget = True
+            if line is None:
+                files.remove_file(path)
+        for name, line in lines.items():
+            files.write_atomic(self.directory / name, line.encode(), _FILE_MODE)
+        return forget
+
+    def remove(self) -> None:
+        if self.directory.exists():
+            self.sync(())
+            self.directory.rmdir()
+
+
+def _ensure(
+    handle: libvirt.virConnect, network: Network, name: str, wanted: Sequence[Reservation], host_files: _HostFiles
+) -> None:
     """Define, start, and make the reservations so. What differs in more than reservations is defined anew and restarted:
     bridge or subnet changed, and guests of the old one have nothing to lose by it."""
-    document = build_network(network, name, wanted)
+    document = build_network(network, name, wanted, str(host_files.directory))
     found = _find(handle, network.uid)
     if found is None:
-        _refuse_taken(handle, network, name)
+        _remove_left(handle, network, name)
         found = handle.networkDefineXML(document)
-    elif fields_of(parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))) != fields_of(
-        parse_document(document)
-    ):
+    elif _fields(found) != fields_of(parse_document(document)):
         _stop(found)
         if found.name() != name:
             found.undefine()
         found = handle.networkDefineXML(document)
+    _sync(found, wanted, host_files)
     if not found.isActive():
-        _redefine_hosts(handle, found, document)
         _start(found, network)
-    else:
-        _sync(found, wanted)
     if not found.autostart():
         found.setAutostart(True)
 
 
-def _redefine_hosts(handle: libvirt.virConnect, found: libvirt.virNetwork, document: str) -> None:
-    """While it is off, its hosts change by defining it again."""
-    root = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))
-    wanted = parse_document(document)
-    if plan_changes(root, _listed(wanted, "")):
-        handle.networkDefineXML(document)
+def _fields(found: libvirt.virNetwork) -> NetworkFields:
+    return fields_of(parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)))
 
 
-def _refuse_taken(handle: libvirt.virConnect, network: Network, name: str) -> None:
+def _remove_left(handle: libvirt.virConnect, network: Network, name: str) -> None:
     """A network of the same name is what an installation with the same id left behind: ours by its name, so it goes."""
     with contextlib.suppress(libvirt.libvirtError):
         left = handle.networkLookupByName(name)
@@ -163,7 +214,7 @@ def _start(found: libvirt.virNetwork, network: Network) -> None:
         if found.isActive():
             return
         bridge = network.spec.bridge
-        if os.path.exists(f"/sys/class/net/{bridge}"):  # noqa: PTH110  # a name in sysfs, not a file of ours
+        if Path("/sys/class/net", bridge).exists():
             asked = f"start network {found.name()}"
             reason = f"the interface {bridge} is there already, and not libvirt's"
             raise CorralError("hypervisor-error", asked, reason, f"remove it: ip link delete {bridge}") from error
@@ -175,32 +226,26 @@ def _stop(found: libvirt.virNetwork) -> None:
         found.destroy()
 
 
-def _reservations(found: libvirt.virNetwork, vm_uid: str) -> tuple[Reservation, ...]:
-    return _listed(parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)), vm_uid)
-
-
-def _listed(root: _Element, vm_uid: str) -> tuple[Reservation, ...]:
-    """The document knows no VM; `vm_uid` fills the field and is not looked at."""
-    return tuple(
-        Reservation.model_construct(mac=mac, address=address, hostname=name, vm_uid=vm_uid)
-        for mac, (name, address) in dhcp_hosts(root).items()
-    )
-
-
 def _clash(one: Reservation, other: Reservation) -> bool:
     return one.mac == other.mac or one.address == other.address or one.hostname == other.hostname
 
 
-def _sync(found: libvirt.virNetwork, wanted: Sequence[Reservation]) -> None:
-    """Change the hosts live and for good; dnsmasq reads them again without losing a lease."""
-    active = bool(found.isActive())
-    for live in (True, False) if active else (False,):
-        flags = 0 if live else libvirt.VIR_NETWORK_XML_INACTIVE
-        affect = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if live else libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
-        for change in plan_changes(parse_document(found.XMLDesc(flags)), wanted):
-            _apply(found, change, affect)
+def _sync(found: libvirt.virNetwork, wanted: Sequence[Reservation], host_files: _HostFiles) -> None:
+    """First the files, then the names, for good and live: the latter makes libvirt tell dnsmasq to read all again."""
+    forget = host_files.sync(wanted)
+    config = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))
+    for change in plan_changes(config, wanted):
+        _apply(found, change, _CONFIG)
+    if not found.isActive():
+        return
+    live = parse_document(found.XMLDesc(0))
+    changes = plan_changes(live, wanted)
+    if forget and not changes:
+        changes = refreshing_changes(live)
+    for change in changes:
+        _apply(found, change, _LIVE)
 
 
 def _apply(found: libvirt.virNetwork, change: Change, affect: int) -> None:
     command = libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST if change.add else libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE
-    found.update(command, _SECTIONS[change.section], -1, change.element, affect)
+    found.update(command, libvirt.VIR_NETWORK_SECTION_DNS_HOST, -1, change.element, affect)
