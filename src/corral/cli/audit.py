@@ -59,11 +59,13 @@ def verify(session: Session, output: str) -> None:
     """
     found: Any = session.client().verify_audit()
     if output in ("table", "name"):
-        rows = [
+        rows: list[tuple[str, object]] = [
             ("valid", found["valid"]),
-            ("records", found["records"]),
+            ("records", f"{found['records']} ({found['first_sequence']} to {found['last_sequence']})"),
+            ("anchors", found["anchors"]),
             ("broken at", found.get("broken_at")),
             ("reason", found.get("reason")),
+            ("rewound", found.get("rewinds")),
         ]
         click.echo("\n".join(fields(rows)))
     else:

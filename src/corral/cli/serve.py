@@ -70,13 +70,13 @@ def serve(session: Session, /, **options: str | None) -> None:
       corral serve --state-dir /tmp/trial --hypervisor fake
       corral serve --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem
     """
-    from corral import bootstrap
+    from corral.bootstrap import run
 
-    raise click.exceptions.Exit(bootstrap.run(load(given_flags(session, options))))
+    raise click.exceptions.Exit(run(load(given_flags(session, options))))
 
 
 def restore(settings: Settings, source: Path) -> None:
     """Put a backup in the place of the stopped daemon's database."""
-    from corral import bootstrap
+    from corral.bootstrap import restore as put_back
 
-    bootstrap.restore(settings, source)
+    put_back(settings, source)

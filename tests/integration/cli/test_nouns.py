@@ -1,5 +1,7 @@
 """The nouns: images, networks, host, events, audit, tokens, doctor, backup."""
 
+import pytest
+
 from .conftest import Corral
 
 
@@ -26,11 +28,14 @@ def test_events_and_audit(corral: Corral) -> None:
     assert {"time", "reason", "object_name", "sequence"} <= set(events[0])
     assert corral("events", "--last", "2").ok().out.count("\n") == 3
     assert corral("audit", "list", "-o", "json").json[0]["action"]
+    assert "valid:" in corral("audit", "verify").ok().out
     assert corral("audit", "verify", "-o", "json").json["valid"] is True
 
 
+@pytest.mark.timeout(60)
 def test_events_are_followed_as_they_come(corral: Corral) -> None:
-    process = corral.start("events", "--follow", "--last", "0", "-o", "json")
+    newest = corral("events", "-o", "json").json[-1]["sequence"]
+    process = corral.start("events", "--follow", "--after", str(newest), "-o", "json")
     try:
         corral("create", "followed", "--image", "micro", "--memory", "128").ok()
         assert process.stdout is not None

@@ -140,7 +140,9 @@ def test_undefine_keeps_the_disks(corral: Corral) -> None:
     assert corral("info", name).status == 3
     kept = set(corral("vol-list", "-o", "name").ok().out.split())
     assert kept == before
-    (data,) = [volume for volume in corral("volume", "list", "-o", "json").json if volume["name"].endswith("data")]
+    (data,) = [
+        volume for volume in corral("volume", "list", "-o", "json").json if volume["name"].startswith(f"{name}-data")
+    ]
     assert data["spec"]["size_bytes"] == 2 * 2**30
     assert data["name"] in corral("vol-info", data["name"]).ok().out
 
