@@ -27,7 +27,7 @@ PACKAGES: Final = (
     # what boots
     *("linux-image-cloud-amd64", "initramfs-tools", "zstd", "systemd-sysv", "udev", "dbus", "libpam-systemd"),
     # what joins the platform
-    *("cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "qemu-guest-agent", "openssh-server"),
+    *("cloud-init", "fdisk", "e2fsprogs", "qemu-guest-agent", "openssh-server"),
     # the network
     *("systemd-resolved", "systemd-timesyncd", "netbase", "iproute2", "iputils-ping", "ca-certificates", "curl"),
     # what people expect at a shell
@@ -51,7 +51,8 @@ _MILESTONES: Final = (
     ("installing remaining packages", "installing packages", 0.35),
     ("cleaning package lists", "cleaning up", 0.75),
 )
-_ENABLED: Final = ("systemd-networkd.service", "systemd-resolved.service", "ssh.service")
+_ENABLED: Final = ("systemd-networkd.service", "systemd-resolved.service", "ssh.service", "systemd-timesyncd.timer")
+_DISABLED: Final = ("systemd-timesyncd.service",)  # its timer starts it
 # Timers and services that do nothing for a VM but slow its first minute.
 _MASKED: Final = ("e2scrub_reap.service", "e2scrub_all.timer", "systemd-pstore.service")
 
@@ -129,6 +130,7 @@ async def _bootstrap(release: DebianRelease, mirror: Mirror, root: Path, work: P
 
 async def _enable(root: Path) -> None:
     await proc.run(["chroot", str(root), "systemctl", "enable", *_ENABLED], env=ENVIRONMENT)
+    await proc.run(["chroot", str(root), "systemctl", "disable", *_DISABLED], env=ENVIRONMENT)
     await proc.run(["chroot", str(root), "systemctl", "mask", *_MASKED], env=ENVIRONMENT)
 
 

@@ -1,0 +1,132 @@
+"""cloud-init documents: what is built says what was asked, and what cannot be read is refused with its place."""
+
+import json
+from email import message_from_string
+
+import pytest
+import yaml
+
+from corral.errors import CorralError
+from corral.images.cloud_init import build_seed_files, build_user_data, validate_network_config, validate_user_data
+from corral.model import limits
+from corral.model.vm import CloudInitSpec, CloudInitUser
+
+KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample me@here: "quoted"'
+
+
+def spec(**changes: object) -> CloudInitSpec:
+    user = CloudInitUser(name="alice", ssh_keys=(KEY,), password_hash="$6$salt$hash")
+    return CloudInitSpec(hostname="web", instance_id="i-1", users=(user,)).model_copy(update=changes)
+
+
+def test_seed_without_documents_of_the_user() -> None:
+    files = build_seed_files(spec())
+    assert set(files) == {"meta-data", "user-data", "vendor-data"}
+    assert json.loads(files["meta-data"]) == {"instance-id": "i-1", "local-hostname": "web"}
+    head, _, body = files["user-data"].decode().partition("\n")
+    assert head == "#cloud-config"
+    config = yaml.safe_load(body)
+    assert config["hostname"] == "web"
+    assert config["ssh_pwauth"] is True
+    [user] = config["users"]
+    assert user["ssh_authorized_keys"] == [KEY]
+    assert user["hashed_passwd"] == "$6$salt$hash"
+    assert user["lock_passwd"] is False
+    assert user["sudo"] == "ALL=(ALL) NOPASSWD:ALL"
+
+
+def test_user_without_password_or_rights() -> None:
+    config = yaml.safe_load(build_user_data(spec(users=(CloudInitUser(name="bob", sudo=False),))))
+    [user] = config["users"]
+    assert user["lock_passwd"] is True
+    assert "sudo" not in user
+    assert config["ssh_pwauth"] is False
+
+
+def test_same_spec_gives_the_same_bytes() -> None:
+    assert build_seed_files(spec(user_data="#!/bin/sh\n")) == build_seed_files(spec(user_data="#!/bin/sh\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("#cloud-config\nruncmd: [ls]\n", "text/cloud-config"),
+        ("#!/bin/sh\necho ü\n", "text/x-shellscript"),
+        ("#include\nhttps://example.org/x\n", "text/x-include-url"),
+        ("#include-once\nhttps://example.org/x\n", "text/x-include-once-url"),
+        ("## template: jinja\n#cloud-config\n{}\n", "text/jinja2"),
+        ("#cloud-config-archive\n- x\n", "text/cloud-config-archive"),
+    ],
+)
+def test_user_data_becomes_the_second_part(text: str, kind: str) -> None:
+    validate_user_data(text)
+    message = message_from_string(build_user_data(spec(user_data=text)))
+    ours, theirs = message.get_payload()
+    assert ours.get_content_type() == "text/cloud-config"
+    assert theirs.get_content_type() == kind
+    assert theirs.get_payload(decode=True).decode() == text
+
+
+def test_multipart_of_the_user_is_taken_apart() -> None:
+    inner = build_user_data(spec(user_data="#!/bin/sh\n"))
+    validate_user_data(inner)
+    message = message_from_string(build_user_data(spec(user_data=inner)))
+    assert [part.get_content_type() for part in message.get_payload()] == [
+        "text/cloud-config",
+        "text/cloud-config",
+        "text/x-shellscript",
+    ]
+
+
+def test_network_config_is_passed_on() -> None:
+    text = "version: 2\nethernets: {}\n"
+    validate_network_config(text)
+    assert build_seed_files(spec(network_config=text))["network-config"] == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("#cloud-config\na: [1\nb: 2\n", "line 3"),
+        ("#cloud-config\na: b\n\tc: d\n", "line 3"),
+        ("#cloud-config\n- one\n", "must be a mapping"),
+        ("hello\n", "no known kind"),
+        ("#cloud-config\na: " + "[" * 200, "nested deeper"),
+        ("#!/bin/sh\n\0", "line 2"),
+        ("Content-Type: multipart/mixed; boundary=x\n\n--x\n\nno end", "MIME"),
+        ("#cloud-config-archive\na: b\n", "list"),
+    ],
+)
+def test_bad_user_data(text: str, words: str) -> None:
+    with pytest.raises(CorralError, match="invalid-cloud-init") as caught:
+        validate_user_data(text)
+    assert words in caught.value.reason
+
+
+def test_good_user_data() -> None:
+    for text in ("", "  \n", "#cloud-config\n", "#cloud-config\nbase: &b {x: 1}\nother: *b\n", "#!/bin/sh\n"):
+        validate_user_data(text)
+
+
+def test_aliases_that_would_explode_are_never_expanded() -> None:
+    lines = ["#cloud-config", "a0: &a0 {k: v}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
+    validate_user_data("\n".join(lines))
+
+
+def test_user_data_of_ten_megabytes() -> None:
+    with pytest.raises(CorralError) as caught:
+        validate_user_data("#cloud-config\n" + "#" * 10 * 2**20)
+    assert caught.value.code == "body-too-large"
+    assert str(limits.USER_DATA_MAX_BYTES) in caught.value.reason
+
+
+@pytest.mark.parametrize("text", ["version: 3\n", "- a\n", "just words", "network: {}\n", "a: [\n"])
+def test_bad_network_config(text: str) -> None:
+    with pytest.raises(CorralError, match="invalid-cloud-init"):
+        validate_network_config(text)
+
+
+@pytest.mark.parametrize("text", ["", "version: 1\nconfig: []\n", "network:\n  version: 2\n"])
+def test_good_network_config(text: str) -> None:
+    validate_network_config(text)
