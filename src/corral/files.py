@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
 
     The temporary name starts with `.` and ends with `.tmp`, so that `remove_leftovers` finds what a crash left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)

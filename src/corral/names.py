@@ -1,7 +1,7 @@
 """Names, sizes and identifiers: how they are spelt, and how text from people becomes them. Pure."""
 
+import os
 import re
-import secrets
 import uuid
 from typing import Final
 
@@ -93,5 +93,5 @@ def new_uid() -> str:
 
 def new_mac() -> str:
     """A random locally administered MAC address in QEMU's range."""
-    tail = secrets.token_bytes(3)
+    tail = os.urandom(3)
     return MAC_PREFIX + "".join(f":{byte:02x}" for byte in tail)

@@ -1,7 +1,6 @@
 """What the daemon was told: flags over environment over the configuration file over defaults. Alone reads the environment."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -116,6 +115,8 @@ def _defaults_for_user(environ: Mapping[str, str]) -> Settings:
 def _from_file(path: Path) -> dict[str, object]:
     if not path.exists():
         return {}
+    import tomllib  # noqa: PLC0415 -- clients use this module too, and none of them reads the file
+
     try:
         content = tomllib.loads(read_limited(path, CONFIG_MAX_BYTES).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
