@@ -4,9 +4,11 @@ The calls are not listed by hand: each verb is run once undisturbed and its trac
 """
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -140,6 +142,7 @@ async def _disturbed(new_world, verb: Verb, name: str, fault: Fault) -> None:
             ending.cancel()
             dying.cancel()
             await w.kill()
+            w.simulation.clear()
             await w.start()
         await _converges(w, f"{verb.name}, {name} at call {fault.nth}")
         await _judge(w, verb, operation, vm)
@@ -176,7 +179,8 @@ async def _all(runs: list[Callable[[], Awaitable[None]]]) -> None:
 
     results = await asyncio.gather(*(one(run) for run in runs), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
-    assert not failures, f"{len(failures)} of {len(runs)}: " + "\n".join(repr(f)[:1500] for f in failures[:5])
+    shown = "\n".join("".join(traceback.format_exception(f))[-1500:] for f in failures[:4])
+    assert not failures, f"{len(failures)} of {len(runs)} failed:\n{shown}"
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -185,7 +189,7 @@ def test_every_fault_at_every_call(new_world, verb):
         calls = await _trace(new_world, verb)
         assert "store.transact" in calls
         runs = [
-            lambda name=name, fault=make(nth): _disturbed(new_world, verb, name, fault)
+            partial(_disturbed, new_world, verb, name, make(nth))
             for nth in range(1, len(calls) + 1)
             for name, make in FAULTS.items()
         ]
@@ -225,9 +229,7 @@ def test_the_hypervisor_goes_away_or_the_clock_jumps_at_every_call(new_world, ve
     async def main():
         calls = await _trace(new_world, verb)
         runs = [
-            lambda nth=nth, what=what: disturbed(nth, what)
-            for nth in range(1, len(calls) + 1)
-            for what in ("away", "forward", "back")
+            partial(disturbed, nth, what) for nth in range(1, len(calls) + 1) for what in ("away", "forward", "back")
         ]
         await _all(runs)
 
@@ -252,6 +254,6 @@ def test_a_disk_that_stays_full_fails_the_create_and_leaves_nothing(new_world):
 
     async def main():
         calls = ("storage.create", "storage.write_seed", "hypervisor.define", "hypervisor.start")
-        await _all([lambda call=call: full(new_world(), call) for call in calls])
+        await _all([partial(full, new_world(), call) for call in calls])
 
     asyncio.run(main())

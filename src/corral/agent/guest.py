@@ -138,7 +138,6 @@ class GuestWatch:
             return
         if known != memory.guest:
             memory.guest = known
-            memory.seen = None
             self.dispatcher.wake(uid)
         whole = bool(known.addresses) and (not poll.connected or _cloud_init_known(vm, known))
         pause_s = SETTLED_POLL_S if whole and poll.connected else min(POLL_FIRST_S * 2**poll.times, POLL_MAX_S)

@@ -16,7 +16,7 @@ from corral.agent.guest import GuestWatch
 from corral.agent.host import HostIdentity, HostKeeper
 from corral.agent.image import ImageKeeper
 from corral.agent.network import NetworkKeeper
-from corral.agent.operations import Progress, trim_history, trim_journals
+from corral.agent.operations import Progress, Shown, trim_history, trim_journals
 from corral.agent.orphans import OrphanHunt
 from corral.agent.record import Recorder
 from corral.agent.status import HostKnown
@@ -166,7 +166,11 @@ class Agent:
         await self._prepare()
         while True:
             self._relist.clear()
-            await self._look_at_all()
+            try:
+                await self._look_at_all()
+            except CorralError as error:
+                self._say_waiting(error)
+                raise
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.relist_interval_s):
                     await self._relist.wait()
@@ -208,11 +212,18 @@ class Agent:
             self._open(by_uid)
         for uid, vm in list(self.cache.vms.items()):
             memory = self.dispatcher.memory(uid)
-            if memory.seen != (vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
+            if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
                 self.dispatcher.wake(uid, Snapshot(by_uid.get(uid)) if not self.ready.is_set() else None)
         await self.orphans.run(domains)
         self._host_changed.set()
         self.ready.set()
+
+    def _say_waiting(self, error: CorralError) -> None:
+        """Nothing can be looked at; before the first look nothing is tried either, so nobody else would say why."""
+        if not self.dispatcher.open:
+            for operation in self.cache.all_unfinished():
+                shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason)
+                self.progress.show(operation, shown)
 
     def _open(self, by_uid: dict[str, ObservedDomain]) -> None:
         queue = boot_queue(self.cache.vms.values(), by_uid, self.identity.boot_id)

@@ -46,7 +46,7 @@ class OrphanHunt:
     drivers: Drivers
     installation_id: str
     clock: Clock
-    _said: set[str] = field(default_factory=set)
+    _said: set[tuple[str, str]] = field(default_factory=set)
 
     async def run(self, domains: Iterable[ObservedDomain]) -> None:
         suspects = [found for found in domains if self._ours(found) and found.uid not in self.cache.vms]
@@ -94,9 +94,9 @@ class OrphanHunt:
         return None
 
     async def _say(self, reason: str, uid: str, message: str) -> None:
-        if uid in self._said:
+        if (reason, uid) in self._said:
             return
-        self._said.add(uid)
+        self._said.add((reason, uid))
         log.warning("orphan", reason=reason, uid=uid)
         transaction = self.objects.transaction()
         transaction.event(

@@ -23,6 +23,7 @@ from corral.agent.steps import (
 )
 from corral.agent.view import Ending, Plan, Settle, View
 from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem
+from corral.model.volume import Volume
 
 
 def plan(view: View) -> Plan:
@@ -74,7 +75,8 @@ def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
     )
     adopting = any(isinstance(operation.spec.intent, AdoptVm) for operation in queue.document)
     if adopting or queue.create is not None:
-        return Plan(settle=Settle(endings=endings, forget=True, kept=frozenset(view.volumes)))
+        kept = frozenset(uid for uid, volume in view.volumes.items() if volume.status.ready)
+        return Plan(settle=Settle(endings=endings, forget=True, kept=kept))
     return Plan(settle=Settle(endings=endings, refused=problem))
 
 
@@ -143,11 +145,20 @@ def _plan_delete(view: View, queue: Queue) -> Plan:
         return Plan(settle=Settle(endings=(ending, *superseded_endings(queue)), undelete=True))
     intent = operation.spec.intent if operation is not None else None
     keep_all = not isinstance(intent, DeleteVm) or intent.keep_disks or not view.ours
-    kept = frozenset(uid for uid, volume in view.volumes.items() if keep_all or not volume.spec.delete_with_vm)
+    kept = frozenset(
+        uid
+        for uid, volume in view.volumes.items()
+        if (keep_all or not volume.spec.delete_with_vm) and _has_data(view, volume)
+    )
     endings = [*superseded_endings(queue), *([Ending(operation, OperationState.SUCCEEDED)] if operation else [])]
     late = [other for other in queue.everything if other is not operation and other not in queue.superseded]
     endings += [Ending(other, OperationState.SUPERSEDED) for other in late]
     return Plan(_removal(view, kept), Settle(endings=tuple(endings), forget=True, kept=kept))
+
+
+def _has_data(view: View, volume: Volume) -> bool:
+    """False where the create that this deletion overtook had not yet made it: there is nothing to keep."""
+    return volume.status.ready or volume.uid in view.known.made or view.domain is not None
 
 
 def _plan_undo(view: View, queue: Queue, create: Operation) -> Plan:

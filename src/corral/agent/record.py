@@ -189,7 +189,8 @@ class Recorder:
         for uid, volume in view.volumes.items():
             if uid in settle.kept:
                 spec = volume.spec.model_copy(update={"vm_uid": None})
-                transaction.update(volume.model_copy(update={"spec": spec}))
+                status = VolumeStatus(ready=True, path=str(self.volume_path(uid)))
+                transaction.update(volume.model_copy(update={"spec": spec, "status": status}))
             else:
                 transaction.delete(volume)
 

@@ -50,10 +50,14 @@ class Memory:
     """Something was written about the VM since it was last planned for."""
     wish: str = ""
     """What was wished when it was last planned for."""
-    seen: tuple[int, ObservedDomain | None] | None = None
-    """The VM's revision and its domain when nothing was left to do."""
+    seen: tuple[int, ObservedDomain | None, bool, GuestKnown] | None = None
+    """What the last look was made of, if nothing was left to do after it."""
     hashes: tuple[str, frozenset[str]] = ("", frozenset())
     json: tuple[int, str] = (-1, "")
+
+    def nothing_new(self, revision: int, domain: ObservedDomain | None) -> bool:
+        """A look at this VM and this domain would find what the last one found."""
+        return self.seen == (revision, domain, self.known.queued_for_boot, self.guest)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Reconciler:
             domain = snapshot.domain if snapshot is not None else await self._observe(vm)
             snapshot = None
             view = self._view(vm, domain, memory, situation)
-            if not view.operations and memory.seen == (vm.revision, domain) and not memory.known.asked:
+            if not view.operations and memory.nothing_new(vm.revision, domain) and not memory.known.asked:
                 return None
             memory.wish = wish_of(vm, view.operations)
             decided = plan(view)
@@ -264,7 +268,8 @@ class Reconciler:
         if decided.wait is not None and current is not None:
             self.progress.show(current, self._shown(memory, current, decided.wait.phase))
         journal = self._journal(memory, current) if current is not None else []
-        settled = await self.recorder.settle(view, decided.settle, memory.guest, journal, memory.began_at)
+        guest = memory.guest
+        settled = await self.recorder.settle(view, decided.settle, guest, journal, memory.began_at)
         settle = decided.settle
         stop_seen = view.active or settle.reached or settle.restarts is not None
         memory.known = replace(
@@ -286,7 +291,8 @@ class Reconciler:
         remaining = bool(self.cache.unfinished(view.vm.uid)) and decided.wait is None
         if settle.keep_started or (settle.power is not None and not settle.reached) or remaining:
             return False
-        memory.seen = (settled.revision, view.domain) if decided.wait is None else None
+        looked = (settled.revision, view.domain, view.known.queued_for_boot, guest)
+        memory.seen = looked if decided.wait is None else None
         return True
 
     async def _refresh(self, vm: Vm) -> None:
