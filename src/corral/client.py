@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 from corral.client_http import HOST_NAME, Query, Transport
@@ -32,6 +33,7 @@ RECONNECT_INTERVAL_S: Final = 0.2
 # Answers of calls that wait come a little after the time that they were given.
 MARGIN_S: Final = 15.0
 BACKUP_CHUNK_BYTES: Final = 1024 * 1024
+T = TypeVar("T")
 _UNFINISHED: Final = ("accepted", "running")
 
 
@@ -128,7 +130,7 @@ class Client:
 
     def exec(
         self, name: str, argv: list[str], *, stdin: bytes = b"", timeout_s: float = 60.0
-    ) -> Iterator[ExecOutput | ExecEnd]:
+    ) -> Generator[ExecOutput | ExecEnd, None, None]:
         """Run a command in the guest: what it wrote, then how it ended."""
         import base64  # noqa: PLC0415
 
@@ -256,7 +258,7 @@ class Client:
 
     # ---- what happens ----------------------------------------------------------------------------------------------
 
-    def watch(self, kind: str, *, since: int | None = None, name: str = "") -> Iterator[WatchEvent]:
+    def watch(self, kind: str, *, since: int | None = None, name: str = "") -> Generator[WatchEvent, None, None]:
         """Changes of the objects of a kind (`vms`, `operations` …) after revision `since`, or from now on; of one of
         them with `name`. Raises `compacted`: list again. Ends when the daemon stops."""
         query: dict[str, str | int | float] = {"kind": kind, "project": self.project}
@@ -264,22 +266,23 @@ class Client:
             query["since"] = since
         if name:
             query["name"] = name
-        with self._transport.stream("GET", "/v1/watch", query=query) as stream:
-            yield from watch_events(stream)
+        opened = ExitStack()
+        stream = opened.enter_context(self._transport.stream("GET", "/v1/watch", query=query))
+        return _until_done(opened, watch_events(stream))
 
     def events(self, after: int = 0) -> list[t.EventEntry]:
         """What happened, oldest first, each with its `sequence`."""
         return self._journal("/events", "sequence", after)
 
-    def follow_events(self, after: int | None = None) -> Iterator[t.EventEntry]:
+    def follow_events(self, after: int | None = None) -> Generator[t.EventEntry, None, None]:
         """What happens from now on, or after a sequence. Ends when the daemon stops."""
         query: dict[str, str | int | float] = {"follow": "true", "project": self.project}
         if after is not None:
             query["after"] = after
-        with self._transport.stream("GET", "/v1/events", query=query) as stream:
-            for frame in frames(stream):
-                if frame is not None:
-                    yield cast("t.EventEntry", json.loads(frame.data))
+        opened = ExitStack()
+        stream = opened.enter_context(self._transport.stream("GET", "/v1/events", query=query))
+        entries = (cast("t.EventEntry", json.loads(frame.data)) for frame in frames(stream) if frame is not None)
+        return _until_done(opened, entries)
 
     # ---- administration --------------------------------------------------------------------------------------------
 
@@ -299,7 +302,7 @@ class Client:
     def verify_audit(self) -> t.AuditVerification:
         return cast("t.AuditVerification", self._get("/audit/verify", timeout_s=300.0))
 
-    def backup(self) -> Iterator[bytes]:
+    def backup(self) -> Generator[bytes, None, None]:
         """The database, in pieces."""
         with self._transport.stream("POST", "/v1/admin/backup", timeout_s=300.0) as stream:
             while chunk := stream.read(BACKUP_CHUNK_BYTES):
@@ -363,6 +366,12 @@ class Client:
             items += part
             after = part[-1][count]
         return items
+
+
+def _until_done(opened: ExitStack, items: Iterator[T]) -> Generator[T, None, None]:
+    """The items of a stream that is open already, and its end: nothing is missed between the call and the first item."""
+    with opened:
+        yield from items
 
 
 def raise_for_operation(operation: t.Operation) -> None:

@@ -17,6 +17,9 @@ BURST_S: Final = 10.0
 # Callers remembered; beyond that the one that was quiet for longest is forgotten (its bucket was full again anyway).
 CALLERS_MAX: Final = 4096
 BODY_TIMEOUT_S: Final = 30.0
+# Of a body that is refused, so much is read and thrown away, so that the refusal can be read.
+DRAIN_MAX_BYTES: Final = 64 * 2**20
+DRAIN_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -58,6 +61,14 @@ class RateLimiter:
         bucket.tokens -= cost
 
 
+@dataclass(eq=False)
+class _Unread(Exception):  # noqa: N818 -- says what is left, not what is wrong
+    """A body that is not handed on. `at_end`: all of it was taken from the connection, which can go on being used."""
+
+    error: CorralError
+    at_end: bool
+
+
 class BodyLimit:
     """Reads the body before the route runs, in bounded size and time, whatever its framing; then hands it on whole."""
 
@@ -74,9 +85,9 @@ class BodyLimit:
             return
         try:
             first = await self._read(scope, receive)
-        except CorralError as error:
-            response = problem_response(error, scope["state"]["request_id"], {"Connection": "close"})
-            await response(scope, receive, send)
+        except _Unread as unread:
+            headers = {} if unread.at_end else {"Connection": "close"}
+            await problem_response(unread.error, scope["state"]["request_id"], headers)(scope, receive, send)
             return
         if first is None:  # the caller went away in the middle
             return
@@ -88,30 +99,41 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> Message | None:
-        self._check_length(scope)
-        chunks: list[bytes] = []
+        """The whole body as one message; None if the caller went away.
+
+        What is too large is read on for a while and thrown away: many clients send all of it before they look for an
+        answer, and would only see that we hung up. One that waits to be told to go on (`Expect`) is told no at once.
+        """
+        headers = dict(scope["headers"])
+        declared = int(headers.get(b"content-length", b"0"))
+        if declared > DRAIN_MAX_BYTES or (declared > self._max_bytes and b"expect" in headers):
+            raise _Unread(self._too_large(), at_end=False)
+        body = bytearray()
         size = 0
         try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
+            async with asyncio.timeout(self._timeout_s) as bound:
+                while size <= DRAIN_MAX_BYTES:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    if size > self._max_bytes:
-                        raise self._too_large()
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size <= self._max_bytes:
+                        body += chunk
+                    elif size - len(chunk) <= self._max_bytes:
+                        bound.reschedule(asyncio.get_running_loop().time() + DRAIN_TIMEOUT_S)
                     if not message.get("more_body", False):
-                        return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+                        break
+                else:
+                    raise _Unread(self._too_large(), at_end=False)
         except TimeoutError as error:
-            reason = f"the body was not complete after {self._timeout_s:g} s"
-            raise CorralError("invalid-document", "read the request", reason) from error
-
-    def _check_length(self, scope: Scope) -> None:
-        """Refuse by the header what need not be read at all."""
-        for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > self._max_bytes:
-                raise self._too_large()
+            late = CorralError(
+                "invalid-document", "read the request", f"the body was not complete after {self._timeout_s:g} s"
+            )
+            raise _Unread(self._too_large() if size > self._max_bytes else late, at_end=False) from error
+        if size > self._max_bytes:
+            raise _Unread(self._too_large(), at_end=True)
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     def _too_large(self) -> CorralError:
         return CorralError(

@@ -95,3 +95,9 @@ class PeerWebSocketProtocol(WebSocketsSansIOProtocol):
         except OSError:
             peer = None
         self.app_state = {**self.app_state, "peer": peer}
+
+    def shutdown(self) -> None:
+        """A console that is open is closed by its route, which says why; one that does not manage to is cut off by the
+        server's bound on a graceful stop."""
+        if not self.handshake_complete or self.close_sent:
+            super().shutdown()

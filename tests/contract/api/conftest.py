@@ -1,16 +1,16 @@
 """A daemon without an agent in a thread: the real API on a real socket, over services, a memory store and fakes."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
 
+from corral import log
 from corral.api.app import Api, create_app
 from corral.api.server import serve
 from corral.client import Client
@@ -208,6 +208,7 @@ def settings() -> Iterator[Settings]:
 def start() -> Iterator[Callable[[Settings], World]]:
     """Starts a daemon with the settings that the test wants."""
     running: list[tuple[World, threading.Thread]] = []
+    log.configure("warning")
 
     def begin(settings: Settings) -> World:
         ready: list[World | BaseException] = []
@@ -258,8 +259,3 @@ def world(start: Callable[[Settings], World], settings: Settings) -> World:
 def client(world: World) -> Iterator[Client]:
     with world.client() as client:
         yield client
-
-
-@pytest.fixture
-def tls_settings(settings: Settings) -> Settings:
-    return replace(settings, listen="127.0.0.1:0", admin_group=f"none-{os.getpid()}")
