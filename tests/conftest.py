@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+pytest_plugins = ["libvirt_fixtures"]
+
 UNIT = Path(__file__).parent / "unit"
 
 

@@ -12,6 +12,8 @@ from corral.hypervisor.libvirt.document import Host
 # libvirt's private directory: QEMU must pass through it to its own sub-directory.
 LIBVIRT_DIR: Final = Path("/var/lib/libvirt/qemu")
 KVM_DEVICE: Final = Path("/dev/kvm")
+# libvirt's daemon on this machine that runs as root, by its usual socket or by another.
+_SYSTEM_URIS: Final = ("qemu:///system", "qemu+unix:///system")
 
 
 def find_host(uri: str) -> Host:
@@ -21,7 +23,7 @@ def find_host(uri: str) -> Host:
     libvirt's directory (group `libvirt-qemu` on Debian, 0750). Where both are needed, the directory is opened for passing
     (0751, as other distributions ship it).
     """
-    if not uri.startswith("qemu:///system") or os.geteuid() != 0:
+    if not uri.startswith(_SYSTEM_URIS) or os.geteuid() != 0:
         return Host(privileged=False)
     try:
         directory = LIBVIRT_DIR.stat()
