@@ -1,5 +1,6 @@
 """`corral serve`, the daemon itself; and what is done to its state while it is stopped. The one door to bootstrap."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,6 +12,8 @@ from corral.settings import Settings, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+# The daemon lives long: Python's own defaults (gc.get_threshold of a fresh interpreter), not those of a short command.
+PYTHON_GC_THRESHOLDS: Final = (700, 10, 10)
 # One flag for each field of Settings, in the order in which they are shown; a test compares the two.
 SETTINGS_HELP: Final[dict[str, str]] = {
     "state_dir": "Where the database, disks and images live.",
@@ -72,6 +75,7 @@ def serve(session: Session, /, **options: str | None) -> None:
     """
     from corral.bootstrap import run
 
+    gc.set_threshold(*PYTHON_GC_THRESHOLDS)
     raise click.exceptions.Exit(run(load(given_flags(session, options))))
 
 
