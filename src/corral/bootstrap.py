@@ -64,6 +64,7 @@ class Backend:
 
 def run(settings: Settings) -> int:
     """Be the daemon until SIGTERM or SIGINT; returns the exit status. A start that fails says why on standard error."""
+    gc.disable()  # until the daemon is ready: start-up makes little garbage and many modules
     log.configure(settings.log_level, settings.log_json)
     try:
         asyncio.run(_run(settings))
@@ -150,9 +151,9 @@ async def _listen(settings: Settings, services: "Services", stop: asyncio.Event)
     from corral.api.server import serve  # noqa: PLC0415
 
     def ready() -> None:
-        # What start-up made lives as long as the process: the collector need not look at it again.
-        gc.collect()
+        # What start-up made lives as long as the process: the collector need never look at it.
         gc.freeze()
+        gc.enable()
         sd_notify.notify("READY=1", notify_address())
         _log.info("ready", socket=str(settings.socket), listen=settings.listen or "off", pid=os.getpid())
 

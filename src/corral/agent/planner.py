@@ -23,6 +23,7 @@ from corral.agent.steps import (
 )
 from corral.agent.view import Ending, Plan, Settle, View
 from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem
+from corral.model.vm import RECOVERED_ANNOTATION
 from corral.model.volume import Volume
 
 
@@ -99,7 +100,7 @@ def _plan_existence(view: View) -> tuple[Step, ...]:
         steps += _reservations(view)
         if vm.spec.adopted or domain.definition_hash in view.wanted_hashes:
             return (*steps, SetMetadata())
-        steps += () if view.active else _seed(view)
+        steps += () if view.active or RECOVERED_ANNOTATION in vm.annotations else _seed(view)
         return (*steps, Define())
     if renamed:
         return (*steps, Rename())

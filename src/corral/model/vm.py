@@ -2,12 +2,16 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
 from corral.model import limits
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid
+
+RECOVERED_ANNOTATION: Final = "corral/recovered"
+"""On a VM that was rebuilt after a lost database: its spec has no user-data and no password hashes, the seed on disk
+alone has them and is not written again."""
 
 
 class Power(StrEnum):

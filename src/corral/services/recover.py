@@ -16,7 +16,7 @@ from corral.model.answers import RecoveryReport
 from corral.model.base import DEFAULT_PROJECT, Object
 from corral.model.image import Image, ImageState, ImageStatus
 from corral.model.network import Network
-from corral.model.vm import NicSpec, Placement, Power, Vm, VmSpec, VmState, VmStatus
+from corral.model.vm import RECOVERED_ANNOTATION, NicSpec, Placement, Power, Vm, VmSpec, VmState, VmStatus
 from corral.model.volume import Volume, VolumeStatus
 from corral.names import new_uid
 from corral.network import ipam
@@ -137,6 +137,7 @@ async def _recover_vm(work: _Recovery, domain: ObservedDomain, volumes: dict[str
             "project": metadata.project,
             "generation": max(1, metadata.generation),
             "revision": 0,
+            "annotations": {**vm.annotations, RECOVERED_ANNOTATION: work.context.clock.now().isoformat()},
             "placement": Placement(host_uid=work.context.host_uid, epoch=metadata.epoch),
             "spec": vm.spec.model_copy(update={"power": power.get(domain.state, Power.OFF)}),
             "status": VmStatus(
@@ -166,7 +167,7 @@ async def _with_networks(work: _Recovery, vm: Vm) -> VmSpec:
         fits = nic.address and ipam.number_of(network.spec.subnet, nic.address) is not None
         if nic.address and not fits:
             work.lost.append(
-                f"VM {vm.name}: address {nic.address} is not one of {network.spec.subnet}, it gets another"
+                f"VM {vm.name}: address {nic.address} is not one of {network.spec.subnet}, DHCP gives it one, unreserved"
             )
         nics.append(nic.model_copy(update={"network_uid": network.uid, "address": nic.address if fits else ""}))
     return vm.spec.model_copy(update={"nics": tuple(nics)})
