@@ -33,6 +33,8 @@ PACKAGES: Final = (
     # what people expect at a shell
     *("sudo", "less", "nano", "procps", "bash-completion", "tzdata"),
 )
+# What later releases took out of their systemd package.
+_SPLIT_OFF: Final = {"bookworm": (), "trixie": ("systemd-repart",)}
 # Documentation and translations: a third of the files. Packages installed later bring theirs.
 _LEFT_OUT: Final = (
     "path-exclude=/usr/share/man/*",
@@ -116,7 +118,8 @@ async def _bootstrap(release: DebianRelease, mirror: Mirror, root: Path, work: P
     await asyncio.to_thread(_copy_tree, resources.files("corral.images") / "debian", overlay)
     options = work / "apt.conf"
     await asyncio.to_thread(options.write_text, await acquire_options())
-    argv = ["mmdebstrap", "--variant=minbase", "--format=directory", f"--include={','.join(PACKAGES)}"]
+    packages = ",".join((*PACKAGES, *_SPLIT_OFF.get(release.suite, ())))
+    argv = ["mmdebstrap", "--variant=minbase", "--format=directory", f"--include={packages}"]
     argv += [f"--keyring={KEYRING}", f"--aptopt={options}", '--aptopt=APT::Install-Recommends "false"']
     argv += [f"--dpkgopt={word}" for word in _LEFT_OUT]
     # Before the kernel comes, so that its initramfs is made once and small.

@@ -76,6 +76,8 @@ async def _build(into: Path, work: Path, progress: Progress) -> ImageFacts:
     root = work / "root"
     for deb in debs:
         await extract(deb, root)
+    if any((root / "lib/modules").rglob("*.ko.zst")):  # Ubuntu's kernels; Python's library reads no zstd yet
+        await proc.run(["find", str(root), "-name", "*.ko.zst", "-exec", "zstd", "-dq", "--rm", "{}", "+"])
     await progress("making the initramfs", 0.8)
     libraries = await _needed_libraries(root)
     archive = await asyncio.to_thread(_archive, root, libraries)
