@@ -1,7 +1,7 @@
 """What every hypervisor driver does; one suite for the fake and for libvirt."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,7 +47,7 @@ Body = Callable[[HypervisorDriver, DomainDefinition], Awaitable[None]]
 
 
 @pytest.fixture
-def on_driver(subject: Subject, micro_definition: Make) -> Iterator[Callable[[Body], None]]:
+def on_driver(subject: Subject, micro_definition: Make) -> Callable[[Body], None]:
     """Runs a body with a driver and a definition of its own, and leaves nothing behind."""
 
     async def run(body: Body) -> None:
@@ -61,7 +61,7 @@ def on_driver(subject: Subject, micro_definition: Make) -> Iterator[Callable[[Bo
                 await driver.undefine(definition.uid)
             await driver.close()
 
-    yield lambda body: asyncio.run(run(body))
+    return lambda body: asyncio.run(run(body))
 
 
 async def seen(driver: HypervisorDriver, uid: str) -> ObservedDomain:
@@ -83,9 +83,7 @@ async def refused(code: str, call: Awaitable[Any]) -> None:
     assert error.value.code == code
 
 
-def test_define_is_repeatable_and_observed_with_its_hash(
-    on_driver: Callable[[Body], None], subject: Subject
-) -> None:
+def test_define_is_repeatable_and_observed_with_its_hash(on_driver: Callable[[Body], None], subject: Subject) -> None:
     async def body(driver: HypervisorDriver, definition: DomainDefinition) -> None:
         assert await driver.observe(definition.uid) is None
         await driver.define(definition)
@@ -169,7 +167,6 @@ def test_one_life(on_driver: Callable[[Body], None]) -> None:
         await driver.shutdown(uid, "acpi")
         off = await until(driver, uid, lambda domain: domain.state is VmState.SHUT_OFF)
         assert off.stop_cause is StopCause.GUEST
-        await driver.shutdown(uid, "acpi")
 
         await driver.rename(uid, f"{definition.name}-b")
         assert (await seen(driver, uid)).name == f"{definition.name}-b"

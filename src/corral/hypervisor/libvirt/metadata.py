@@ -26,7 +26,21 @@ def _json_text(text: str) -> str:
 
 def build_metadata(metadata: DomainMetadata) -> _Element:
     element = Element(QName(NAMESPACE, "vm"), nsmap={PREFIX: NAMESPACE})
-    values = {
+    for key, value in _values(metadata).items():
+        SubElement(element, QName(NAMESPACE, key)).text = value
+    return element
+
+
+def metadata_text(metadata: DomainMetadata) -> str:
+    """For virDomainSetMetadata, which puts the elements into the namespace itself and refuses those that are in one."""
+    element = Element("vm")
+    for key, value in _values(metadata).items():
+        SubElement(element, key).text = value
+    return tostring(element, encoding="unicode")
+
+
+def _values(metadata: DomainMetadata) -> dict[str, str]:
+    return {
         "installation": metadata.installation_id,
         "uid": metadata.vm_uid,
         "project": metadata.project,
@@ -35,14 +49,6 @@ def build_metadata(metadata: DomainMetadata) -> _Element:
         "epoch": str(metadata.epoch),
         "spec": _json_text(metadata.spec_json),
     }
-    for key, value in values.items():
-        SubElement(element, QName(NAMESPACE, key)).text = value
-    return element
-
-
-def metadata_text(metadata: DomainMetadata) -> str:
-    """For virDomainSetMetadata, which takes the element as text and adds the namespace's prefix itself."""
-    return tostring(build_metadata(metadata), encoding="unicode")
 
 
 def parse_metadata(domain: _Element, uid: str) -> DomainMetadata | None:

@@ -1,0 +1,80 @@
+"""A network with a real guest in it: the reserved address by DHCP, the name in DNS, live changes, nothing left."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from libvirt_fixtures import Make
+
+from corral import proc
+from corral.hypervisor.base import DomainNic
+from corral.hypervisor.libvirt import LibvirtDriver, LibvirtNetworks
+from corral.model.network import Network, NetworkSpec, Reservation
+from corral.names import new_mac, new_uid
+from corral.network.host_routes import used_cidrs
+from corral.network.subnets import choose_subnet
+
+
+async def resolved(name: str, server: str) -> bool:
+    done = await proc.run(("busybox", "nslookup", name, server), timeout_s=10, check=False)
+    return b"Name:" in done.stdout
+
+
+async def eventually(name: str, server: str, wanted: bool) -> None:
+    async with asyncio.timeout(10):
+        while await resolved(name, server) is not wanted:
+            await asyncio.sleep(0.1)
+
+
+def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path, micro_definition: Make) -> None:
+    async def run() -> None:
+        driver = await LibvirtDriver.open("qemu:///system", timeout_s=30)
+        installation = new_uid()
+        networks = LibvirtNetworks(driver, installation, open_dir / "reservations")
+        used = (*await used_cidrs(), *(seen.subnet for seen in await networks.observe_all()))
+        subnet = choose_subnet(used)
+        prefix = subnet.rsplit(".", 1)[0]
+        network = Network(
+            name="default",
+            uid=new_uid(),
+            created_at=datetime.now(UTC),
+            spec=NetworkSpec(subnet=subnet, domain="test.internal", bridge=f"ct{installation[:8]}"),
+        )
+        one = Reservation(mac=new_mac(), address=f"{prefix}.77", hostname="one", vm_uid=new_uid())
+        two = Reservation(mac=new_mac(), address=f"{prefix}.78", hostname="two", vm_uid=new_uid())
+        name = networks.driver_name(network)
+        definition = micro_definition("net", nics=(DomainNic("net0", one.mac, name),))
+        try:
+            await networks.ensure(network, ())
+            dnsmasq = Path(f"/run/libvirt/network/{name}.pid").read_text()
+            await networks.reserve(network, one)
+            await networks.reserve(network, two)
+            await networks.reserve(network, two)
+            await eventually("two.test.internal", f"{prefix}.1", True)
+            await networks.release(network, two)
+            await networks.release(network, two)
+            await eventually("two.test.internal", f"{prefix}.1", False)
+            await eventually("one", f"{prefix}.1", True)
+
+            await driver.define(definition)
+            await driver.start(definition.uid)
+            async with asyncio.timeout(60):
+                while not (leases := await networks.leases(network)):
+                    await asyncio.sleep(0.2)
+            assert [(lease.mac, lease.address) for lease in leases] == [(one.mac, one.address)]
+
+            await networks.ensure(network, (one,))
+            assert Path(f"/run/libvirt/network/{name}.pid").read_text() == dnsmasq  # never restarted
+            (seen,) = (seen for seen in await networks.observe_all() if seen.uid == network.uid)
+            assert (seen.active, seen.subnet, seen.name) == (True, subnet, name)
+        finally:
+            if await driver.observe(definition.uid) is not None:
+                await driver.destroy(definition.uid)
+                await driver.undefine(definition.uid)
+            await networks.remove(network)
+            await networks.remove(network)
+            assert network.uid not in {seen.uid for seen in await networks.observe_all()}
+            assert not (open_dir / "reservations" / network.uid).exists()
+            await driver.close()
+
+    asyncio.run(run())
