@@ -84,13 +84,13 @@ class AuditEntry(TypedDict):
 
 
 class AuditVerification(TypedDict):
-    ok: bool
+    valid: bool
     records: int
     first_sequence: int
     last_sequence: int
     anchors: int
-    problem: NotRequired[str]
-    problem_sequence: NotRequired[int]
+    broken_at: NotRequired[int | None]
+    reason: NotRequired[str]
     rewinds: NotRequired[list[str]]
 
 
@@ -362,6 +362,7 @@ class ImageSpec(TypedDict):
     catalogue: str
     source: ImageSource
     path: NotRequired[str]
+    format: NotRequired[Literal['qcow2', 'raw']]
 
 
 class ImageStatus(TypedDict):
