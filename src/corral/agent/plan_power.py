@@ -125,6 +125,8 @@ def _graceful(view: View, operation: Operation | None, intent: ShutdownVm | None
         if operation is None:
             return Plan(wait=Wait(view.now_s + ASK_AGAIN_MAX_S, "the guest did not power off"))
         return _taken_back(view, Ending(operation, OperationState.FAILED, _late(view, "power off", deadline_s)))
+    if view.domain.agent_connected and not asked.agent:
+        return Plan((AskShutdown("agent"),))
     if view.now_s >= asked.next_s:
         return Plan((AskShutdown("acpi"),))
     end_s = asked.since_s + (force_s if force_s is not None else deadline_s)

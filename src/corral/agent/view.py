@@ -13,7 +13,7 @@ from corral.model.volume import Volume
 ACTIVE: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
 
 # A guest that is still booting misses the first press of its power button; it is pressed again, ever more rarely.
-ASK_AGAIN_FIRST_S: Final = 5.0
+ASK_AGAIN_FIRST_S: Final = 3.0
 ASK_AGAIN_MAX_S: Final = 30.0
 
 
@@ -25,6 +25,8 @@ class Asked:
     since_s: float
     times: int
     next_s: float
+    agent: bool = False
+    """The guest's agent was asked; before it was there, only the power button could be pressed."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,10 @@ def remembered(known: Known, step: Step, operation_uid: str, now_s: float) -> Kn
     if isinstance(step, AskShutdown):
         old = known.asked
         if old is None or old.operation_uid != operation_uid:
-            old = Asked(operation_uid, now_s, 0, 0.0)
+            old = Asked(operation_uid, now_s, 0, now_s)
         pause_s = min(ASK_AGAIN_FIRST_S * 2**old.times, ASK_AGAIN_MAX_S)
-        return replace(known, asked=replace(old, times=old.times + 1, next_s=now_s + pause_s))
+        asked = replace(old, times=old.times + 1, next_s=now_s + pause_s, agent=old.agent or step.mode == "agent")
+        return replace(known, asked=asked)
     if isinstance(step, Reset | Reboot):
         return replace(known, once_done=known.once_done | {step.operation_uid})
     return known

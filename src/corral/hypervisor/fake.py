@@ -92,16 +92,27 @@ class FakeConsole(Console):
     holder: "FakeHypervisor"
     uid: str
     output: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    closed: bool = False
 
     async def read(self) -> bytes:
+        if self.closed and self.output.empty():
+            return b""
         return await self.output.get()
 
     async def write(self, data: bytes) -> None:
-        self.output.put_nowait(data)
+        if not self.closed:
+            self.output.put_nowait(data)
 
     async def close(self) -> None:
-        self.output.put_nowait(b"")
-        self.holder.consoles.pop(self.uid, None)
+        self.end()
+
+    def end(self) -> None:
+        """The guest stopped, or somebody else took the console over."""
+        if not self.closed:
+            self.closed = True
+            self.output.put_nowait(b"")
+        if self.holder.consoles.get(self.uid) is self:
+            del self.holder.consoles[self.uid]
 
 
 class FakeHypervisor:
@@ -143,6 +154,8 @@ class FakeHypervisor:
             if domain is None:
                 domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
                 self.domains[definition.uid] = domain
+            elif not _may_define(domain, definition):
+                raise CorralError("domain-not-ours", f"define {definition.name}", "it is another installation's")
             elif domain.name != definition.name:
                 raise CorralError("hypervisor-error", f"define {definition.name}", f"it is called {domain.name}")
             self._names[definition.name] = definition.uid
@@ -159,7 +172,9 @@ class FakeHypervisor:
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
         async with self._call("shutdown"):
-            domain = self._active(uid, "shut down")
+            domain = self._domain(uid)
+            if not domain.active:
+                return
             if mode == "agent" and not domain.agent_connected:
                 raise CorralError("guest-agent-unavailable", f"shut down {domain.name}", "no agent is connected")
             if self.obeys_shutdown:
@@ -328,6 +343,8 @@ class FakeHypervisor:
         domain.state = VmState.CRASHED if cause is StopCause.CRASHED else VmState.SHUT_OFF
         domain.reason = "shutdown" if cause is StopCause.GUEST else cause.value
         domain.stop_cause, domain.pid, domain.agent_connected = cause, None, False
+        if uid in self.consoles:
+            self.consoles[uid].end()
         if not domain.persistent:
             self._forget(domain)
         self._emit(domain, "crashed" if cause is StopCause.CRASHED else "stopped", cause)
@@ -421,6 +438,11 @@ class FakeHypervisor:
             self.domains = _DOMAINS.validate_python(saved)
             self._names = {domain.name: uid for uid, domain in self.domains.items()}
             self._pids += len(self.domains)
+
+
+def _may_define(domain: FakeDomain, definition: DomainDefinition) -> bool:
+    metadata = domain.metadata
+    return metadata is None or metadata.installation_id == definition.metadata.installation_id
 
 
 def _observed(domain: FakeDomain) -> ObservedDomain:

@@ -215,8 +215,6 @@ def test_it_converges_and_never_removes_the_only_copy(model, drawn):
     arguments, more = drawn
     world = _arranged(model, arguments, more)
     before = dict(world.volumes)
-    if world.vm.spec.power is Power.OFF and not more["obeys"]:
-        world.obeys = True  # a guest that never obeys a wish without an operation is waited for, for ever
     world.run()
     assert all(operation.uid in world.ended for operation in world.operations)
     removed = {step.volume_uid for step in world.taken if isinstance(step, s.RemoveVolume)}
