@@ -106,3 +106,32 @@ def test_a_backup_is_restored(place: Corral, tmp_path: Path) -> None:
     place("admin", "restore-db", str(copy)).ok()
     place("daemon", "start", "--hypervisor", "fake").ok()
     assert place("admin", "token", "list", "-o", "name").ok().out == "before\n"
+
+
+def test_a_lost_database_is_rebuilt(place: Corral) -> None:
+    place("daemon", "start", "--hypervisor", "fake").ok()
+    place("image", "build", "micro").ok()
+    place("create", "web", "--image", "micro", "--memory", "128").ok()
+    before = place("info", "web", "-o", "json").json
+    place("daemon", "stop").ok()
+    for file in place.state_dir.glob("corral.db*"):
+        file.unlink()
+    place("daemon", "start", "--hypervisor", "fake").ok()
+    assert "unmanaged" in place("list", "--all").ok().out
+    said = place("recover").ok().out
+    assert "vms: 1 (web)" in said
+    assert "not known: " in said
+    after = place("info", "web", "-o", "json").json
+    assert after["uid"] == before["uid"]
+    assert after["status"]["state"] == "running"
+
+
+def test_a_daemon_whose_supervisor_is_gone_is_still_stopped(place: Corral) -> None:
+    place("daemon", "start", "--hypervisor", "fake").ok()
+    status = place("daemon", "status", "-o", "json").json
+    os.kill(status["supervisor"]["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + BACK_WITHIN_S
+    while place("daemon", "status", "-o", "json").json["supervisor"]["kind"] != "none":
+        assert time.monotonic() < deadline
+    place("daemon", "stop").ok()
+    assert not runs(status["pid"])

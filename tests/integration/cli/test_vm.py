@@ -186,7 +186,7 @@ def test_a_taken_name_is_a_conflict(corral: Corral, vm: str) -> None:
     assert "[name-taken]" in ran.err
 
 
-def test_control_c_while_waiting_leaves_the_operation_and_says_its_id(corral: Corral, vm: str) -> None:
+def test_control_c_ends_a_wait_with_130(corral: Corral, vm: str) -> None:
     process = corral.start("wait", vm, "--for", "shutoff", "--timeout", "60s")
     try:
         with pytest.raises(TimeoutError):
