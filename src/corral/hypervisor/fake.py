@@ -1,10 +1,8 @@
 """A hypervisor in memory: every state, event and error of the real one, at a thousand VMs a second."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 from pydantic import TypeAdapter
@@ -14,10 +12,8 @@ from corral.hypervisor.base import (
     Console,
     DomainDefinition,
     DomainDescription,
-    DomainDisk,
     DomainEvent,
     DomainMetadata,
-    DomainNic,
     DomainUsage,
     ExecResult,
     GuestFacts,
@@ -25,6 +21,7 @@ from corral.hypervisor.base import (
     ObservedDomain,
     StopCause,
 )
+from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash, may_define, observed
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 from corral.simulation import Simulation
@@ -35,84 +32,9 @@ EVENTS_MAX: Final = 100_000
 CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
 
-def definition_hash(definition: DomainDefinition) -> str:
-    """Of the fields that Corral owns; the metadata is not one of them."""
-    owned = (
-        definition.name,
-        definition.description,
-        definition.vcpus,
-        definition.memory_mib,
-        definition.cpu_shares,
-        definition.firmware,
-        definition.disks,
-        definition.nics,
-        definition.seed_path,
-        definition.kernel,
-        definition.graphics,
-    )
-    return hashlib.sha256(repr(owned).encode()).hexdigest()[:16]
-
-
-@dataclass
-class FakeDomain:
-    """One domain of the fake world."""
-
-    uid: str
-    name: str
-    vcpus: int
-    memory_mib: int
-    metadata: DomainMetadata | None
-    definition_hash: str = ""
-    firmware: Literal["bios", "uefi"] = "bios"
-    disks: tuple[DomainDisk, ...] = ()
-    nics: tuple[DomainNic, ...] = ()
-    state: VmState = VmState.SHUT_OFF
-    reason: str = "unknown"
-    stop_cause: StopCause = StopCause.NONE
-    persistent: bool = True
-    autostart: bool = False
-    has_managed_save: bool = False
-    pid: int | None = None
-    agent_connected: bool = False
-    starts: int = 0
-    resets: int = 0
-
-    @property
-    def active(self) -> bool:
-        return self.state not in (VmState.SHUT_OFF, VmState.CRASHED)
-
+__all__ = ["FakeDomain", "FakeHypervisor", "definition_hash"]
 
 _DOMAINS: Final = TypeAdapter(dict[str, FakeDomain])
-
-
-@dataclass
-class FakeConsole(Console):
-    """Says a banner and then echoes."""
-
-    holder: "FakeHypervisor"
-    uid: str
-    output: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
-    closed: bool = False
-
-    async def read(self) -> bytes:
-        if self.closed and self.output.empty():
-            return b""
-        return await self.output.get()
-
-    async def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.output.put_nowait(data)
-
-    async def close(self) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """The guest stopped, or somebody else took the console over."""
-        if not self.closed:
-            self.closed = True
-            self.output.put_nowait(b"")
-        if self.holder.consoles.get(self.uid) is self:
-            del self.holder.consoles[self.uid]
 
 
 class FakeHypervisor:
@@ -154,7 +76,7 @@ class FakeHypervisor:
             if domain is None:
                 domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
                 self.domains[definition.uid] = domain
-            elif not _may_define(domain, definition):
+            elif not may_define(domain, definition):
                 raise CorralError("domain-not-ours", f"define {definition.name}", "it is another installation's")
             elif domain.name != definition.name:
                 raise CorralError("hypervisor-error", f"define {definition.name}", f"it is called {domain.name}")
@@ -254,11 +176,11 @@ class FakeHypervisor:
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe", changes=False):
             domain = self.domains.get(uid)
-            return None if domain is None else _observed(domain)
+            return None if domain is None else observed(domain)
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
         async with self._call("observe_all", changes=False):
-            return tuple(_observed(domain) for domain in self.domains.values())
+            return tuple(observed(domain) for domain in self.domains.values())
 
     async def describe(self, uid: str) -> DomainDescription:
         async with self._call("describe", changes=False):
@@ -291,7 +213,7 @@ class FakeHypervisor:
                 raise CorralError("console-in-use", f"console of {domain.name}", "somebody else has it open", "--force")
             if uid in self.consoles:
                 await self.consoles[uid].close()
-            console = FakeConsole(self, uid)
+            console = FakeConsole(lambda ended: self._console_ended(uid, ended))
             console.output.put_nowait(CONSOLE_BANNER)
             self.consoles[uid] = console
             return console
@@ -399,6 +321,10 @@ class FakeHypervisor:
             raise CorralError("guest-agent-unavailable", f"guest agent of {domain.name}", "it is not connected")
         return domain
 
+    def _console_ended(self, uid: str, console: FakeConsole) -> None:
+        if self.consoles.get(uid) is console:
+            del self.consoles[uid]
+
     def _forget(self, domain: FakeDomain) -> None:
         self.domains.pop(domain.uid, None)
         self._names.pop(domain.name, None)
@@ -438,28 +364,3 @@ class FakeHypervisor:
             self.domains = _DOMAINS.validate_python(saved)
             self._names = {domain.name: uid for uid, domain in self.domains.items()}
             self._pids += len(self.domains)
-
-
-def _may_define(domain: FakeDomain, definition: DomainDefinition) -> bool:
-    metadata = domain.metadata
-    return metadata is None or metadata.installation_id == definition.metadata.installation_id
-
-
-def _observed(domain: FakeDomain) -> ObservedDomain:
-    metadata = domain.metadata
-    return ObservedDomain(
-        uid=domain.uid,
-        name=domain.name,
-        state=domain.state,
-        reason=domain.reason,
-        stop_cause=domain.stop_cause,
-        persistent=domain.persistent,
-        metadata=metadata if metadata is not None and metadata.vm_uid == domain.uid else None,
-        autostart=domain.autostart,
-        has_managed_save=domain.has_managed_save,
-        vcpus=domain.vcpus,
-        memory_mib=domain.memory_mib,
-        pid=domain.pid,
-        agent_connected=domain.agent_connected,
-        definition_hash=domain.definition_hash,
-    )

@@ -127,7 +127,7 @@ class ModelWorld:
                 self.domain = replace(self.domain, state=VmState.SHUT_OFF)
             case s.AskShutdown():
                 asks = sum(isinstance(taken, s.AskShutdown) for taken in self.taken)
-                if self.obeys or asks > 12:  # every guest goes some day
+                if self.obeys or asks > 5:  # every guest goes some day
                     self.domain = replace(self.domain, state=VmState.SHUT_OFF, stop_cause=StopCause.GUEST)
             case s.Undefine():
                 self.domain = None
