@@ -58,7 +58,7 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
 
             await driver.define(definition)
             await driver.start(definition.uid)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(150):
                 while not (leases := await networks.leases(network)):
                     await asyncio.sleep(0.2)
             assert [(lease.mac, lease.address) for lease in leases] == [(one.mac, one.address)]
