@@ -16,8 +16,8 @@ from corral.names import GIB, NAME_MAX_CHARS, format_bytes, new_uid
 from corral.services.context import Context
 
 ROOT: Final = "root"
-# The root disk of a VM whose image has no disk of its own, or that has no image, and that named no size.
-EMPTY_DISK_BYTES: Final = 10 * GIB
+# An empty disk that named no size: a data disk, or the root disk of a VM whose image is a kernel alone.
+EMPTY_DISK_BYTES: Final = 1 * GIB
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def plan_disks(context: Context, project: str, request: CreateVmRequest, image: 
     vm_uid = new_uid()
     wanted = list(request.disks)
     facts = image.status.facts if image is not None else None
-    if image is not None and facts is not None and facts.disk_format and not wanted:
+    if image is not None and not wanted:
         wanted = [DiskRequest()]
     specs: list[DiskSpec] = []
     volumes: list[Volume] = []

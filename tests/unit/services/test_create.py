@@ -311,3 +311,14 @@ def test_state_of_a_new_vm_is_pending(play: Any) -> None:
         assert vm.status.state is VmState.PENDING
 
     play(scene)
+
+
+def test_an_image_that_is_a_kernel_alone_gets_an_empty_disk(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.image("kernel", disk_format="", disk_virtual_bytes=0, has_kernel=True)
+        vm, _ = await create(world, image="kernel")
+        (volume,) = await world.objects.list(Volume)
+        assert (volume.spec.image_uid, volume.spec.size_bytes) == (None, GIB)
+        assert vm.spec.disks[0].volume_uid == volume.uid
+
+    play(scene)

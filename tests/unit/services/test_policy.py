@@ -11,7 +11,7 @@ from corral.security import policy
 ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 
 
-@pytest.mark.parametrize(("action", "held"), itertools.product(policy.MINIMAL_ROLE, ROLES))
+@pytest.mark.parametrize(("action", "held"), list(itertools.product(policy.MINIMAL_ROLE, ROLES)))
 def test_a_role_may_what_its_smaller_ones_may_and_no_more(action: str, held: Role) -> None:
     identity = Identity(name="token:x", roles={"default": held})
     if ROLES.index(held) >= ROLES.index(policy.MINIMAL_ROLE[action]):
