@@ -99,7 +99,7 @@ class Dispatcher:
         next_s: float | None = None
         try:
             next_s = await self._turn(uid, snapshot)
-        except Exception as error:
+        except Exception as error:  # top of a VM's loop: one VM's trouble is not another's
             log.exception("a turn failed unexpectedly", vm=uid, error=repr(error))
             next_s = self.clock.monotonic_s() + BACKOFF_MAX_S
         finally:

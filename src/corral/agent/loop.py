@@ -273,7 +273,7 @@ async def _supervised(name: str, call: Callable[[], Awaitable[None]]) -> None:
         except (CorralError, TimeoutError) as error:
             attempts += 1
             log.warning("agent loop pauses", loop=name, error=str(error) or "no answer in time")
-        except Exception:
+        except Exception:  # top of a loop: logged, and tried again
             attempts += 1
             log.exception("agent loop failed", loop=name)
         await asyncio.sleep(backoff_s(max(attempts, 1)) if attempts else 0)
