@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from corral.client_http import HOST_NAME, Query, Transport
-from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, watch_events
+from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
@@ -33,8 +33,13 @@ RECONNECT_INTERVAL_S: Final = 0.2
 # Answers of calls that wait come a little after the time that they were given.
 MARGIN_S: Final = 15.0
 BACKUP_CHUNK_BYTES: Final = 1024 * 1024
-T = TypeVar("T")
 _UNFINISHED: Final = ("accepted", "running")
+_ENDS: Final = {
+    "failed": "operation-failed",
+    "cancelled": "operation-cancelled",
+    "superseded": "operation-superseded",
+    "interrupted": "operation-interrupted",
+}
 
 
 class Client:
@@ -268,7 +273,7 @@ class Client:
             query["name"] = name
         opened = ExitStack()
         stream = opened.enter_context(self._transport.stream("GET", "/v1/watch", query=query))
-        return _until_done(opened, watch_events(stream))
+        return until_done(opened, watch_events(stream))
 
     def events(self, after: int = 0) -> list[t.EventEntry]:
         """What happened, oldest first, each with its `sequence`."""
@@ -282,7 +287,7 @@ class Client:
         opened = ExitStack()
         stream = opened.enter_context(self._transport.stream("GET", "/v1/events", query=query))
         entries = (cast("t.EventEntry", json.loads(frame.data)) for frame in frames(stream) if frame is not None)
-        return _until_done(opened, entries)
+        return until_done(opened, entries)
 
     # ---- administration --------------------------------------------------------------------------------------------
 
@@ -368,12 +373,6 @@ class Client:
         return items
 
 
-def _until_done(opened: ExitStack, items: Iterator[T]) -> Generator[T, None, None]:
-    """The items of a stream that is open already, and its end: nothing is missed between the call and the first item."""
-    with opened:
-        yield from items
-
-
 def raise_for_operation(operation: t.Operation) -> None:
     """Nothing if it succeeded; else the error that ended it, or `operation-<state>`."""
     status = operation["status"]
@@ -384,7 +383,7 @@ def raise_for_operation(operation: t.Operation) -> None:
     if problem is not None:
         raise CorralError(problem["code"], problem["asked"] or asked, problem["reason"], problem["hint"])
     raise CorralError(
-        f"operation-{status['state']}",
+        _ENDS[status["state"]],
         asked,
         status["detail"] or f"it was {status['state']}",
         context={"operation": operation["uid"]},

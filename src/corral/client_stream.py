@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from corral.client_http import error_of
 from corral.errors import CorralError
@@ -14,6 +15,7 @@ from corral.errors import CorralError
 if TYPE_CHECKING:
     from corral.client_http import Stream
 
+T = TypeVar("T")
 LINE_MAX_BYTES: Final = 2 * 1024 * 1024
 
 
@@ -98,3 +100,9 @@ def watch_events(stream: Stream, deadline: float | None = None) -> Iterator[Watc
             raise error_of(frame.data, 200, "watch")
         document = json.loads(frame.data)
         yield WatchEvent(cast(Literal["put", "delete"], frame.event), document["revision"], document)
+
+
+def until_done(opened: ExitStack, items: Iterator[T]) -> Generator[T, None, None]:
+    """The items of a stream that is open already, and its end: nothing is missed between the call and the first item."""
+    with opened:
+        yield from items

@@ -232,7 +232,7 @@ def _words_of_the_source() -> frozenset[str]:
     """Every text constant in the code outside the catalogue itself; f-strings count by their parts."""
     words = set()
     for path in SOURCES:
-        if path.name == "errors.py":
+        if _name(path) == "errors.py":
             continue
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -23,7 +23,8 @@ from corral.settings import Settings
 
 BACKLOG: Final = 512
 KEEP_ALIVE_S: Final = 75
-GRACE_S: Final = 3
+# Requests take milliseconds and streams end by themselves; what is left then waits for something, and asks again.
+GRACE_S: Final = 1
 HEADERS_MAX_BYTES: Final = 32 * 1024
 CONSOLE_MESSAGE_MAX_BYTES: Final = 1024 * 1024
 log: Final = logger("server")
@@ -96,7 +97,7 @@ def _server(api: Api, tls: ssl.SSLContext | None = None) -> _Server:
         interface="asgi3",
         lifespan="off",
         log_config=None,
-        log_level="error",
+        log_level="critical",  # what a request raised is logged by tracing, with its id
         access_log=False,
         proxy_headers=False,
         server_header=False,
