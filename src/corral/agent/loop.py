@@ -245,6 +245,7 @@ class Agent:
             self._host_changed.clear()
             async with asyncio.timeout(self.settings.hypervisor_timeout_s):
                 self.host.facts = await self.hypervisor.facts()
+            self.recorder.host = HostKnown(self.host.accelerator, self.host.facts.qemu_version)
             await self.host.record(list(self.cache.vms.values()))
             await asyncio.sleep(HOST_DEBOUNCE_S)
 
