@@ -74,7 +74,7 @@ def create_app(
     limiter = limiter or RateLimiter(settings.request_rate_per_s)
     asgi: ASGIApp = BodyLimit(fastapi)
     asgi = Authentication(asgi, local or LocalIdentities(settings.admin_group), tokens, limiter)
-    return Api(Tracing(asgi, face.metrics), face, fastapi)
+    return Api(Tracing(asgi, face.metrics, face.stopping), face, fastapi)
 
 
 def _routes() -> FastAPI:

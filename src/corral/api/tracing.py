@@ -1,5 +1,6 @@
 """The outermost layer of a request: its id, its line in the log, its time in the metrics, and the last resort."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api.errors import internal_error, problem_response
 from corral.api.metrics import ApiMetrics
+from corral.errors import CorralError
 from corral.log import logger
 
 # A caller's own id is taken over if it is harmless in a log line and a header.
@@ -22,9 +24,10 @@ class Tracing:
     """Gives each request an id (answered as `X-Request-Id`), and logs it: changes and failures at info, reads at
     debug. Neither queries nor headers nor bodies are logged: they may hold secrets."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics, stopping: asyncio.Event) -> None:
         self._app = app
         self._metrics = metrics
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -44,11 +47,22 @@ class Tracing:
         error: Exception | None = None
         try:
             await self._app(scope, receive, traced_send)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            if not status:  # it waited for something; the client knows this code, and asks again
+                await problem_response(_stopped(), request_id)(scope, receive, traced_send)
         except Exception as unforeseen:  # noqa: BLE001 -- top of a request
             error = unforeseen
             if not status:
                 await problem_response(internal_error(), request_id)(scope, receive, traced_send)
         _log(scope, status, time.perf_counter() - started_at, error)
+
+
+def _stopped() -> CorralError:
+    return CorralError(
+        "daemon-unreachable", "wait for the answer", "the daemon stops", "ask again when it is back; what runs goes on"
+    )
 
 
 def _request_id(scope: Scope) -> str:

@@ -122,6 +122,17 @@ def test_streams_end_when_the_daemon_stops(world: World, client: Client) -> None
     assert list(following) == []
 
 
+def test_who_waits_when_the_daemon_stops_is_told_to_ask_again(world: World, client: Client) -> None:
+    uid = client.create_vm({"name": "a", "memory_mib": 64})["operation"]["uid"]
+    timer = threading.Timer(0.3, world.loop.call_soon_threadsafe, (world.stop.set,))
+    timer.start()
+    with pytest.raises(CorralError) as told:
+        client.get_operation(uid, wait_s=30)
+    timer.join()
+    assert told.value.code == "daemon-unreachable"
+    assert "stops" in told.value.reason
+
+
 def test_a_client_that_leaves_frees_its_watch(world: World, client: Client) -> None:
     watch = client.watch("vms", since=0)
     client.create_vm({"name": "a", "memory_mib": 64})
