@@ -118,7 +118,6 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "operation-finished": ErrorKind.CONFLICT,
         "idempotency-key-reused": ErrorKind.CONFLICT,
         "domain-not-ours": ErrorKind.CONFLICT,
-        "already-running": ErrorKind.CONFLICT,
         "console-in-use": ErrorKind.CONFLICT,
         # not enough of something
         "insufficient-memory": ErrorKind.INSUFFICIENT,
@@ -131,7 +130,6 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "forbidden": ErrorKind.FORBIDDEN,
         # what this host, or this build, cannot do
         "unsupported": ErrorKind.UNSUPPORTED,
-        "capability-missing": ErrorKind.UNSUPPORTED,
         # the world below
         "hypervisor-unavailable": ErrorKind.UNAVAILABLE,
         "hypervisor-timeout": ErrorKind.TIMEOUT,

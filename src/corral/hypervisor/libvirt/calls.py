@@ -92,7 +92,7 @@ class Calls:
             result, failure = None, None
             try:
                 result = function()
-            except BaseException as error:  # noqa: BLE001  # handed over to the caller, not swallowed
+            except BaseException as error:  # noqa: BLE001 - the top of a request: handed over to its caller
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has ended since
                 loop.call_soon_threadsafe(deliver, result, failure)
