@@ -13,7 +13,7 @@ from installer.shell import Refused
 Say = Callable[[str], None]
 IMAGE_TIMEOUT_S = 1800.0
 VM_TIMEOUT_S = 300.0
-SSH_TIMEOUT_S = 300.0
+SSH_TIMEOUT_S = 600.0
 POLL_S = 0.5
 OWN_KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub", "corral_ed25519.pub")
 

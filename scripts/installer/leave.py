@@ -36,7 +36,7 @@ def stop_networks(context: Context, say: Say) -> str:
     """Take our networks down, so that no dnsmasq is left; their definitions stay."""
     if not libvirt_answers(context):
         return "libvirtd does not run"
-    names = _networks(context, "--name")
+    names = _networks(context)
     for name in names:
         say(name)
         context.shell.ask(context.shell.as_root([*VIRSH, "net-destroy", name]))
