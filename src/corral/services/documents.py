@@ -8,9 +8,13 @@ from corral.model.vm import Vm
 from corral.store.base import Change, Record
 from corral.store.objects import with_revision
 
-# These match JSON members, never text inside a string: there the quotes would be escaped.
-_SECRETS: Final = re.compile(rb'"(password_hash|user_data|secret_hash)":"(?:[^"\\]|\\.)+"')
 HIDDEN: Final = b"***"
+# Patterns of JSON members, and what is shown in their place. They never match text inside a string: there the quotes
+# would be escaped. Three that begin with plain text are searched several times faster than one that begins with a choice.
+_SECRETS: Final = tuple(
+    (re.compile(rb'"%s":"(?:[^"\\]|\\.)+"' % name), b'"%s":"%s"' % (name, HIDDEN))
+    for name in (b"password_hash", b"user_data", b"secret_hash")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Watched:
 
 def without_secrets(content: bytes) -> bytes:
     """`content` with hashes and user-data blanked; documents are read by viewers too."""
-    return _SECRETS.sub(rb'"\1":"' + HIDDEN + rb'"', content)
+    for pattern, shown in _SECRETS:
+        content = pattern.sub(shown, content)
+    return content
 
 
 def content_of(record: Record) -> bytes:
@@ -69,10 +75,12 @@ def watched_of(change: Change) -> Watched:
 def in_projects(value: bytes, kind: str, projects: tuple[str, ...] | None) -> bool:
     """Whether stored bytes are of one of `projects` (None: of any): they start with kind and project, the envelope's
     first fields."""
-    if projects is None:
-        return True
-    starts = tuple(b'{"kind":"%s","project":"%s",' % (kind.encode(), project.encode()) for project in projects)
-    return value.startswith(starts)
+    return projects is None or value.startswith(beginnings(kind, projects))
+
+
+def beginnings(kind: str, projects: tuple[str, ...]) -> tuple[bytes, ...]:
+    """How the stored bytes of objects of a kind in these projects begin."""
+    return tuple(b'{"kind":"%s","project":"%s",' % (kind.encode(), project.encode()) for project in projects)
 
 
 def without_vm_secrets(vm: Vm) -> Vm:

@@ -10,7 +10,7 @@ from corral.model.requests import ListRequest
 from corral.services.access import authorize, visible
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.services.documents import Document, Listing, content_of, document_of, in_projects, uid_of
+from corral.services.documents import Document, Listing, beginnings, content_of, document_of, uid_of
 from corral.services.selectors import Term, matches, parse_fields, parse_selector, select_fields
 from corral.store.base import Record
 from corral.store.objects import name_claim
@@ -22,13 +22,16 @@ async def list_objects(
     """A page of the objects of a kind in `project`; EVERYWHERE: in all that the caller may see."""
     projects = await visible(context, caller, project, f"{cls.KIND}.read")
     terms, paths = parse_selector(request.selector), parse_fields(request.fields)
+    starts = None if projects is None else beginnings(cls.KIND, projects)
     chosen: list[Record] = []
     after, revision, more = request.after, request.revision, True
+    # Where most records may be passed over, many are read at a time.
+    at_once = limits.PAGE_MAX if terms else request.limit
     while more and len(chosen) <= request.limit:
-        page = await context.objects.records(cls, after=after, limit=limits.PAGE_MAX + 1, revision=revision)
-        revision, more = page.revision, page.more
+        page = await context.objects.records(cls, after=after, limit=at_once + 1, revision=revision)
+        revision, more, at_once = page.revision, page.more, limits.PAGE_MAX
         after = uid_of(page.records[-1].key) if page.records else after
-        chosen += [record for record in page.records if _is_chosen(record, cls.KIND, projects, terms)]
+        chosen += [record for record in page.records if _is_chosen(record, starts, terms)]
     assert revision is not None
     shown = chosen[: request.limit]
     further = uid_of(shown[-1].key) if len(chosen) > request.limit else None
@@ -49,8 +52,8 @@ async def get_object(context: Context, caller: Caller, project: str, cls: type[O
     return document_of(record)
 
 
-def _is_chosen(record: Record, kind: str, projects: tuple[str, ...] | None, terms: tuple[Term, ...]) -> bool:
-    if not in_projects(record.value, kind, projects):
+def _is_chosen(record: Record, starts: tuple[bytes, ...] | None, terms: tuple[Term, ...]) -> bool:
+    if starts is not None and not record.value.startswith(starts):
         return False
     if not terms:
         return True

@@ -7,7 +7,7 @@ Reads see the newest committed state unless a revision is named.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 TRANSACTION_MAX_KEYS: Final = 128  # etcd's --max-txn-ops
 OBJECT_MAX_BYTES: Final = 256 * 1024
@@ -16,9 +16,10 @@ PAGE_MAX_RECORDS: Final = 10_000
 NO_KEY: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A stored value. `revision` is that of its last write, `created_revision` that of its creation."""
+class Record(NamedTuple):
+    """A stored value. `revision` is that of its last write, `created_revision` that of its creation.
+
+    A tuple, as the rows that thousands of them are made of in one list."""
 
     key: str
     value: bytes

@@ -116,7 +116,7 @@ class SqliteStore:
             while chunk := rows.fetchmany(ROWS_AT_ONCE):
                 if records:
                     await asyncio.sleep(0)
-                records += [Record(*row) for row in chunk]
+                records += map(Record._make, chunk)
         return Page(tuple(records[:limit]), newest if revision is None else revision, len(records) > limit)
 
     async def count(self, prefix: str) -> int:
