@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from corral import files, log, sd_notify
 from corral.clock import Clock, SystemClock
 from corral.errors import CorralError
+from corral.host.stopping import host_is_stopping
 from corral.hypervisor.base import DomainDefinition, HypervisorDriver
 from corral.images.base import ImageLibrary
 from corral.model.vm import Vm
@@ -140,6 +141,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             await _listen(settings, services, stop)
             sd_notify.notify("STOPPING=1", notify_address())
             _log.info("stopping")
+            if await host_is_stopping():
+                await agent.shutdown_guests()
             await agent.stop()
             for task in background:
                 task.cancel()
