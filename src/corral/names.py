@@ -86,6 +86,12 @@ def format_bytes(count: int) -> str:
     raise AssertionError("unreachable")
 
 
+def plain_text(text: str, max_chars: int) -> str:
+    """One line of `text` as somebody not trusted wrote it (a guest): control characters, which could steer a terminal,
+    and lone surrogates, which no document can carry, become `?`; cut at `max_chars`."""
+    return "".join(character if character.isprintable() else "?" for character in text[:max_chars])
+
+
 def new_uid() -> str:
     """A random UUID (version 4) as text; a VM's uid is its libvirt UUID."""
     return str(uuid.uuid4())

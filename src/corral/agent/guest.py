@@ -14,6 +14,7 @@ from corral.clock import Clock
 from corral.errors import CorralError
 from corral.model.network import Network
 from corral.model.vm import CloudInitStatus, Vm, VmState
+from corral.names import plain_text
 from corral.network.base import Lease
 
 POLL_FIRST_S: Final = 5.0
@@ -24,6 +25,7 @@ PARALLEL_MAX: Final = 8
 LEASES_KEPT_S: Final = 2.0
 STATUS_TIMEOUT_S: Final = 10.0
 STATUS_MAX_BYTES: Final = 16 * 1024
+DETAIL_MAX_CHARS: Final = 500
 
 _STATES: Final = {
     "done": CloudInitStatus.DONE,
@@ -42,7 +44,7 @@ def parse_cloud_init(exit_code: int | None, output: bytes) -> tuple[CloudInitSta
     """The answer of `cloud-init status --format json`; an older cloud-init answers in words. Pure."""
     try:
         answer = json.loads(output)
-    except ValueError:
+    except (ValueError, RecursionError):  # the guest is not trusted: it may nest a thousand lists
         words = output.decode(errors="replace").strip()
         answer = {"status": words.removeprefix("status:").strip()}
     if not isinstance(answer, dict):
@@ -53,7 +55,7 @@ def parse_cloud_init(exit_code: int | None, output: bytes) -> tuple[CloudInitSta
     if status is CloudInitStatus.DONE and exit_code == 2:  # recoverable errors, since cloud-init 23.4
         status = CloudInitStatus.DEGRADED
     detail = "; ".join(str(error) for error in errors) if isinstance(errors, list) else ""
-    return status, detail[:500]
+    return status, plain_text(detail, DETAIL_MAX_CHARS)
 
 
 @dataclass

@@ -84,7 +84,7 @@ def ssh_argv(
         raise CorralError(
             "wrong-state", f"ssh {vm['name']}", f"it is {state}", f"corral start {vm['name']}", {"state": state}
         )
-    host = address(vm)
+    host = _host(vm)
     if not host:
         raise CorralError(
             "wrong-state", f"ssh {vm['name']}", "it has no address yet", f"corral wait {vm['name']} --for ssh"
@@ -100,8 +100,15 @@ def ssh_argv(
         argv += ["-o", option]
     for path in identities:
         argv += ["-i", path]
-    argv += ["-p", str(port), "-l", user, host]
-    return [*argv, "--", *command] if command else argv
+    # `--`: neither a user's name nor an address that a guest told can be an option of ssh.
+    argv += ["-p", str(port), "-l", user, "--", host]
+    return [*argv, *command]
+
+
+def _host(vm: Document) -> str:
+    """The reserved address before what the guest says of itself: a hostile guest could name another machine."""
+    reserved = (str(nic["address"]) for nic in vm.get("spec", {}).get("nics", ()) if nic.get("address"))
+    return next(reserved, "") or address(vm)
 
 
 def _identities(given: str | None) -> list[str]:

@@ -39,11 +39,18 @@ def test_the_host_key_belongs_to_the_vm_and_not_to_its_address() -> None:
     assert f"HostKeyAlias={UID}" in made
     assert "UserKnownHostsFile=/cache/x" in made
     assert "StrictHostKeyChecking=accept-new" in made
-    assert made[-3:] == ["-l", "debian", "192.168.150.7"]
+    assert made[-4:] == ["-l", "debian", "--", "192.168.150.7"]
 
 
 def test_a_command_stands_behind_the_host() -> None:
-    assert argv(vm(), "uname", "-a")[-4:] == ["192.168.150.7", "--", "uname", "-a"]
+    assert argv(vm(), "uname", "-a")[-4:] == ["--", "192.168.150.7", "uname", "-a"]
+
+
+def test_what_a_guest_says_of_itself_is_no_option_of_ssh() -> None:
+    hostile = "-oProxyCommand=touch /tmp/owned"
+    made = argv(vm(addresses=(hostile,)), "id")
+    assert made[made.index("--") + 1 :] == [hostile, "id"]
+    assert argv(vm(addresses=(hostile,), reserved="10.0.0.5"))[-2:] == ["--", "10.0.0.5"]
 
 
 def test_the_reserved_address_will_do() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-import binascii
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corral.errors import CorralError
 from corral.hypervisor.base import ExecResult, GuestFacts
+from corral.names import plain_text
 
 # libvirt's own limit of an answer is 4 MiB; qemu-ga cuts what it captures at 16 MiB a stream.
 COMMAND_TIMEOUT_S: Final = 5
@@ -76,18 +77,32 @@ async def facts(ask: Ask) -> GuestFacts:
     interfaces = await _tell(ask, "guest-network-get-interfaces", _Interfaces, listed=True)
     host = await _optional(ask, "guest-get-host-name", _Host) or _Host.model_validate({})
     system = await _optional(ask, "guest-get-osinfo", _Os) or _Os.model_validate({})
-    addresses = tuple(
-        address.address
+    addresses = (
+        parse_address(address.address)
         for interface in interfaces.items
         if interface.name != "lo"
         for address in interface.addresses
-        if not address.address.startswith("fe80:")
     )
     return GuestFacts(
-        hostname=host.name[:TEXT_MAX_CHARS],
-        os=(system.pretty or system.id or system.kernel)[:TEXT_MAX_CHARS],
-        addresses=addresses[:ADDRESSES_MAX],
+        hostname=plain_text(host.name, TEXT_MAX_CHARS),
+        os=plain_text(system.pretty or system.id or system.kernel, TEXT_MAX_CHARS),
+        addresses=tuple(address for address in addresses if address)[:ADDRESSES_MAX],
     )
+
+
+def parse_address(text: str) -> str:
+    """The IP address that a guest says it has, in its canonical form; empty for what is none, or none of the guest's.
+
+    It is handed to `ssh` and connected to by the daemon: `-oProxyCommand=…`, a host's name or the host's own loopback
+    must not get there.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    seen = getattr(address, "ipv4_mapped", None) or address
+    foreign = seen.is_loopback or seen.is_link_local or seen.is_multicast or seen.is_unspecified
+    return "" if foreign or "%" in text else str(address)
 
 
 async def execute(
@@ -117,7 +132,7 @@ async def execute(
 def _captured(text: str, cut: bool, limit: int) -> tuple[bytes, bool]:
     try:
         content = base64.b64decode(text)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, and so is what letters outside of ASCII raise
         raise _nonsense("guest-exec-status") from error
     return content[:limit], cut or len(content) > limit
 
@@ -149,7 +164,7 @@ async def _tell(
     try:
         content = json.loads(answer)["return"]
         return kind.model_validate({"items": content} if listed else content)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:  # nested a thousand deep
         raise _nonsense(command) from error
 
 

@@ -1,0 +1,91 @@
+"""A guest is hostile: what its agent answers cannot steer a terminal, name another's address, or break a reader."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from corral.agent.guest import parse_cloud_init
+from corral.errors import CorralError
+from corral.hypervisor.base import GuestFacts
+from corral.hypervisor.libvirt.guest_agent import execute, facts, parse_address
+from corral.names import plain_text
+
+DEEP = "[" * 20_000
+
+
+def _facts(answers: dict[str, Any]) -> GuestFacts:
+    async def ask(command: str) -> str:
+        answer = answers.get(json.loads(command)["execute"], {})
+        return answer if isinstance(answer, str) else json.dumps({"return": answer})
+
+    return asyncio.run(facts(ask))
+
+
+def _interfaces(*addresses: str) -> list[dict[str, Any]]:
+    return [{"name": "eth0", "ip-addresses": [{"ip-address": text, "ip-address-type": "ipv4"} for text in addresses]}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-oProxyCommand=touch /tmp/owned",
+        "example.com",
+        "127.0.0.1",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "fe80::1%eth0",
+        "2001:db8::1%-oProxyCommand=x",
+        "224.0.0.1",
+        "10.0.0.5\n",
+        "",
+    ],
+)
+def test_what_is_no_address_of_the_guests_is_left_out(text: str) -> None:
+    assert parse_address(text) == ""
+    assert _facts({"guest-network-get-interfaces": _interfaces(text, "10.0.0.5")}).addresses == ("10.0.0.5",)
+
+
+def test_names_from_a_guest_hold_nothing_that_a_terminal_obeys() -> None:
+    told = _facts(
+        {
+            "guest-network-get-interfaces": [],
+            "guest-get-host-name": {"host-name": "web\x1b]0;owned\x07\x9b31m\nroot#"},
+            "guest-get-osinfo": {"pretty-name": "x" * 10_000},
+        }
+    )
+    assert told.hostname == "web?]0;owned??31m?root#"
+    assert len(told.os) == 256
+
+
+def test_lone_surrogates_do_not_reach_a_document() -> None:
+    assert plain_text("a\ud800b", 10).encode() == b"a?b"
+    said = json.dumps({"status": "error", "errors": ["\ud800\x1b[2J"]}).encode()
+    assert parse_cloud_init(1, said)[1] == "??[2J"
+
+
+@pytest.mark.parametrize("answer", [DEEP, '{"return":%s' % DEEP, "null", "[]", '{"return":null}', '{"return":"x"}'])
+def test_nonsense_is_a_coded_error(answer: str) -> None:
+    with pytest.raises(CorralError) as refused:
+        _facts({"guest-network-get-interfaces": answer})
+    assert refused.value.code == "guest-agent-error"
+
+
+def test_nonsense_about_a_command_is_a_coded_error() -> None:
+    answers = {"guest-exec": {"pid": 1}, "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": "é"}}
+
+    async def ask(command: str) -> str:
+        return json.dumps({"return": answers[json.loads(command)["execute"]]})
+
+    with pytest.raises(CorralError) as refused:
+        asyncio.run(execute(ask, ["id"], stdin=b"", timeout_s=1.0, capture_max_bytes=10))
+    assert refused.value.code == "guest-agent-error"
+    answers["guest-exec-status"]["out-data"] = "eHh4eHh4eHh4eHh4eHh4"
+    ended = asyncio.run(execute(ask, ["id"], stdin=b"", timeout_s=1.0, capture_max_bytes=10))
+    assert (ended.stdout, ended.truncated) == (b"x" * 10, True)
+
+
+def test_a_deep_answer_of_cloud_init_is_unknown() -> None:
+    assert parse_cloud_init(0, DEEP.encode())[1] == ""
