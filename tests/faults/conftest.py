@@ -167,7 +167,7 @@ class AgentWorld:
             transaction.create(value)
         transaction.claim(claim_key("mac", "host", mac), uid)
         transaction.claim(claim_key("address", self.network.uid, address), uid)
-        transaction.claim(claim_key("dac-uid", "host", vm.annotations["corral/dac-uid"]), uid)
+        transaction.claim(claim_key("dac-uid", "host", address.rsplit(".", 1)[1]), uid)
         await transaction.commit()
         return vm, operation
 

@@ -18,10 +18,8 @@ from corral.images.base import ImageFiles
 from corral.model import limits
 from corral.model.image import Image
 from corral.model.network import Network
-from corral.model.vm import DiskSpec, Vm
+from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, Vm
 from corral.model.volume import Volume
-
-DAC_UID_ANNOTATION: Final = "corral/dac-uid"
 
 DefinitionHash = Callable[[DomainDefinition], str]
 

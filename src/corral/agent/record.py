@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from corral.agent.cache import Cache
-from corral.agent.definition import DAC_UID_ANNOTATION
 from corral.agent.operations import Progress, ended, write_end
 from corral.agent.status import GuestKnown, HostKnown, observed_status, unreachable
 from corral.agent.view import ACTIVE, Ending, Settle, View
@@ -16,7 +15,7 @@ from corral.clock import Clock
 from corral.errors import CorralError
 from corral.model.event import Event, EventLevel
 from corral.model.operation import Operation, OperationState, Problem, StepRecord
-from corral.model.vm import Vm, VmStatus
+from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Vm, VmStatus
 from corral.model.volume import Volume, VolumeStatus
 from corral.security.audit import AuditEntry, AuditLog
 from corral.store.base import Committed
@@ -184,8 +183,8 @@ class Recorder:
             if nic.address:
                 transaction.release(claim_key("address", nic.network_uid, nic.address))
         dac_uid = vm.annotations.get(DAC_UID_ANNOTATION)
-        if dac_uid is not None:
-            transaction.release(claim_key("dac-uid", "host", dac_uid))
+        if dac_uid is not None and dac_uid.isdecimal():
+            transaction.release(claim_key("dac-uid", "host", str(int(dac_uid) - DAC_UID_FIRST)))
         for uid, volume in view.volumes.items():
             if uid in settle.kept:
                 spec = volume.spec.model_copy(update={"vm_uid": None})

@@ -10,6 +10,9 @@ from corral.model import limits
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
+DAC_UID_ANNOTATION: Final = "corral/dac-uid"
+# Each QEMU's own uid is 200000 + n, above what distributions and container tools hand out by default; n is claimed.
+DAC_UID_FIRST: Final = 200_000
 """On a VM that was rebuilt after a lost database: its spec has no user-data and no password hashes, the seed on disk
 alone has them and is not written again."""
 

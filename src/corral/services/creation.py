@@ -1,14 +1,13 @@
 """Making a VM: everything that can be wrong is found before anything is written, then one transaction writes it all."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.image import Image, ImageFacts, ImageState
 from corral.model.operation import CreateVm, Operation
 from corral.model.requests import CreateVmRequest
-from corral.model.vm import Firmware, Placement, Power, Vm, VmSpec
+from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Firmware, Placement, Power, Vm, VmSpec
 from corral.names import parse_image_name, parse_name
 from corral.scheduler.admission import Capacity, Demand, admit, admit_disk
 from corral.services.access import audited, authorize
@@ -16,12 +15,9 @@ from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
 from corral.services.context import Context
 from corral.services.disks import Disks, plan_disks
-from corral.services.ledger import DAC_UID_FIRST
 from corral.services.nics import Allocated, allocate_nics, find_networks
 from corral.services.seeds import plan_cloud_init
 from corral.store.objects import claim_key, name_claim
-
-DAC_UID: Final = "corral/dac-uid"
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ async def _attempt(context: Context, mutation: Mutation, plan: _Plan) -> tuple[V
             uid=plan.disks.vm_uid,
             created_at=now,
             labels=request.labels,
-            annotations={} if dac is None else {DAC_UID: str(DAC_UID_FIRST + dac)},
+            annotations={} if dac is None else {DAC_UID_ANNOTATION: str(DAC_UID_FIRST + dac)},
             spec=plan.spec.model_copy(update={"nics": nics}),
             placement=Placement(host_uid=context.host_uid),
         )

@@ -26,8 +26,7 @@ CLAIMS: Final = "/claims/"
 _ADDRESSES: Final = "/claims/address/"
 _DAC_UIDS: Final = "/claims/dac-uid/host/"
 
-# Each QEMU's own uid is 200000 + n, above what distributions and container tools hand out by default.
-DAC_UID_FIRST: Final = 200_000
+# How many uids there are for QEMUs.
 DAC_UIDS: Final = 65_536
 
 _log = logger("ledger")

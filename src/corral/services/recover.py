@@ -16,13 +16,22 @@ from corral.model.answers import RecoveryReport
 from corral.model.base import DEFAULT_PROJECT, Object
 from corral.model.image import Image, ImageState, ImageStatus
 from corral.model.network import Network
-from corral.model.vm import RECOVERED_ANNOTATION, NicSpec, Placement, Power, Vm, VmSpec, VmState, VmStatus
+from corral.model.vm import (
+    DAC_UID_ANNOTATION,
+    DAC_UID_FIRST,
+    RECOVERED_ANNOTATION,
+    NicSpec,
+    Placement,
+    Power,
+    Vm,
+    VmSpec,
+    VmState,
+    VmStatus,
+)
 from corral.model.volume import Volume, VolumeStatus
 from corral.names import new_uid
 from corral.network import ipam
 from corral.services.context import Context
-from corral.services.creation import DAC_UID
-from corral.services.ledger import DAC_UID_FIRST
 from corral.store.objects import claim_key, name_claim
 
 GONE_FOR_GOOD: Final = (
@@ -188,7 +197,7 @@ async def _write(work: _Recovery, value: Object) -> bool:
     if isinstance(value, Vm):
         claims = [claim_key("mac", "host", nic.mac) for nic in value.spec.nics]
         claims += [claim_key("address", nic.network_uid, nic.address) for nic in value.spec.nics if nic.address]
-        if (dac_uid := value.annotations.get(DAC_UID)) is not None and dac_uid.isdecimal():
+        if (dac_uid := value.annotations.get(DAC_UID_ANNOTATION)) is not None and dac_uid.isdecimal():
             claims.append(claim_key("dac-uid", "host", str(int(dac_uid) - DAC_UID_FIRST)))
         for claim in claims:
             if await objects.owner(claim) is None:
