@@ -66,7 +66,7 @@ def test_lone_surrogates_do_not_reach_a_document() -> None:
     assert parse_cloud_init(1, said)[1] == "??[2J"
 
 
-@pytest.mark.parametrize("answer", [DEEP, '{"return":%s' % DEEP, "null", "[]", '{"return":null}', '{"return":"x"}'])
+@pytest.mark.parametrize("answer", [DEEP, f'{{"return":{DEEP}', "null", "[]", '{"return":null}', '{"return":"x"}'])
 def test_nonsense_is_a_coded_error(answer: str) -> None:
     with pytest.raises(CorralError) as refused:
         _facts({"guest-network-get-interfaces": answer})
@@ -74,7 +74,10 @@ def test_nonsense_is_a_coded_error(answer: str) -> None:
 
 
 def test_nonsense_about_a_command_is_a_coded_error() -> None:
-    answers = {"guest-exec": {"pid": 1}, "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": "é"}}
+    answers: dict[str, dict[str, Any]] = {
+        "guest-exec": {"pid": 1},
+        "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": "é"},
+    }
 
     async def ask(command: str) -> str:
         return json.dumps({"return": answers[json.loads(command)["execute"]]})

@@ -39,6 +39,21 @@ class RateLimiter:
 
     def take(self, caller: str, cost: float = 1.0) -> None:
         """Count a request of `caller`. Raises `rate-limited` with the seconds to wait in its context."""
+        bucket, cost = self._filled(caller), min(cost, self._capacity)
+        self._check(caller, bucket, cost)
+        bucket.tokens -= cost
+
+    def charge(self, caller: str, cost: float) -> None:
+        """Count what was done already; it is not refused, and no more is taken than `caller` has."""
+        bucket = self._filled(caller)
+        bucket.tokens = max(0.0, bucket.tokens - cost)
+
+    def give_back(self, caller: str, cost: float) -> None:
+        """Undo a `take` of the same cost."""
+        bucket = self._filled(caller)
+        bucket.tokens = min(self._capacity, bucket.tokens + min(cost, self._capacity))
+
+    def _filled(self, caller: str) -> _Bucket:
         now = self._clock.monotonic_s()
         bucket = self._buckets.get(caller)
         if bucket is None:
@@ -49,6 +64,9 @@ class RateLimiter:
             self._buckets.move_to_end(caller)
             bucket.tokens = min(self._capacity, bucket.tokens + (now - bucket.filled_at_s) * self._rate_per_s)
             bucket.filled_at_s = now
+        return bucket
+
+    def _check(self, caller: str, bucket: _Bucket, cost: float) -> None:
         if bucket.tokens < cost:
             wait_s = max(1, round((cost - bucket.tokens) / self._rate_per_s + 0.5))
             raise CorralError(
@@ -58,7 +76,6 @@ class RateLimiter:
                 f"try again after {wait_s} s",
                 {"retry_after_s": wait_s},
             )
-        bucket.tokens -= cost
 
 
 @dataclass(eq=False)

@@ -29,6 +29,19 @@ def test_a_caller_may_save_up_and_then_has_its_rate() -> None:
         limiter.take("ann")
 
 
+def test_what_was_done_already_is_counted_and_what_was_not_is_given_back() -> None:
+    limiter = RateLimiter(1.0, ManualClock())
+    limiter.take("ann", 20.0)  # dearer than all that may be saved up: all of it
+    with pytest.raises(CorralError):
+        limiter.take("ann")
+    limiter.give_back("ann", 20.0)
+    limiter.take("ann")
+    limiter.charge("ann", 1000.0)
+    with pytest.raises(CorralError) as refused:
+        limiter.take("ann")
+    assert refused.value.context["retry_after_s"] <= 2
+
+
 def test_a_jumping_wall_clock_gives_nothing_away() -> None:
     clock = ManualClock()
     limiter = RateLimiter(0.1, clock)
