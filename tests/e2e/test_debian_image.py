@@ -4,8 +4,6 @@ The image is kept in CORRAL_TEST_CACHE (default /var/cache/corral-test) for a da
 """
 
 import asyncio
-import fcntl
-import os
 import shutil
 import socket
 import subprocess
@@ -18,42 +16,15 @@ import pytest
 from corral import qemu_img
 from corral.images.cloud_init import build_seed_files
 from corral.images.library import DirLibrary
-from corral.model.image import ImageFacts, ImageSource, ImageSpec
+from corral.model.image import ImageFacts
 from corral.model.vm import CloudInitSpec, CloudInitUser
 from corral.names import GIB
 from corral.storage.seed import build_seed
 
-CACHE = Path(os.environ.get("CORRAL_TEST_CACHE", "/var/cache/corral-test"))
-KEPT_S = 86400.0
 BOOT_TIMEOUT_S = 400.0
 OVMF = Path("/usr/share/OVMF")
 
 pytestmark = pytest.mark.timeout(1200)
-
-
-async def silent(_phase: str, _part: float | None) -> None:
-    return None
-
-
-@pytest.fixture(scope="session")
-def library() -> DirLibrary:
-    return DirLibrary(CACHE / "images")
-
-
-@pytest.fixture(scope="session")
-def debian(library: DirLibrary) -> ImageFacts:
-    """debian-12 from the cache, or built into it; a lock lets one builder at a time through."""
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for found in asyncio.run(library.found()):
-            if found.name != "debian-12":
-                continue
-            disk = library.files(found.facts).disk
-            if disk is not None and time.time() - disk.stat().st_mtime < KEPT_S:
-                return found.facts
-            asyncio.run(library.remove(found.facts.digest))
-        spec = ImageSpec(catalogue="debian-12", source=ImageSource.BUILD)
-        return asyncio.run(library.make("debian-12", spec, silent))
 
 
 @pytest.fixture(scope="session")

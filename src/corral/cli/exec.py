@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from corral.cli.completion import complete_vm
+from corral.cli.options import CommandInGuest
 from corral.cli.session import Session, pass_session
 from corral.errors import EXIT_FAILED, CorralError
 from corral.names import MIB, parse_duration_s
@@ -14,7 +15,9 @@ STDIN_MAX_BYTES: Final = MIB // 4  # base64 in one request: below the API's limi
 SIGNAL_BASE: Final = 128  # as shells say it
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(
+    "exec", cls=CommandInGuest, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
 @click.argument("name", metavar="VM", shell_complete=complete_vm)
 @click.option("-i", "--stdin", "with_stdin", is_flag=True, help="Hand on standard input (at most 256 KiB).")
 @click.option("--timeout", metavar="TIME", default="60s", show_default=True, help="How long the command may take.")
@@ -24,7 +27,7 @@ def exec_(session: Session, name: str, with_stdin: bool, timeout: str, command: 
     """Run a command in the guest through the guest agent; no network is needed, no shell is put between.
 
     Standard output and standard error are the command's, the exit code too (128 + N after signal N). Options
-    of exec come before the VM's name.
+    of exec come before the `--`.
 
     \b
     Examples:

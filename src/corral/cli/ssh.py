@@ -7,6 +7,7 @@ import click
 
 from corral.cli.completion import complete_vm
 from corral.cli.keys import MADE_KEY
+from corral.cli.options import CommandInGuest
 from corral.cli.output import Document
 from corral.cli.session import Session, pass_session
 from corral.cli.vm import address
@@ -16,7 +17,7 @@ from corral.settings import variable
 ADOPTED_USER: Final = "root"
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(cls=CommandInGuest, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-l", "--user", default="", help="Log in as.  [default: the user the VM was made with]")
 @click.option("-p", "--port", type=click.IntRange(1, 65535), default=22, show_default=True)
 @click.option("-i", "--identity", metavar="FILE", help="A private key to use.")
@@ -35,7 +36,7 @@ def ssh(
     name: str,
     command: tuple[str, ...],
 ) -> None:
-    """Log in by SSH, or run a command. Options of ssh come before the VM's name.
+    """Log in by SSH, or run a command. Options come before the VM's name, or between it and `--`.
 
     The address comes from Corral. The VM's host key is remembered by the VM's uid, so that an address that another
     VM had before does not frighten anyone.

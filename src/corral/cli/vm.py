@@ -99,12 +99,14 @@ def info(session: Session, names: tuple[str, ...], part: str | None, output: str
         vm: Document = session.client().get_vm(name)
         if output in ("json", "yaml"):
             documents.append(vm)
-        elif part is not None and output == "table":
-            click.echo("\n".join(_part(vm, part)))
+        elif output == "name":
+            click.echo(vm["name"])
+        elif part is not None:
+            click.echo("\n".join(_part(vm, part, _volume_paths(session, vm) if part == "disks" else {})))
         else:
-            if output == "table" and name != names[0]:
+            if name != names[0]:
                 click.echo()
-            show_one(vm, _rows(vm), output)
+            show_one(vm, _rows(vm, _volume_paths(session, vm)), output)
 
     try:
         for_each(names, show)
@@ -113,7 +115,16 @@ def info(session: Session, names: tuple[str, ...], part: str | None, output: str
             show_document(documents[0] if len(names) == 1 else documents, output)
 
 
-def _part(vm: Document, part: str) -> list[str]:
+def _volume_paths(session: Session, vm: Document) -> dict[str, str]:
+    """Where the VM's volumes lie, by their uid: people want a path, as virsh shows it."""
+    wanted = {disk.get("volume_uid") for disk in vm["spec"].get("disks", ())} - {None}
+    if not wanted:
+        return {}
+    volumes: list[Any] = list(session.client().list_volumes())
+    return {volume["uid"]: volume["status"]["path"] for volume in volumes if volume["uid"] in wanted}
+
+
+def _part(vm: Document, part: str, paths: dict[str, str]) -> list[str]:
     spec, status = vm["spec"], vm["status"]
     if part == "state":
         return [str(status["state"])]
@@ -121,10 +132,10 @@ def _part(vm: Document, part: str) -> list[str]:
         return [str(vm["uid"])]
     if part == "addresses":
         return [*status.get("addresses", ())] or [nic["address"] for nic in spec["nics"] if nic["address"]]
-    return [_disk(disk) for disk in spec["disks"]] if part == "disks" else [_nic(nic) for nic in spec["nics"]]
+    return [_disk(disk, paths) for disk in spec["disks"]] if part == "disks" else [_nic(nic) for nic in spec["nics"]]
 
 
-def _rows(vm: Document) -> list[tuple[str, object]]:
+def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
     spec, status = vm["spec"], vm["status"]
     boot = spec.get("boot", {})
     autostart = f"yes, priority {boot['priority']}" if boot.get("autostart") else "no"
@@ -141,7 +152,7 @@ def _rows(vm: Document) -> list[tuple[str, object]]:
         ("accelerator", status.get("accelerator")),
         ("image", spec.get("image")),
         ("addresses", status.get("addresses") or address(vm)),
-        ("disks", [_disk(disk) for disk in spec.get("disks", ())]),
+        ("disks", [_disk(disk, paths) for disk in spec.get("disks", ())]),
         ("network", [_nic(nic) for nic in spec.get("nics", ())]),
         ("guest agent", "connected" if status.get("agent_connected") else "not connected"),
         ("guest", status.get("guest_os")),
@@ -166,8 +177,9 @@ def _with_reason(status: Document) -> str:
     return f"{status['state']} ({reason})" if reason else str(status["state"])
 
 
-def _disk(disk: Document) -> str:
-    where = disk.get("path") or f"volume {disk.get('volume_uid')}"
+def _disk(disk: Document, paths: dict[str, str]) -> str:
+    volume = disk.get("volume_uid")
+    where = disk.get("path") or paths.get(str(volume)) or f"volume {volume}"
     return f"{disk['name']}: {where} ({disk['format']}, {disk['bus']})"
 
 

@@ -1,6 +1,6 @@
 """Volumes, the disks of VMs: list, show."""
 
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -41,7 +41,15 @@ def list_(session: Session, output: str) -> None:
       corral volume list
       corral volume list -o json
     """
-    show_list(session.client().list_volumes(), COLUMNS, output)
+    found: list[Any] = list(session.client().list_volumes())
+    if output == "table":
+        # For people the VM's name in the place of its uid.
+        names = {vm["uid"]: vm["name"] for vm in session.client().list_vms(fields="uid,name")}
+        found = [
+            {**item, "spec": {**item["spec"], "vm_uid": names.get(item["spec"]["vm_uid"], item["spec"]["vm_uid"])}}
+            for item in found
+        ]
+    show_list(found, COLUMNS, output)
 
 
 @volume.command()

@@ -134,7 +134,7 @@ class ImageService:
             shown = ", ".join(users[:USERS_SHOWN]) + (
                 f" and {len(users) - USERS_SHOWN} more" if len(users) > USERS_SHOWN else ""
             )
-            raise CorralError("image-in-use", asked, f"{shown} stand on it", "delete them first", {"users": len(users)})
+            raise CorralError("image-in-use", asked, f"in use by {shown}", "delete them first", {"users": len(users)})
 
 
 def _new(context: Context, project: str, name: str, spec: ImageSpec, request: BuildImageRequest) -> Image:

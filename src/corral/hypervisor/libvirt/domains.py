@@ -181,8 +181,21 @@ def define(handle: libvirt.virConnect, definition: DomainDefinition, host: Host)
             rename(handle, definition.uid, definition.name)
     else:
         _refuse_taken(handle, definition.uid, definition.name, asked)
-    handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    domain = handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    if old is not None and domain.isActive():
+        _describe_live(domain, definition.description)
     return old is None
+
+
+def _describe_live(domain: libvirt.virDomain, description: str) -> None:
+    """A description is for people, who read the running domain's (`virsh desc`): it need not wait for the next start."""
+    kind = libvirt.VIR_DOMAIN_METADATA_DESCRIPTION
+    text = metadata.xml_text(description) or None
+    try:
+        domain.setMetadata(kind, text, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it has stopped meanwhile
+            raise
 
 
 def _refuse_taken(handle: libvirt.virConnect, uid: str, name: str, asked: str) -> None:
