@@ -5,6 +5,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -37,6 +38,7 @@ AUDIT_ANCHORS: Final = "audit-anchors"
 # QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
 TRAVERSABLE: Final = 0o711
 CLOSE_TIMEOUT_S: Final = 5.0
+FILES_MAX: Final = 65_536
 NETWORK_RETRY_S: Final = 5.0
 DEFAULT_NETWORK: Final = "default"
 # ICANN has reserved .internal for private networks.
@@ -84,7 +86,17 @@ def restore(settings: Settings, source: Path) -> None:
     backup.restore(source, settings.database)
 
 
+def raise_file_limit() -> None:
+    """As many open files as root allows, up to a bound: a thousand, the usual soft limit, is less than two listeners'
+    connections take, and the store and every child process need some too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _run(settings: Settings) -> None:
+    raise_file_limit()
     prepare_directories(settings)
     with files.exclusive_lock(settings.state_dir / "lock"):
         files.remove_leftovers(settings.state_dir)
@@ -102,6 +114,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     # Imported once the lock is held: a second daemon is refused without loading any of it.
     from corral.agent.host import HostIdentity  # noqa: PLC0415
     from corral.agent.loop import Agent  # noqa: PLC0415
+    from corral.host.stopping import host_is_stopping  # noqa: PLC0415
     from corral.store.objects import Objects  # noqa: PLC0415
     from corral.store.sqlite import SqliteStore  # noqa: PLC0415
 
@@ -359,7 +372,7 @@ def prepare_directories(settings: Settings) -> None:
             directory = settings.state_dir / name
             directory.mkdir(mode=TRAVERSABLE, exist_ok=True)
             directory.chmod(TRAVERSABLE)
-        settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        settings.run_dir.mkdir(mode=TRAVERSABLE, parents=True, exist_ok=True)
     except OSError as error:
         raise files.storage_error(f"prepare {settings.state_dir}", error) from error
 

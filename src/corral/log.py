@@ -20,6 +20,19 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
+def printable(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write control characters as escapes: what callers and guests choose must not start a line of its own, nor steer
+    the terminal of who reads the log. Tracebacks keep their lines."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n\t" if key == "exception" else ""
+            event[key] = "".join(
+                character if character.isprintable() or character in kept else repr(character)[1:-1]
+                for character in value
+            )
+    return event
+
+
 def configure(level: str = "info", json: bool = False) -> None:
     """Send logs to standard error; the supervisor or systemd keeps them."""
     renderer: structlog.typing.Processor = (
@@ -32,6 +45,7 @@ def configure(level: str = "info", json: bool = False) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,
             structlog.processors.format_exc_info,
+            printable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -36,6 +36,24 @@ def test_mode_is_as_asked(tmp_path: Path) -> None:
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_is_written_is_nobody_elses_before_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed holds password hashes, and its directory lets others pass."""
+    seen: list[int] = []
+    fchmod = os.fchmod
+
+    def look(fd: int, mode: int) -> None:
+        seen.extend(path.stat().st_mode & 0o777 for path in tmp_path.glob(".*.tmp"))
+        fchmod(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", look)
+    mask = os.umask(0)
+    try:
+        write_atomic(tmp_path / "seed", b"$6$", 0o644)
+    finally:
+        os.umask(mask)
+    assert seen == [0o600]
+
+
 def test_reading_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 11)
     with pytest.raises(CorralError) as caught:

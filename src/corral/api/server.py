@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,10 @@ from corral.log import logger
 from corral.settings import Settings
 
 BACKLOG: Final = 512
+LOCK_TRIES: Final = 100
+LOCK_PAUSE_S: Final = 0.05
+# A peer over TCP that takes none of what was sent for so long is cut off by the kernel (tcp(7), TCP_USER_TIMEOUT).
+UNREAD_TIMEOUT_MS: Final = 60_000
 KEEP_ALIVE_S: Final = 75
 # Requests take milliseconds and streams end by themselves; what is left then waits for something, and asks again.
 GRACE_S: Final = 1
@@ -119,7 +124,7 @@ def bind_unix(path: Path, group: str) -> socket.socket:
 
     What a dead daemon left is removed; one that listens is left alone: `daemon-already-running`.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _only_binder(path.parent):
@@ -147,7 +152,15 @@ def _only_binder(directory: Path) -> Iterator[None]:
     """Between looking for a listener and being one, no other daemon may do the same."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_PAUSE_S)  # nobody is served yet
+            else:
+                break
+        else:  # anyone who may read the directory can hold it: nobody waits for ever
+            raise CorralError("daemon-already-running", f"listen in {directory}", "another process holds the directory")
         yield
     finally:
         os.close(fd)
@@ -181,11 +194,17 @@ def _open_to_group(path: Path, group: str) -> None:
     gid = group_id(group)
     if gid is None:
         return
+    # Through a descriptor that follows no link: the directory may be one that others write.
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.chown(path, -1, gid)
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise CorralError("invalid-argument", f"listen on {path}", "somebody put something else in its place")
+        os.chown(f"/proc/self/fd/{fd}", -1, gid)
+        os.chmod(f"/proc/self/fd/{fd}", 0o660)  # noqa: PTH101 -- of a descriptor
     except PermissionError:
         return  # an ordinary user outside the group: the socket stays the user's own
-    path.chmod(0o660)
+    finally:
+        os.close(fd)
 
 
 def _remove_socket(path: Path, inode: int) -> None:
@@ -221,6 +240,9 @@ def _bind_tcp(listen: str) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CorralError("invalid-argument", f"listen on {listen}", reason, "choose another --listen") from error
+    # Accepted connections inherit both.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
     listener.setblocking(False)
     log.info("listening", address=listen)
     return listener

@@ -58,7 +58,7 @@ def lock_path(socket: Path) -> Path:
 def find(socket: Path) -> Record | None:
     """The living supervisor of the daemon at `socket`: whoever holds the lock; a file alone proves nothing."""
     try:
-        fd = os.open(lock_path(socket), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock_path(socket), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     with os.fdopen(fd, "rb") as stream:
@@ -184,8 +184,10 @@ class Supervisor:
 
 def supervise(socket: Path, log: Path, flags: dict[str, str]) -> int:
     """Hold the lock beside `socket` and run the daemon with `flags`; the exit status."""
-    fd = os.open(lock_path(socket), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # Nobody else may open it: who can, can lock it too, and pass for a supervisor whose pid is in the file.
+    fd = os.open(lock_path(socket), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        os.fchmod(fd, 0o600)
         if not _locked(fd):
             return EXIT_CONFLICT
         os.ftruncate(fd, 0)

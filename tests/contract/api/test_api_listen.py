@@ -1,6 +1,8 @@
 """Where the API listens and whom it lets in: socket modes, strangers, stale sockets, TLS with tokens, bounds."""
 
 import contextlib
+import fcntl
+import grp
 import json
 import os
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.api import server
 from corral.api.server import bind_unix
 from corral.client import Client
 from corral.errors import CorralError
@@ -67,8 +70,6 @@ def test_the_socket_is_the_owners_without_a_group(world: World) -> None:
 
 
 def test_the_socket_is_the_groups_where_there_is_one(settings: Settings, start: Start) -> None:
-    import grp
-
     group = grp.getgrgid(os.getegid()).gr_name
     world = start(replace(settings, admin_group=group))
     found = world.settings.socket.stat()
@@ -106,6 +107,35 @@ def test_a_socket_in_use_is_left_alone(world: World, client: Client) -> None:
         bind_unix(world.settings.socket, "")
     assert refused.value.code == "daemon-already-running"
     assert client.ready()["ready"]
+
+
+def test_a_directory_that_somebody_holds_is_not_waited_for_for_ever(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOCK_TRIES", 3)
+    fd = os.open(settings.socket.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(CorralError) as refused:
+            bind_unix(settings.socket, "")
+    finally:
+        os.close(fd)
+    assert refused.value.code == "daemon-already-running"
+    bind_unix(settings.socket, "").close()
+
+
+def test_a_link_in_the_sockets_place_is_not_given_to_the_group(settings: Settings) -> None:
+    precious = settings.socket.with_name("precious")
+    precious.write_text("precious")
+    precious.chmod(0o600)
+    settings.socket.symlink_to(precious)
+    group = grp.getgrgid(os.getegid()).gr_name
+    with pytest.raises((CorralError, OSError)):
+        server._open_to_group(settings.socket, group)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
+    with pytest.raises(CorralError):
+        bind_unix(settings.socket, group)
+    assert settings.socket.is_symlink()
 
 
 def test_a_file_in_the_way_is_never_removed(settings: Settings) -> None:

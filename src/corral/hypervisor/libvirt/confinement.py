@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from corral.files import storage_error
+from corral.files import storage_error, write_atomic
 from corral.hypervisor.base import DomainDefinition
 from corral.hypervisor.libvirt.document import Host
 
@@ -90,9 +90,8 @@ def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
     path, template = Path(host.nvram(definition.uid)), Path(host.ovmf_vars)
     try:
         if not path.exists():
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(template.read_bytes())
-            temporary.rename(path)
+            # The directory is libvirt's QEMU user's own: nothing that lies there already is written to or through.
+            write_atomic(path, template.read_bytes())
     except OSError as error:
-        raise storage_error(f"make {path}", error) from error
+        raise storage_error(f"read {template}", error) from error
     _give(path, (definition.dac_uid, host.dac_gid))
