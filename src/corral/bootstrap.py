@@ -155,7 +155,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             sd_notify.notify("STOPPING=1", notify_address())
             _log.info("stopping")
             if await host_is_stopping():
-                await agent.shutdown_guests()
+                await agent.shutdown_guests(_log.info)
             await agent.stop()
             for task in background:
                 task.cancel()

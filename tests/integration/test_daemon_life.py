@@ -1,6 +1,7 @@
 """The daemon as a process: a VM's life through it, its death and return, its neighbours and its end."""
 
 import json
+import os
 import socket
 import stat
 import time
@@ -90,6 +91,29 @@ def test_sigterm_ends_it_well_and_leaves_no_socket(daemons: Callable[..., Any]) 
     assert not daemon.socket.exists()
     with pytest.raises(CorralError, match="daemon-unreachable"), daemon.client() as client:
         client.daemon()
+
+
+def test_a_host_that_goes_down_takes_its_guests_along_and_brings_them_back(
+    daemons: Callable[..., Any], done: Callable[..., Any], with_micro: Callable[..., None], tmp_path: Path
+) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho stopping\nexit 1\n")
+    systemctl.chmod(0o755)
+    daemon = daemons(PATH=f"{tmp_path}:{os.environ['PATH']}").start()
+    with_micro(daemon)
+    with daemon.client() as client:
+        for name in ("first", "second"):
+            done(client, client.create_vm({"name": name, "image": "micro", "memory_mib": 64}))
+    assert daemon.terminate() == 0
+    log = daemon.log.read_text()
+    assert "first is off" in log
+    assert "second is off" in log
+    world = json.loads((daemon.state_dir / "fake-world.json").read_text())
+    assert "running" not in json.dumps(world)
+    daemon.start()
+    with daemon.client() as client:
+        for name in ("first", "second"):
+            assert client.wait_vm(name, "running", 30)["condition"] == "running"
 
 
 def test_a_second_daemon_on_the_same_directory_is_refused(shared_daemon: Any) -> None:
