@@ -15,7 +15,6 @@ from corral.errors import CorralError
 from corral.model.network import Network
 from corral.model.vm import CloudInitStatus, Vm, VmState
 from corral.names import plain_text
-from corral.network.base import Lease
 
 POLL_FIRST_S: Final = 5.0
 POLL_MAX_S: Final = 60.0
@@ -77,7 +76,8 @@ class GuestWatch:
     _polls: dict[str, _Poll] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL_MAX))
-    _leases: dict[str, tuple[float, tuple[Lease, ...]]] = field(default_factory=dict)
+    _leases: dict[str, tuple[float, dict[str, list[str]]]] = field(default_factory=dict)
+    """By network: when its server was asked, and the addresses that it had leased to each MAC."""
 
     def consider(self, uid: str) -> None:
         """After a turn: start to ask, ask at once when the agent has appeared, or stop asking."""
@@ -165,15 +165,17 @@ class GuestWatch:
         for nic in vm.spec.nics:
             network = self.cache.networks.get(nic.network_uid)
             if network is not None:
-                found += [lease.address for lease in await self._leases_of(network) if lease.mac == nic.mac]
+                found += (await self._leases_of(network)).get(nic.mac, ())
         return tuple(found)
 
-    async def _leases_of(self, network: Network) -> tuple[Lease, ...]:
+    async def _leases_of(self, network: Network) -> dict[str, list[str]]:
         kept = self._leases.get(network.uid)
         now_s = self.clock.monotonic_s()
         if kept is None or now_s - kept[0] > LEASES_KEPT_S:
-            kept = (now_s, await self.drivers.networks.leases(network))
-            self._leases[network.uid] = kept
+            by_mac: dict[str, list[str]] = {}
+            for lease in await self.drivers.networks.leases(network):
+                by_mac.setdefault(lease.mac, []).append(lease.address)
+            kept = self._leases[network.uid] = (now_s, by_mac)
         return kept[1]
 
 
