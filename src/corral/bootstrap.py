@@ -114,7 +114,6 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     # Imported once the lock is held: a second daemon is refused without loading any of it.
     from corral.agent.host import HostIdentity  # noqa: PLC0415
     from corral.agent.loop import Agent  # noqa: PLC0415
-    from corral.host.stopping import host_is_stopping  # noqa: PLC0415
     from corral.store.objects import Objects  # noqa: PLC0415
     from corral.store.sqlite import SqliteStore  # noqa: PLC0415
 
@@ -145,6 +144,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         since = await context.ledger.prime()
         async with asyncio.TaskGroup() as group:
             background = [
+                group.create_task(_end_with(store.failure())),
                 group.create_task(context.ledger.run(since)),
                 group.create_task(context.audit.keep_anchored()),
                 group.create_task(agent.run()),
@@ -160,6 +160,11 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             for task in background:
                 task.cancel()
         _log.info("stopped")
+
+
+async def _end_with(failure: Awaitable[CorralError]) -> None:
+    """A store that has failed for good ends the daemon, whose supervisor starts another; guests go on."""
+    raise await failure
 
 
 async def _listen(settings: Settings, services: "Services", stop: asyncio.Event) -> None:

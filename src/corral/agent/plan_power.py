@@ -172,7 +172,9 @@ def _happened(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision t
         case Power.OFF if was_active:
             return _graceful(view, None, None)
         case Power.OFF:
-            return _adopted(view, Power.PAUSED if paused else Power.ON, "was started outside of Corral")
+            # libvirt starts a guest paused, for another reason, before it lets it run.
+            by_user = paused and view.domain.reason in _USER_PAUSE
+            return _adopted(view, Power.PAUSED if by_user else Power.ON, "was started outside of Corral")
         case Power.ON if paused and before is VmState.RUNNING and view.domain.reason in _USER_PAUSE:
             return _adopted(view, Power.PAUSED, "was paused outside of Corral")
         case Power.PAUSED if not paused and before is VmState.PAUSED:

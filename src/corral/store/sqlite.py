@@ -75,6 +75,7 @@ class SqliteStore:
         for lease, ttl_s in self._writer.leases().items():
             self._timers.start(lease, ttl_s)
         self._refusal: CorralError | None = None
+        self._failed = asyncio.Event()
 
     @classmethod
     async def open(
@@ -228,7 +229,7 @@ class SqliteStore:
                     for queued in batch:
                         await self._commit([queued])
         except Exception as error:  # noqa: BLE001 - the top of the loop: nobody may wait for ever
-            self._refusal = unavailable("write to the store", f"an internal fault ({type(error).__name__}); restart")
+            self._fail(unavailable("write to the store", f"an internal fault ({type(error).__name__}); restart"))
             log.logger(__name__).exception("the store stops writing")
             for queued in (*batch, *self._queue):
                 _answer(queued, self._refusal)
@@ -260,7 +261,8 @@ class SqliteStore:
                 self._writer.rollback()
             if lost_fsync(error):
                 # A later fsync would report success for pages that the kernel has dropped: trust nothing, stop.
-                self._refusal = failure = unavailable("write to the store", "the disk lost a write; restart the daemon")
+                failure = unavailable("write to the store", "the disk lost a write; restart the daemon")
+                self._fail(failure)
             elif len(batch) > 1:
                 return False
             for queued in batch:
@@ -274,6 +276,16 @@ class SqliteStore:
         for journal in news.journals:
             self._bell.ring(journal)
         return True
+
+    def _fail(self, why: CorralError) -> None:
+        self._refusal = why
+        self._failed.set()
+
+    async def failure(self) -> CorralError:
+        """Returns once this store has given up for good: only a new process may trust the file again."""
+        await self._failed.wait()
+        assert self._refusal is not None
+        return self._refusal
 
     async def close(self) -> None:
         """Finish what is queued, refuse what comes later, put the write-ahead log back into the file."""
