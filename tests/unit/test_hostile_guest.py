@@ -92,3 +92,21 @@ def test_nonsense_about_a_command_is_a_coded_error() -> None:
 
 def test_a_deep_answer_of_cloud_init_is_unknown() -> None:
     assert parse_cloud_init(0, DEEP.encode())[1] == ""
+
+
+def test_a_guest_without_a_shell_runs_the_command_as_it_is() -> None:
+    begun: list[list[str]] = []
+
+    async def ask(command: str) -> str:
+        request = json.loads(command)
+        if request["execute"] == "guest-exec-status":
+            return json.dumps({"return": {"exited": True, "exitcode": 0, "out-data": "b2s="}})
+        begun.append([request["arguments"]["path"], *request["arguments"]["arg"]])
+        if request["arguments"]["path"] == "/bin/sh":
+            raise CorralError("guest-agent-error", "ask", "Failed to execute child process")
+        return json.dumps({"return": {"pid": 7}})
+
+    ended = asyncio.run(execute(ask, ["cmd.exe", "/c"], stdin=b"", timeout_s=1.0, capture_max_bytes=10))
+    assert (ended.stdout, ended.truncated) == (b"ok", False)
+    assert begun[0][4:] == ["11", "cmd.exe", "/c"]
+    assert begun[1] == ["cmd.exe", "/c"]

@@ -23,6 +23,17 @@ CONNECT_RETRY_S: Final = 0.1
 ADDRESSES_MAX: Final = 64
 TEXT_MAX_CHARS: Final = 256
 
+# Run by the guest's own shell around the command: passes on no more than $1 bytes of each stream and swallows the rest.
+# qemu-ga itself keeps 16 MiB a stream, which kills it in a small guest; libvirt refuses answers beyond 4 MiB, and cuts
+# the connection to the agent beyond 10 MiB. 3 and 4 are the real streams, 5 carries the exit code, 6 standard output.
+_BOUNDED: Final = """\
+n=$1; shift
+exec 3>&1 4>&2
+s=$( { { { "$@" 3>&- 4>&- 5>&-; echo $? >&5; } 2>&1 >&6 6>&- |
+ { exec 6>&-; head -c "$n" >&4; cat >/dev/null; }; } 6>&1 | { head -c "$n" >&3; cat >/dev/null; }; } 5>&1 )
+exit "$s"
+"""
+
 Ask = Callable[[str], Awaitable[str]]
 """Sends one command's JSON to the agent and returns the answer's."""
 
@@ -109,11 +120,15 @@ async def execute(
     ask: Ask, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
 ) -> ExecResult:
     """Run `argv` in the guest to its end. Raises `guest-agent-timeout` when it is late: it may run on, and the agent
-    has no way to stop it."""
-    arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
-    if stdin:
-        arguments["input-data"] = base64.b64encode(stdin).decode()
-    pid = (await _tell(ask, "guest-exec", _Pid, arguments)).pid
+    has no way to stop it. A shell of the guest's bounds the output, hence a program that is not there, or was killed,
+    ends with the shell's code for that: 127, 128 + signal. Without such a shell (Windows) it is run as it is."""
+    bounded = ["/bin/sh", "-c", _BOUNDED, "exec", str(capture_max_bytes + 1), *argv]
+    try:
+        pid = await _begin(ask, bounded, stdin)
+    except CorralError as error:
+        if error.code != "guest-agent-error":
+            raise
+        pid = await _begin(ask, argv, stdin)
     pause_s = POLL_FIRST_S
     try:
         async with asyncio.timeout(timeout_s):
@@ -127,6 +142,14 @@ async def execute(
     stdout, stdout_cut = _captured(status.stdout, status.stdout_cut, capture_max_bytes)
     stderr, stderr_cut = _captured(status.stderr, status.stderr_cut, capture_max_bytes)
     return ExecResult(status.exit_code, status.signal, stdout, stderr, stdout_cut or stderr_cut)
+
+
+async def _begin(ask: Ask, argv: Sequence[str], stdin: bytes) -> int:
+    """Start it; its process number in the guest. A refusal means that nothing was started."""
+    arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
+    if stdin:
+        arguments["input-data"] = base64.b64encode(stdin).decode()
+    return (await _tell(ask, "guest-exec", _Pid, arguments)).pid
 
 
 def _captured(text: str, cut: bool, limit: int) -> tuple[bytes, bool]:
