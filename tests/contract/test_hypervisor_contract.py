@@ -110,6 +110,8 @@ def test_a_clash_of_names_or_installations_is_refused(on_driver: Callable[[Body]
         uid = new_uid()
         other = replace(definition, uid=uid, metadata=replace(definition.metadata, vm_uid=uid))
         await refused("domain-name-taken", driver.define(other))
+        assert await driver.find(definition.name) == definition.uid
+        assert await driver.find(f"{definition.name}-other") is None
         theirs = replace(definition, metadata=replace(definition.metadata, installation_id=new_uid()))
         await refused("domain-not-ours", driver.define(theirs))
 

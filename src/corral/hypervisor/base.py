@@ -279,6 +279,10 @@ class HypervisorDriver(Protocol):
         """Every domain of the connection, ours or not."""
         ...
 
+    async def find(self, name: str) -> str | None:
+        """The uid of the domain of this name, ours or not; None: the name is free."""
+        ...
+
     async def describe(self, uid: str) -> DomainDescription:
         """What a domain made elsewhere consists of."""
         ...

@@ -182,6 +182,10 @@ class FakeHypervisor:
         async with self._call("observe_all", changes=False):
             return tuple(observed(domain) for domain in self.domains.values())
 
+    async def find(self, name: str) -> str | None:
+        async with self._call("find", changes=False):
+            return self._names.get(name)
+
     async def describe(self, uid: str) -> DomainDescription:
         async with self._call("describe", changes=False):
             d = self._domain(uid)

@@ -196,4 +196,9 @@ class Vm(Object):
     @property
     def domain_name(self) -> str:
         """libvirt's name for it: `web` in the default project, `PROJECT.web` elsewhere."""
-        return self.name if self.project == "default" else f"{self.project}.{self.name}"
+        return domain_name(self.project, self.name)
+
+
+def domain_name(project: str, name: str) -> str:
+    """libvirt's name for the VM `name` of `project`."""
+    return name if project == "default" else f"{project}.{name}"

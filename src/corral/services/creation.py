@@ -15,6 +15,7 @@ from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
 from corral.services.context import Context
 from corral.services.disks import Disks, plan_disks
+from corral.services.domain_name import check_domain_name_free
 from corral.services.nics import Allocated, allocate_nics, find_networks
 from corral.services.seeds import plan_cloud_init
 from corral.store.objects import claim_key, name_claim
@@ -46,6 +47,7 @@ async def create_vm(
             if (known := await repeated(context, mutation)) is not None:
                 return await context.objects.get(Vm, known.spec.target_uid), known
             await _check_name_free(context, project, request.name)
+            await check_domain_name_free(context, project, request.name, f"create VM {request.name!r}")
             return await _create(context, mutation, request)
 
 

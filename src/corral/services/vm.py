@@ -30,11 +30,13 @@ from corral.model.vm import Power, Vm
 from corral.names import parse_name
 from corral.scheduler.admission import Demand, demand_of
 from corral.services import listing, rules
+from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change
 from corral.services.context import Context
 from corral.services.creation import create_vm
 from corral.services.documents import Document, Listing, without_vm_secrets
+from corral.services.domain_name import check_domain_name_free
 from corral.services.waiting import wait_for
 from corral.store.objects import Transaction, name_claim
 
@@ -111,6 +113,8 @@ class VmService:
     ) -> Operation:
         """Change what the request names; a rename moves the name's claim in the same transaction."""
         new_name = None if request.name is None else parse_name(request.name)
+        if new_name is not None:
+            await self._check_new_name(caller, project, name, new_name)
 
         def decide(vm: Vm) -> Decision:
             rules.check_not_deleting(vm, "change")
@@ -124,6 +128,16 @@ class VmService:
             return Decision(intent, changed, also=_move_name(vm, changed), lost=_name_taken(changed))
 
         return await self._changed(Mutation(caller, project, "vm.update", name, request, if_revision), decide)
+
+    async def _check_new_name(self, caller: Caller, project: str, name: str, new_name: str) -> None:
+        """A domain of somebody else's is found before anything is written; a VM of ours is found by the name's claim."""
+        objects = self._context.objects
+        await authorize(self._context, caller, project, "vm.update", name)
+        if await objects.owner(name_claim(Vm.KIND, project, new_name)) is None:
+            own_uid = await objects.owner(name_claim(Vm.KIND, project, name)) or ""
+            async with audited(self._context, caller, project, "vm.update", name):
+                asked = f"rename VM {name!r} to {new_name!r}"
+                await check_domain_name_free(self._context, project, new_name, asked, own_uid)
 
     async def _power(
         self,

@@ -12,7 +12,14 @@ from corral.hypervisor.base import DomainMetadata, DomainNic
 from corral.hypervisor.fake import FakeDomain
 from corral.model.identity import Role
 from corral.model.image import Image, ImageSource, ImageState
-from corral.model.requests import BuildImageRequest, CreateTokenRequest, CreateVmRequest, ExecRequest, ListRequest
+from corral.model.requests import (
+    BuildImageRequest,
+    CreateTokenRequest,
+    CreateVmRequest,
+    ExecRequest,
+    ListRequest,
+    UpdateVmRequest,
+)
 from corral.model.vm import Power, VmState
 from corral.names import new_uid
 from corral.services.ssh_keys import parse_ssh_key
@@ -178,6 +185,27 @@ def test_a_foreign_domain_shows_and_is_adopted_as_it_runs(play: Any) -> None:
         assert world.context.ledger.committed.memory_mib == 512
         with pytest.raises(CorralError, match="name-taken"):
             await world.domains.adopt(world.admin(), "default", "legacy")
+
+    play(scene)
+
+
+def test_a_name_that_a_foreign_domain_has_is_refused_before_anything_is_written(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        world.hypervisor.add_foreign(foreign("legacy"))
+        with pytest.raises(CorralError, match="domain-name-taken") as refused:
+            await world.vms.create(world.caller(), "default", CreateVmRequest(name="legacy", image="micro"))
+        assert "corral adopt legacy" in refused.value.hint
+        assert world.context.ledger.committed.memory_mib == 0
+        await world.vms.create(world.caller(), "default", CreateVmRequest(name="web", image="micro", start=False))
+        await world.see("web", VmState.SHUT_OFF)
+        rename = UpdateVmRequest(name="legacy")
+        with pytest.raises(CorralError, match="domain-name-taken"):
+            await world.vms.update(world.caller(), "default", "web", rename)
+        with pytest.raises(CorralError, match="forbidden"):
+            await world.vms.update(world.caller(Role.VIEWER), "default", "web", rename)
+        assert (await world.vm("web")).generation == 1
+        world.hypervisor.disconnect()  # nobody answers: the agent finds the clash later
+        await world.vms.update(world.caller(), "default", "web", rename)
 
     play(scene)
 

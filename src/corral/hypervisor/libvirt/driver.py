@@ -106,6 +106,13 @@ class LibvirtDriver:
         remembered = self._events.remembered_stop
         return await self._quick.call("list domains", lambda handle: domains.observe_all(handle, remembered))
 
+    async def find(self, name: str) -> str | None:
+        def look(handle: libvirt.virConnect) -> str | None:
+            domain = domains.find_by_name(handle, name)
+            return None if domain is None else str(domain.UUIDString())
+
+        return await self._quick.call(f"look for domain {name}", look)
+
     async def describe(self, uid: str) -> DomainDescription:
         return await self._on(uid, "describe", lambda domain: describe(domains.persistent_document(domain)))
 
