@@ -15,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from corral.clock import Clock
 from corral.errors import CorralError
+from corral.model.base import DEFAULT_PROJECT
 from corral.model.identity import Identity, Token
 from corral.names import new_uid
 
@@ -44,8 +45,10 @@ def issue() -> NewToken:
 
 
 def identity_of(token: Token) -> Identity:
-    """A token acts under its own name, in its own project, with its role."""
-    return Identity(name=f"token:{token.name}", roles={token.project: token.spec.role})
+    """A token acts under its own name, in its own project, with its role. The name says the project: tokens of two
+    tenants that are called the same share neither idempotency keys nor a rate."""
+    prefix = "token" if token.project == DEFAULT_PROJECT else f"token:{token.project}"
+    return Identity(name=f"{prefix}:{token.name}", roles={token.project: token.spec.role})
 
 
 class TokenVerifier:

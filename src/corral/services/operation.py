@@ -9,16 +9,18 @@ from corral.errors import CorralError
 from corral.model import limits
 from corral.model.operation import Operation
 from corral.model.requests import ListRequest
+from corral.security import policy
 from corral.services import listing
 from corral.services.access import audited, authorize, commit
 from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX
 from corral.services.context import Context
-from corral.services.documents import Document, Listing, document_of
+from corral.services.documents import Document, Listing, document_of, in_projects
 from corral.store.base import Record
 from corral.store.objects import decode
 
 UID_PREFIX_MIN_CHARS: Final = 6
+ALIKE_MAX: Final = 16  # six random characters are alike in few operations
 _UID_PREFIX: Final = re.compile(r"[0-9a-f-]{6,36}")
 
 
@@ -88,17 +90,15 @@ class OperationService:
         raise CorralError("precondition-failed", f"cancel operation {uid}", "it changes all the time", "try again")
 
     async def _find(self, caller: Caller, uid: str, action: str) -> tuple[Operation, Record]:
-        """By uid, or by a beginning of it that only one has."""
-        record = None
+        """By uid, or by a beginning of it that only one has. Those of projects that the caller may not see are as good
+        as not there: not even that they are is told."""
+        found: list[Record] = []
         if _UID_PREFIX.fullmatch(uid):
-            page = await self._context.objects.store.range(f"{Operation.prefix()}{uid}", limit=2)
-            if len(page.records) == 1:
-                record = page.records[0]
-            elif page.records:
-                raise CorralError(
-                    "operation-not-found", f"operation {uid!r}", "several begin so", "write more of its uid"
-                )
-        if record is None:
+            page = await self._context.objects.store.range(f"{Operation.prefix()}{uid}", limit=ALIKE_MAX)
+            found = [record for record in page.records if self._may_see(caller, record)]
+        if len(found) > 1:
+            raise CorralError("operation-not-found", f"operation {uid!r}", "several begin so", "write more of its uid")
+        if not found:
             await authorize(self._context, caller, "default", action, uid)
             raise CorralError(
                 "operation-not-found",
@@ -106,6 +106,10 @@ class OperationService:
                 "there is none: it never was, or it is older than the history that is kept",
                 "corral operation list",
             )
-        operation = decode(Operation, record)
+        operation = decode(Operation, found[0])
         await authorize(self._context, caller, operation.project, action, uid)
-        return operation, record
+        return operation, found[0]
+
+    def _may_see(self, caller: Caller, record: Record) -> bool:
+        projects = policy.projects_of(caller.identity)
+        return projects is None or in_projects(record.value, Operation.KIND, projects)

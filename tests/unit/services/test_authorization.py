@@ -1,0 +1,263 @@
+"""Every method of every service asks who may, before it does anything: walked, so that a new one cannot be forgotten.
+
+And what one tenant has, no other tenant's token can read through any of them.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.errors import CorralError
+from corral.model.identity import Identity, Project, Role, Token, TokenSpec
+from corral.model.network import Network, NetworkSpec
+from corral.model.requests import (
+    BuildImageRequest,
+    CreateTokenRequest,
+    CreateVmRequest,
+    ExecRequest,
+    ListRequest,
+    RebootRequest,
+    ShutdownRequest,
+    UpdateVmRequest,
+    WaitCondition,
+)
+from corral.names import new_uid
+from corral.security.tokens import identity_of
+from corral.services.audit import AuditService
+from corral.services.bundle import Services
+from corral.services.caller import Caller
+from corral.services.daemon import DaemonService
+from corral.services.host import HostService
+from corral.services.network import NetworkService
+from corral.services.volume import VolumeService
+from corral.store.base import JournalEntry
+from corral.store.objects import AUDIT
+
+from .conftest import Play, World
+
+ARGUMENTS: dict[str, Any] = {
+    "project": "default",
+    "name": "web",
+    "uid": "00000000-0000-4000-8000-000000000000",
+    "force": False,
+    "condition": WaitCondition.RUNNING,
+    "timeout_s": 0.01,
+    "kind": "vms",
+    "since": 0,
+    "after": 0,
+}
+REQUESTS: dict[str, Any] = {
+    "vms.create": CreateVmRequest(name="new", image="micro"),
+    "vms.update": UpdateVmRequest(description="x"),
+    "vms.shutdown": ShutdownRequest(),
+    "vms.reboot": RebootRequest(),
+    "images.build": BuildImageRequest(catalogue="debian-12"),
+    "tokens.create": CreateTokenRequest(name="new"),
+    "sessions.exec": ExecRequest(argv=("id",)),
+}
+# What a viewer may: all of it reads. Whatever is not named here must be refused to one.
+READING = {
+    "vms.list", "vms.get", "vms.wait", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "volumes.list", "volumes.get", "hosts.list", "hosts.get", "operations.list", "operations.get", "events.list",
+    "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "sessions.guest",
+    "sessions.usage",
+}  # fmt: skip
+# Asked before anybody is known: they take no caller.
+OPEN = {"tokens.authenticate", "daemon.readiness"}
+
+
+def services_of(world: World) -> Services:
+    context = world.context
+
+    async def no_guests() -> int:
+        raise AssertionError("guests were shut down")
+
+    def no_backup(_target: Path) -> None:
+        raise AssertionError("a backup was made")
+
+    return Services(
+        vms=world.vms,
+        sessions=world.sessions,
+        images=world.images,
+        networks=NetworkService(context),
+        volumes=VolumeService(context),
+        hosts=HostService(context, no_guests),
+        operations=world.operations,
+        events=world.events,
+        tokens=world.tokens,
+        audit=AuditService(context),
+        domains=world.domains,
+        daemon=DaemonService(context, started_at=context.clock.now(), agent_ready=lambda: True, backup=no_backup),
+    )
+
+
+def methods(services: Services) -> dict[str, Any]:
+    """Every public coroutine of every service: `vms.create` and so on."""
+    found = {}
+    for field in fields(services):
+        service = getattr(services, field.name)
+        for name, method in inspect.getmembers(service, inspect.iscoroutinefunction):
+            if not name.startswith("_"):
+                found[f"{field.name}.{name}"] = method
+    return found
+
+
+async def call(key: str, method: Any, caller: Caller, **given: Any) -> Any:
+    """Call it with plausible arguments; what would go on for ever is asked for its first word and closed."""
+    parameters = list(inspect.signature(method).parameters.values())
+    assert parameters[0].name == "caller", f"{key} does not take its caller first"
+    arguments: dict[str, Any] = {}
+    for parameter in parameters[1:]:
+        if parameter.name in given:
+            arguments[parameter.name] = given[parameter.name]
+        elif parameter.name == "request":
+            arguments["request"] = REQUESTS.get(key, ListRequest())
+        elif parameter.default is parameter.empty or parameter.name in ("after", "since"):
+            arguments[parameter.name] = ARGUMENTS[parameter.name]
+    return await method(caller, **arguments)
+
+
+async def _outcome(asked: Awaitable[Any]) -> str:
+    """The code of the refusal, or what was answered."""
+    try:
+        return f"answered {await asked!r}"
+    except CorralError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("role", [None, Role.VIEWER])
+def test_every_method_refuses_who_has_no_right_to_it_before_anything_happens(play: Play, role: Role | None) -> None:
+    async def scene(world: World) -> None:
+        await world.running("web")
+        stranger = Caller(Identity(name="token:x", roles={} if role is None else {"default": role}), "r")
+        walked = methods(services_of(world))
+        assert len(walked) > 40
+        for key, method in walked.items():
+            if key in OPEN or (role is Role.VIEWER and key in READING):
+                continue
+            before, denials = world.objects.store.revision, len(await world.objects.store.journal(AUDIT))
+            assert await _outcome(call(key, method, stranger)) == "forbidden", key
+            assert world.objects.store.revision == before, f"{key} wrote something"
+            assert len(await world.objects.store.journal(AUDIT)) == denials + 1, (
+                f"{key}: the denial is not in the audit"
+            )
+
+    play(scene)
+
+
+def test_the_walk_knows_every_method(play: Play) -> None:
+    async def scene(world: World) -> None:
+        walked = set(methods(services_of(world)))
+        assert walked >= READING | OPEN | set(REQUESTS)
+
+    play(scene)
+
+
+def _text(value: Any) -> str:
+    """Whatever a service answered, as text to look for another tenant's words in."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, JournalEntry):
+        return value.value.decode()
+    if is_dataclass(value) and not isinstance(value, type):
+        return " ".join(_text(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, tuple | list):
+        return " ".join(_text(item) for item in value)
+    return value.model_dump_json() if hasattr(value, "model_dump_json") else repr(value)
+
+
+async def _drained(answer: Any) -> str:
+    """All that an endless answer has to say of what has been."""
+    import asyncio
+
+    if not isinstance(answer, AsyncIterator):
+        return _text(answer)
+    said = []
+    try:
+        async with asyncio.timeout(0.2):
+            async for item in answer:
+                said.append(_text(item))  # noqa: PERF401 -- what came before the end of time counts
+    except TimeoutError:
+        pass
+    return " ".join(said)
+
+
+async def _two_tenants(world: World) -> tuple[Caller, Caller, list[str]]:
+    """Tenants `alpha` and `beta`, administrators of their own; alpha has a running VM. Its words are secret."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    for number, project in enumerate(("alpha", "beta")):
+        await world.put(Project(name=project, uid=new_uid(), created_at=now))
+        spec = NetworkSpec(subnet=f"10.{number + 1}.0.0/24", domain="test.internal", bridge=f"crl{project}")
+        await world.put(Network(project=project, name=f"{project}net", uid=new_uid(), created_at=now, spec=spec))
+    alpha, beta = (
+        Caller(identity_of(_token(project)), f"request-of-{project}", "the-same-key") for project in ("alpha", "beta")
+    )
+    request = CreateVmRequest.model_validate(
+        {"name": "alphavm", "nics": [{"network": "alphanet"}], "description": "alphasecret"}
+    )
+    vm, operation = await world.vms.create(alpha, "alpha", request)
+    assert vm is not None
+    await world.tokens.create(alpha, "alpha", CreateTokenRequest(name="alphatoken"))
+    words = ["alphavm", "alphanet", "alphasecret", "alphatoken", "request-of-alpha", vm.uid, operation.uid]
+    return alpha, beta, words
+
+
+def _token(project: str) -> Token:
+    spec = TokenSpec(role=Role.ADMIN, secret_hash="x")
+    return Token(project=project, name="ci", uid=new_uid(), created_at=datetime(2026, 1, 1, tzinfo=UTC), spec=spec)
+
+
+def test_no_method_tells_one_tenant_of_another(play: Play) -> None:
+    async def scene(world: World) -> None:
+        _alpha, beta, words = await _two_tenants(world)
+        vm_uid, operation_uid = words[-2:]
+        for key, method in methods(services_of(world)).items():
+            if key in OPEN:
+                continue
+            for project in ("alpha", "beta", "default", ""):
+                for name in ("alphavm", "alphanet", "alphatoken", vm_uid):
+                    given = {"project": project, "name": name, "uid": operation_uid}
+                    try:
+                        answer = await _drained(await call(key, method, beta, **given))
+                    except CorralError as error:
+                        answer = f"{error} {error.context}"
+                    for word in words:
+                        # What was asked may be repeated; what was not asked must not be told.
+                        if word not in (name, operation_uid):
+                            assert word not in answer, f"{key} of project {project!r} tells {word}: {answer[:300]}"
+
+    play(scene)
+
+
+def test_an_operation_of_another_tenant_is_not_there(play: Play) -> None:
+    async def scene(world: World) -> None:
+        alpha, beta, words = await _two_tenants(world)
+        operation_uid = words[-1]
+        assert operation_uid in _text(await world.operations.get(alpha, operation_uid))
+        refusals = []
+        for uid in (operation_uid, operation_uid[:8], "ffffffff-ffff-4fff-bfff-ffffffffffff", "fffffff0"):
+            for ask in (world.operations.get, world.operations.cancel):
+                with pytest.raises(CorralError) as refused:
+                    await ask(beta, uid)
+                refusals.append((refused.value.code, refused.value.reason))
+        assert {code for code, _ in refusals} == {"forbidden"}
+        assert not any("alpha" in reason for _, reason in refusals)
+
+    play(scene)
+
+
+def test_tokens_of_the_same_name_share_no_idempotency_key(play: Play) -> None:
+    async def scene(world: World) -> None:
+        alpha, beta, _words = await _two_tenants(world)
+        assert alpha.identity.name != beta.identity.name
+        request = CreateVmRequest.model_validate({"name": "betavm", "nics": [{"network": "betanet"}]})
+        vm, _operation = await world.vms.create(beta, "beta", request)
+        assert vm is not None
+        assert vm.name == "betavm"
+
+    play(scene)
