@@ -3,6 +3,7 @@
 And what one tenant has, no other tenant's token can read through any of them.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import fields, is_dataclass
@@ -173,8 +174,6 @@ def _text(value: Any) -> str:
 
 async def _drained(answer: Any) -> str:
     """All that an endless answer has to say of what has been."""
-    import asyncio
-
     if not isinstance(answer, AsyncIterator):
         return _text(answer)
     said = []
