@@ -22,6 +22,8 @@ HOSTILE_LIMITS: Final = proc.Limits(memory_bytes=2**30, cpu_s=30)
 _QCOW2_MAGIC: Final = b"QFI\xfb"
 # qcow2 header (docs/interop/qcow2.txt in QEMU): the virtual size is a big-endian u64 at byte 24.
 _QCOW2_SIZE_OFFSET: Final = 24
+_QCOW2_FEATURES_OFFSET: Final = 72
+_QCOW2_EXTERNAL_DATA_BIT: Final = 2
 # Free space below which a failed write is taken for a full disk.
 _FULL_BYTES: Final = 2**20
 
@@ -112,6 +114,20 @@ def virtual_bytes(path: Path, disk_format: Format) -> int:
         raise CorralError("image-invalid", f"read {path.name} as qcow2", "it has no qcow2 header")
     (size,) = struct.unpack_from(">Q", header, _QCOW2_SIZE_OFFSET)
     return int(size)
+
+
+def has_external_data(path: Path) -> bool:
+    """Whether a qcow2 header says that the disk's data lies in another file (docs/interop/qcow2.txt: bit 2 of the
+    incompatible features, at byte 72 since version 3). `image-invalid` for what is no qcow2 disk."""
+    with path.open("rb") as stream:
+        header = stream.read(_QCOW2_FEATURES_OFFSET + 8)
+    if not header.startswith(_QCOW2_MAGIC) or len(header) < _QCOW2_SIZE_OFFSET + 8:
+        raise CorralError("image-invalid", f"read {path.name} as qcow2", "it has no qcow2 header", "is it a raw disk?")
+    (version,) = struct.unpack_from(">I", header, 4)
+    if version < 3 or len(header) < _QCOW2_FEATURES_OFFSET + 8:
+        return False
+    (features,) = struct.unpack_from(">Q", header, _QCOW2_FEATURES_OFFSET)
+    return bool(features & 1 << _QCOW2_EXTERNAL_DATA_BIT)
 
 
 async def _writing(path: Path, argv: list[str], timeout_s: float, limits: proc.Limits | None = None) -> None:

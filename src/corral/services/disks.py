@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from corral import qemu_img
 from corral.errors import CorralError
+from corral.files import storage_error
 from corral.model.image import Image, ImageFacts
 from corral.model.requests import CreateVmRequest, DiskRequest
 from corral.model.vm import DiskSpec
@@ -16,6 +18,11 @@ from corral.names import GIB, NAME_MAX_CHARS, format_bytes, new_uid
 from corral.services.context import Context
 
 ROOT: Final = "root"
+# QEMU's uid becomes the owner of a disk given by path: what lies here would be lost to the system.
+SYSTEM_PLACES: Final = (
+    "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var/lib/dpkg",
+    "/var/lib/libvirt/qemu", "/var/log",
+)  # fmt: skip
 # An empty disk that named no size: a data disk, or the root disk of a VM whose image is a kernel alone.
 EMPTY_DISK_BYTES: Final = 1 * GIB
 
@@ -111,4 +118,29 @@ def _by_path(context: Context, disk: DiskRequest, path: str, name: str, asked: s
         raise CorralError(
             "invalid-argument", asked, f"{path[:200]} is one of Corral's own files", "name a volume instead"
         )
+    if any(resolved.is_relative_to(place) for place in SYSTEM_PLACES):
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"{path[:200]} is one of the system's own files, and a guest's disk is handed over to the guest",
+            "copy it to a place for disks, such as /srv",
+        )
+    if disk.format == "qcow2" and stat.S_ISREG(mode):
+        _check_header(resolved, path, asked)
     return DiskSpec(name=name, path=str(resolved), format=disk.format, bus=disk.bus, read_only=disk.read_only)
+
+
+def _check_header(resolved: Path, path: str, asked: str) -> None:
+    """A backing file that a header names is never opened, the domain's document closes the chain; an external data file
+    would be."""
+    try:
+        external = qemu_img.has_external_data(resolved)
+    except OSError as error:
+        raise storage_error(f"read {path[:200]}", error) from error
+    if external:
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"the data of {path[:200]} lies in another file, which its header names",
+            "import it as an image, or convert it with `qemu-img convert -O qcow2`",
+        )

@@ -143,6 +143,11 @@ def test_force_allows_disks_larger_than_the_free_space(play: Any) -> None:
     play(scene)
 
 
+def _qcow2(version: int = 3, features: int = 0) -> bytes:
+    """A header as far as anybody reads it."""
+    return b"QFI\xfb" + version.to_bytes(4, "big") + b"\0" * 64 + features.to_bytes(8, "big") + b"\0" * 24
+
+
 def test_a_disk_by_path_is_for_administrators_and_must_not_be_ours(play: Any, tmp_path: Path) -> None:
     async def scene(world: Any) -> None:
         theirs, ours = tmp_path.parent / f"{tmp_path.name}-theirs.raw", tmp_path / "volumes"
@@ -170,6 +175,36 @@ def test_a_disk_by_path_is_for_administrators_and_must_not_be_ours(play: Any, tm
         vm = await by_path(theirs)
         assert (vm.spec.disks[1].path, vm.spec.disks[1].format) == (str(theirs), "raw")
         assert len(await world.objects.list(Volume)) == 1
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "code"),
+    [
+        ("/etc/passwd", None, "invalid-argument"),  # it would become the guest's
+        ("/usr/bin/env", None, "invalid-argument"),
+        ("/proc/self/maps", None, "invalid-argument"),
+        ("data-elsewhere.qcow2", _qcow2(features=1 << 2), "invalid-argument"),
+        ("no.qcow2", b"#!/bin/sh\n", "image-invalid"),
+        ("old.qcow2", _qcow2(version=2), ""),
+        ("good.qcow2", _qcow2(features=1), ""),
+    ],
+)
+def test_a_disk_by_path_cannot_lead_to_other_files(
+    play: Any, tmp_path: Path, path: str, content: bytes | None, code: str
+) -> None:
+    async def scene(world: Any) -> None:
+        disk = tmp_path.parent / f"{tmp_path.name}-{path}" if content is not None else Path(path)
+        if content is not None:
+            disk.write_bytes(content)
+        request = CreateVmRequest(name="web", disks=(DiskRequest(path=str(disk)),))
+        if not code:
+            await world.vms.create(world.admin(), "default", request)
+            return
+        with pytest.raises(CorralError) as error:
+            await world.vms.create(world.admin(), "default", request)
+        assert error.value.code == code
 
     play(scene)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from corral.files import storage_error, write_atomic
-from corral.hypervisor.base import DomainDefinition
+from corral.hypervisor.base import DomainDefinition, DomainDisk
 from corral.hypervisor.libvirt.document import Host
 
 # libvirt's private directory: QEMU must pass through it to its own sub-directory.
@@ -58,11 +58,19 @@ def give_files(definition: DomainDefinition, host: Host) -> None:
     if not host.privileged or definition.dac_uid is None:
         return
     owner = (definition.dac_uid, host.dac_gid)
-    paths = [disk.path for disk in definition.disks if not disk.shared_image]
+    paths = [disk.path for disk in definition.disks if not disk.shared_image and not _is_for_all(disk)]
     if definition.seed_path is not None:
         paths.append(definition.seed_path)
     for path in paths:
         _give(Path(path), owner)
+
+
+def _is_for_all(disk: DomainDisk) -> bool:
+    """A read-only disk that everybody may read, such as an installer's ISO that many VMs share, stays whose it is."""
+    try:
+        return disk.read_only and bool(Path(disk.path).stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def _give(path: Path, owner: tuple[int, int]) -> None:
