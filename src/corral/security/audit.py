@@ -112,16 +112,19 @@ class AuditLog:
     async def anchor(self) -> Anchor | None:
         """Write down the chain's end outside of the database; None if nothing was added since the last time.
 
-        Call it at start too: that is when a log that a restored backup made shorter is noticed and said.
+        Call it at start too: that is when a log that a restored backup made shorter, or that was lost with its
+        database, is noticed and said.
         """
+        if self._anchors is None:
+            return None
         head = await self._store.journal_last(AUDIT)
-        if self._anchors is None or head is None:
-            return None
+        sequence, digest = (head.sequence, _hash_of(head)) if head is not None else (0, FIRST_PREVIOUS_HASH)
         known = await asyncio.to_thread(read_anchors, self._anchors)
-        if known and known[-1].sequence == head.sequence and known[-1].hash == _hash_of(head):
+        last = (known[-1].sequence, known[-1].hash) if known else (0, FIRST_PREVIOUS_HASH)
+        if last == (sequence, digest):
             return None
-        rewound = bool(known) and head.sequence <= known[-1].sequence
-        anchor = Anchor(self._clock.now().isoformat(), self._writer, head.sequence, _hash_of(head), rewound)
+        rewound = bool(known) and sequence <= last[0]
+        anchor = Anchor(self._clock.now().isoformat(), self._writer, sequence, digest, rewound)
         await asyncio.to_thread(append_anchor, self._anchors, anchor)
         tell = self._log.warning if rewound else self._log.info
         tell("audit log anchored", sequence=anchor.sequence, hash=anchor.hash, rewound=rewound)

@@ -228,6 +228,31 @@ def test_a_log_made_shorter_by_a_restored_backup_goes_on_and_says_so(tmp_path):
     _run(scenario, tmp_path / "audit-anchors")
 
 
+def test_a_log_lost_with_its_database_begins_anew_and_says_so(tmp_path):
+    async def scenario(store: MemoryStore, audit: AuditLog) -> None:
+        assert await audit.anchor() is None
+        for number in range(4):
+            await audit.record(_entry(f"lost-{number}"))
+        await audit.anchor()
+        _journal(store).clear()
+        del store._journal_last[AUDIT]
+        anchor = await audit.anchor()  # as the daemon does at start
+        assert anchor is not None
+        assert anchor.rewound
+        assert await audit.anchor() is None
+        assert (await audit.verify()).ok
+        for number in range(6):
+            await audit.record(_entry(f"new-{number}"))
+        assert (await audit.verify()).ok
+        await audit.anchor()
+        found = await audit.verify()
+        assert found.ok
+        assert len(found.rewinds) == 1
+        assert "went back to record 0 (from 4)" in found.rewinds[0]
+
+    _run(scenario, tmp_path / "audit-anchors")
+
+
 def test_a_line_cut_short_by_a_crash_spoils_no_other(tmp_path):
     path = tmp_path / "audit-anchors"
 
