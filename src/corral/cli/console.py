@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from corral.cli.completion import complete_vm
+from corral.cli.output import tamed
 from corral.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def console(session: Session, name: str, log: bool, force: bool) -> None:
       echo poweroff | corral console web
     """
     if log:
-        sys.stdout.buffer.write(session.client().console_log(name))
+        said = session.client().console_log(name)
+        sys.stdout.buffer.write(tamed(said) if sys.stdout.isatty() else said)
         sys.stdout.buffer.flush()
         return
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()

@@ -89,7 +89,9 @@ def show_document(document: object, output: str) -> None:
 
         click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
     else:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        # JSON escapes the other control characters by itself; these are as good as escape on many terminals.
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        click.echo(text.translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}))
 
 
 def table(documents: Sequence[Document], columns: Sequence[Column], *, colour: bool = False) -> list[str]:
@@ -130,6 +132,28 @@ def printable(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "".join(char if char.isprintable() else "?" for char in str(value))
+
+
+def lines_of(text: str) -> str:
+    """Text of several lines for a terminal: as `printable`, but lines stay lines."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+
+
+def tamed(content: bytes) -> bytes:
+    """What a guest wrote, for a terminal: colours stay; what moves the cursor, renames windows, fills the clipboard or
+    makes the terminal answer as if somebody typed is left out. Only for a record that is shown afterwards."""
+    import re
+
+    escapes = re.compile(
+        rb"\x1b\[[0-9;:]*m"  # colours (ECMA-48, SGR), the one kind that is kept
+        rb"|\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]?"  # other control sequences
+        rb"|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?"  # strings: titles, clipboard, device control
+        rb"|\x1b[ -/]{0,8}[0-~]?"  # everything else that begins with escape
+        rb"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"  # control characters but tab, line feed, return
+        rb"|\xc2[\x80-\x9f]"  # the same of eight bits, in UTF-8
+    )
+    colour = re.compile(rb"\x1b\[[0-9;:]*m")
+    return escapes.sub(lambda match: match[0] if colour.fullmatch(match[0]) else b"", content)
 
 
 def age(timestamp: str | None, now: datetime | None = None) -> str:

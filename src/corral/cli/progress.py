@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from corral.cli.output import show_document
+from corral.cli.output import printable, show_document
 from corral.cli.session import Failures, Session
 from corral.errors import CorralError
 
@@ -100,7 +100,7 @@ def describe(operation: "Operation") -> str:
         text += f": {status['phase']}"
     if status.get("detail"):
         text += f" ({status['detail']})"
-    return text
+    return printable(text)
 
 
 class _Lines:

@@ -73,7 +73,9 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 def show_error(error: CorralError) -> None:
     """One failure on standard error: what was asked, why not, its code, what to do."""
-    click.echo(f"{click.style('error:', fg='red') if coloured() else 'error:'} {error}", err=True)
+    from corral.cli.output import lines_of  # a guest's agent, or a tenant's label, may be quoted in it
+
+    click.echo(f"{click.style('error:', fg='red') if coloured() else 'error:'} {lines_of(str(error))}", err=True)
 
 
 def coloured() -> bool:

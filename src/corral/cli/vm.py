@@ -13,6 +13,7 @@ from corral.cli.output import (
     fields,
     mebibytes,
     output_option,
+    printable,
     show_document,
     show_list,
     show_one,
@@ -234,7 +235,7 @@ def guest(session: Session, name: str, hostname: bool, output: str) -> None:
     """
     facts: Document = session.client().guest(name)
     if hostname and output == "table":
-        click.echo(facts.get("hostname", ""))
+        click.echo(printable(facts.get("hostname", "")))
         return
     if output == "table":
         rows = [("hostname", facts.get("hostname")), ("os", facts.get("os")), ("addresses", facts.get("addresses"))]

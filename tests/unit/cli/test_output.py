@@ -1,10 +1,13 @@
 """What people read: tables, fields, ages, and nothing that a guest could smuggle into a terminal."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
-from corral.cli.output import Column, age, duration, fields, mebibytes, printable, table
+from corral.cli.output import Column, age, duration, fields, mebibytes, printable, show_document, table, tamed
+from corral.cli.session import show_error
+from corral.errors import CorralError
 
 COLUMNS = (
     Column("name", lambda item: item["name"]),
@@ -65,3 +68,27 @@ def test_an_age_counts_from_the_timestamp_and_is_never_negative() -> None:
 @pytest.mark.parametrize(("mib", "text"), [(512, "512M"), (1024, "1G"), (1536, "1536M"), (None, "-")])
 def test_memory_is_written_as_it_is_typed(mib: int | None, text: str) -> None:
     assert mebibytes(mib) == text
+
+
+def test_a_console_log_keeps_its_colours_and_nothing_else_that_a_terminal_obeys() -> None:
+    said = (
+        b"\x1b[0;32m OK \x1b[0m Started\r\n\tx\x1b[2J\x1b[999;1H\x1b]52;c;cm0gLXJm\x07\x1b]0;title\x1b\\"
+        b"\x1bP$q\x1b\\\x1bc\x1b(0\x9b\xc2\x9b5n\x08\x7f\x1b[6n\xc3\xa9 login: \x1b"
+    )
+    assert tamed(said) == b"\x1b[0;32m OK \x1b[0m Started\r\n\tx\x9b5n\xc3\xa9 login: "
+
+
+def test_an_endless_sequence_is_no_trap() -> None:
+    assert len(tamed(b"\x1b]" + b"x" * 1_000_000)) < 1_000_000
+    assert tamed(b"\x1b" * 100_000) == b""
+
+
+def test_errors_and_documents_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(CorralError("internal", "ask \x1b[2J", "a\nb\x9b1m", "hint\x07"))
+    shown = capsys.readouterr().err
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown)
+    assert shown.count("\n") == 3
+    show_document({"description": "\x9b1m\x7f\x1bé"}, "json")
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"description": "\x9b1m\x7f\x1bé"}
+    assert not {"\x1b", "\x9b", "\x7f"} & set(text)
