@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import select
 import socket
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from corral.client_wire import Answer, Connection
 from corral.errors import CATALOGUE, CorralError
 
 if TYPE_CHECKING:
@@ -27,29 +27,10 @@ PROBLEM_MAX_BYTES: Final = 1024 * 1024
 Query = Mapping[str, str | int | float]
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__(HOST_NAME, timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(CONNECT_TIMEOUT_S)
-            connection.connect(self._path)
-            connection.settimeout(self.timeout)
-        except OSError:
-            connection.close()
-            raise
-        self.sock = connection
-
-
 class Stream:
     """The body of an answer that goes on."""
 
-    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Connection, response: Answer) -> None:
         self._connection = connection
         self._response = response
 
@@ -72,7 +53,7 @@ class Transport:
         self._token = token
         self._ca_file = ca_file
         self._timeout_s = timeout_s
-        self._kept: http.client.HTTPConnection | None = None
+        self._kept: Connection | None = None
         if self._url is not None and (self._url.scheme != "https" or not self._url.hostname):
             raise CorralError("invalid-argument", f"connect to {url}", "not an https URL", "write https://HOST:PORT")
 
@@ -106,6 +87,8 @@ class Transport:
             with self._explained(method, path):
                 response = self._send(self._kept, method, path, query, body, headers, timeout_s or self._timeout_s)
                 content = response.read()
+            if response.is_last:
+                self.close()
         except BaseException:
             self.close()
             raise
@@ -140,19 +123,35 @@ class Transport:
         """A connected socket for another protocol, and the host's name in it."""
         connection = self._connection()
         with self._explained("connect to", self.place):
-            connection.connect()
-        return connection.sock, connection.host
+            return connection.connect(), connection.host
 
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._url is None:
-            return _UnixConnection(self._socket_path, self._timeout_s)
-        host = self._url.hostname or ""
-        return http.client.HTTPSConnection(
-            host, self._url.port or HTTPS_PORT, timeout=self._timeout_s, context=self._tls()
-        )
+    def _connection(self) -> Connection:
+        host = HOST_NAME if self._url is None else self._url.netloc.rpartition("@")[2]
+        return Connection(host, self._timeout_s, self._open_unix if self._url is None else self._open_tls)
+
+    def _open_unix(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(CONNECT_TIMEOUT_S)
+            connection.connect(self._socket_path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def _open_tls(self) -> socket.socket:
+        assert self._url is not None
+        host, context = self._url.hostname or "", self._tls()
+        connection = socket.create_connection((host, self._url.port or HTTPS_PORT), self._timeout_s)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return context.wrap_socket(connection, server_hostname=host)
+        except OSError:
+            connection.close()
+            raise
 
     def _tls(self) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 -- not on the path of a Unix socket
@@ -164,25 +163,22 @@ class Transport:
 
     def _send(
         self,
-        connection: http.client.HTTPConnection,
+        connection: Connection,
         method: str,
         path: str,
         query: Query | None,
         body: object,
         headers: Mapping[str, str] | None,
         timeout_s: float,
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         target = f"{path}?{urlencode(query)}" if query else path
         all_headers = {**self.authorization(), **(headers or {})}
         content = None
         if body is not None:
             content = json.dumps(body).encode()
             all_headers["Content-Type"] = "application/json"
-        connection.timeout = timeout_s
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        connection.request(method, target, content, all_headers)
-        return connection.getresponse()
+        connection.timeout_s = timeout_s
+        return connection.request(method, target, content, all_headers)
 
     @contextmanager
     def _explained(self, method: str, path: str) -> Iterator[None]:
@@ -205,7 +201,7 @@ class Transport:
             raise CorralError(
                 "daemon-unreachable", asked, f"no answer from {self.place} in time", "see `corral daemon status`"
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             reason = f"the connection to {self.place} broke: {str(error) or type(error).__name__}"
             raise CorralError("daemon-unreachable", asked, reason, "see `corral daemon status`") from error
 

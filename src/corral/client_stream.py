@@ -6,8 +6,7 @@ import base64
 import json
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, cast
 
 from corral.client_http import error_of
 from corral.errors import CorralError
@@ -19,16 +18,14 @@ T = TypeVar("T")
 LINE_MAX_BYTES: Final = 2 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class ExecOutput:
+class ExecOutput(NamedTuple):
     """A part of what the command wrote."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
 
 
-@dataclass(frozen=True)
-class ExecEnd:
+class ExecEnd(NamedTuple):
     """How the command ended: by itself or by a signal; `truncated`: it wrote more than was kept."""
 
     exit_code: int | None
@@ -36,8 +33,7 @@ class ExecEnd:
     truncated: bool
 
 
-@dataclass(frozen=True)
-class WatchEvent:
+class WatchEvent(NamedTuple):
     """One change: the object as it is now, or as it was last."""
 
     type: Literal["put", "delete"]
@@ -45,8 +41,7 @@ class WatchEvent:
     document: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One server-sent event."""
 
     id: str

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from plain_http import UnixConnection
 
 from corral.api.app import openapi_document
 from corral.client import Client
@@ -132,11 +133,7 @@ def test_examples_are_valid() -> None:
 
 
 def test_a_document_has_its_revision_as_etag(world: World, running: dict[str, Any]) -> None:
-    import http.client as plain
-
-    from corral.client_http import _UnixConnection
-
-    connection: plain.HTTPConnection = _UnixConnection(str(world.settings.socket), 10)
+    connection = UnixConnection(str(world.settings.socket), 10)
     connection.request("GET", "/v1/vms/web")
     response = connection.getresponse()
     vm, etag = json.loads(response.read()), response.headers["ETag"]

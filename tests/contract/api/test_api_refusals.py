@@ -1,6 +1,5 @@
 """Whatever is sent, the answer is a problem of the catalogue: never a 500, never a page of the framework's."""
 
-import http.client
 import json
 import socket
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain_http import UnixConnection
 
 from corral.api.app import openapi_document
 from corral.api.errors import ProblemDocument
 from corral.client import Client
-from corral.client_http import _UnixConnection
 from corral.errors import CATALOGUE, CorralError
 from corral.model.limits import REQUEST_BODY_MAX_BYTES
 
@@ -46,7 +45,7 @@ JSONS = st.recursive(
 def ask(
     world: World, method: str, path: str, body: bytes | None, headers: dict[str, str] | None = None
 ) -> tuple[int, bytes, str]:
-    connection: http.client.HTTPConnection = _UnixConnection(str(world.settings.socket), 20)
+    connection = UnixConnection(str(world.settings.socket), 20)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
         response = connection.getresponse()
