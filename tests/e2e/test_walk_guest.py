@@ -132,4 +132,4 @@ def test_a_killed_qemu_is_started_again(walk: Walk, vm: str) -> None:
     walk.until("it runs again", lambda: pid_file.exists() and pid_file.read_text() not in ("", pid), PATIENCE_S)
     walk("wait", vm, "--for", "running", "--timeout", PATIENCE).ok()
     assert walk.info(vm)["spec"]["power"] == "on"
-    assert "VmCrashed" in walk("events", "-n", "30", "-o", "name").ok().split()
+    assert "VmRestarted" in walk("events", "-n", "30", "-o", "name").ok().split()

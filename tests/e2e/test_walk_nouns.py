@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -22,12 +23,16 @@ def test_images(walk: Walk, vm: str) -> None:
     assert {"debian-12", "debian-13", "ubuntu-24.04"} <= set(walk("image", "catalogue", "-o", "name").ok().split())
     walk("create", "--name", walk.name("x"), "--image", "nothing").ends(3, "image-not-found")
 
-    # A second one of the same content; deleting it leaves the first.
+    # What is no disk of the format that was said leaves nothing behind.
     disk = walk.home / "blank.raw"
     with disk.open("wb") as stream:
         stream.truncate(1 << 20)
-    walk("image", "build", "--name", "mine", "--path", str(disk)).ends(1, "image-invalid")
+    walk("image", "build", "mine", "--path", str(disk)).ends(2, "image-invalid")
     assert "mine" not in walk("image", "list", "-o", "name").ok().split()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M"], check=True)
+    walk("image", "build", "mine", "--path", str(disk)).ok()
+    assert walk.json("image", "show", "mine")["spec"]["source"] == "import"
+    walk("image", "delete", "mine").ok()
 
 
 def test_networks_volumes_and_host(walk: Walk, vm: str) -> None:
@@ -40,22 +45,20 @@ def test_networks_volumes_and_host(walk: Walk, vm: str) -> None:
     assert walk.json("vol-info", volume["name"])["uid"] == volume["uid"]
     assert vm in walk("volume", "list").ok()
 
-    host = walk.json("host", "info")["status"]
+    shown = walk.json("host", "info")
+    host = shown["status"]
     assert host["accelerator"] in ("kvm", "tcg")
     assert {finding["name"] for finding in host["accelerators"]} == {"kvm", "tcg"}
     assert all(finding["reason"] for finding in host["accelerators"])
     assert host["committed_memory_mib"] >= 128
     assert host["hypervisor_connected"] is True
-    assert (
-        f"vcpus of {host['vcpu_limit']}" in walk("nodeinfo").ok().replace("vcpus)", "")
-        or "committed cpu" in walk("nodeinfo").ok()
-    )
-    assert walk("host", "list", "-o", "name").ok().strip() == host.get("name", walk.json("host", "info")["name"])
+    assert "committed cpu:" in walk("nodeinfo").ok()
+    assert walk("host", "list", "-o", "name").ok().strip() == shown["name"]
 
 
 def test_doctor_says_what_to_do(walk: Walk, vm: str) -> None:
     ran = walk("doctor", "-o", "json")
-    findings = {finding["id"]: finding for finding in json.loads(ran.out)["findings"]}
+    findings = {finding["id"]: finding for finding in json.loads(ran.out)}
     errors = [finding for finding in findings.values() if finding["level"] == "error"]
     assert ran.status == (1 if errors else 0)
     assert {"accelerator", "disk-space", "subnets", "seccomp", "guest-uids", "state-directory"} <= set(findings)
@@ -127,7 +130,7 @@ def test_a_token_opens_what_its_role_may(walk: Walk, vm: str) -> None:
 
     # All of it stands in the audit log, the denials too, and the log is whole.
     said = {(entry["action"], entry["outcome"]) for entry in walk.json("audit", "list")}
-    assert ("vm.pause", "forbidden") in said
+    assert ("vm.pause", "denied") in said
     assert ("vm.exec", "accepted") in said
     assert walk.json("audit", "verify")["valid"] is True
     assert viewer not in walk("audit", "list", "-o", "json").ok()

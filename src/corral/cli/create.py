@@ -108,6 +108,8 @@ def create(session: Session, /, **options: Any) -> None:
         raise click.UsageError(f"two names: {options['name']} and {options['positional']}")
     timeout_s = parse_duration_s(options["timeout"], "--timeout")
     body = request_body(name, options)
+    if not (body.get("image") or body.get("disks")):
+        click.echo(f"note: {name} has neither an image nor a disk: there is nothing that it could boot", err=True)
     accepted = session.client().create_vm(cast("CreateVmRequest", body))
     output = options["output"]
     if options["asynchronous"]:

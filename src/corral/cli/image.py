@@ -120,7 +120,7 @@ def show(session: Session, name: str, output: str) -> None:
 
 
 @image.command()
-@click.argument("entry", metavar="[ENTRY]", required=False)
+@click.argument("entry", metavar="[ENTRY | NAME --path FILE]", required=False)
 @click.option("--name", default="", help="The image's name.  [default: the entry's]")
 @click.option("--path", default="", metavar="FILE", help="Import this disk image of yours instead; it is copied.")
 @click.option("--source", type=click.Choice(["build", "download"]), help="[default: build where there is a recipe]")
@@ -143,11 +143,13 @@ def build(
       corral image build debian-12
       corral image build micro
       corral image build ubuntu-24.04 --async
-      corral image build --name mine --path /srv/mine.qcow2
+      corral image build mine --path /srv/mine.qcow2
     """
     from pathlib import Path
 
     body: BuildImageRequest = {}
+    if path and not name:
+        name, entry = entry or "", None  # with a file there is no entry: the word is the image's name
     if entry:
         body["catalogue"] = entry
     if name:

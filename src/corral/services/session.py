@@ -4,6 +4,8 @@ import asyncio
 import base64
 import binascii
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,21 +38,24 @@ class SessionService:
             caller, project, name, "vm.exec", "run a command in", f"argv[0] {request.argv[0][:64]!r}"
         )
         stdin = _stdin(request)
+        asked = f"run {request.argv[0][:64]!r} in VM {name!r}"
         async with audited(self._context, caller, project, "vm.exec", name):
-            return await self._context.hypervisor.guest_exec(
-                vm.uid,
-                request.argv,
-                stdin=stdin,
-                timeout_s=request.timeout_s,
-                capture_max_bytes=limits.EXEC_CAPTURE_MAX_BYTES,
-            )
+            with _asking(asked):
+                return await self._context.hypervisor.guest_exec(
+                    vm.uid,
+                    request.argv,
+                    stdin=stdin,
+                    timeout_s=request.timeout_s,
+                    capture_max_bytes=limits.EXEC_CAPTURE_MAX_BYTES,
+                )
 
     async def open_console(self, caller: Caller, project: str, name: str, *, force: bool) -> Console:
         """The serial console, exclusively; `console-in-use` unless `force` takes it from whoever has it."""
         detail = "taken by force" if force else ""
         vm = await self._begin(caller, project, name, "vm.console", "open the console of", detail)
         async with audited(self._context, caller, project, "vm.console", name):
-            return await self._context.hypervisor.open_console(vm.uid, force=force)
+            with _asking(f"open the console of VM {name!r}"):
+                return await self._context.hypervisor.open_console(vm.uid, force=force)
 
     async def console_log(self, caller: Caller, project: str, name: str) -> bytes:
         """The end of what the guest wrote to its serial console, since it was made."""
@@ -71,7 +76,8 @@ class SessionService:
         await authorize(self._context, caller, project, "vm.guest", name)
         vm = await self._context.objects.require(Vm, project, name)
         rules.check_session(vm, "ask the guest agent of")
-        facts = await self._context.hypervisor.guest_facts(vm.uid)
+        with _asking(f"ask the guest agent of VM {name!r}"):
+            facts = await self._context.hypervisor.guest_facts(vm.uid)
         return GuestAnswer(hostname=facts.hostname, os=facts.os, addresses=facts.addresses)
 
     async def usage(self, caller: Caller, project: str) -> UsageReport:
@@ -88,6 +94,15 @@ class SessionService:
             rules.check_session(vm, verb)
         await record(self._context, caller, project, action, name, "accepted", detail)
         return vm
+
+
+@contextmanager
+def _asking(asked: str) -> Iterator[None]:
+    """The hypervisor speaks of domains by uid; whoever asked gave a name."""
+    try:
+        yield
+    except CorralError as error:
+        raise CorralError(error.code, asked, error.reason, error.hint, error.context) from error
 
 
 def _stdin(request: ExecRequest) -> bytes:
