@@ -11,6 +11,7 @@ from corral.hypervisor.libvirt.document import Host, build_document
 from corral.hypervisor.libvirt.metadata import parse_document, parse_metadata
 from corral.hypervisor.libvirt.network_document import build_network
 from corral.hypervisor.libvirt.owned import owned_by, owned_in
+from corral.hypervisor.libvirt.redefinition import redefine
 from corral.model.network import Network, NetworkSpec, Reservation
 
 GOLDEN = Path(__file__).parent / "domains"
@@ -124,3 +125,45 @@ def test_network() -> None:
     )
     kept = Reservation(mac="52:54:00:00:00:01", address="192.168.150.10", hostname="web", vm_uid=UID)
     compare("network", build_network(network, "corral-abcdef-default", [kept], f"/var/lib/corral/reservations/{UID}"))
+
+
+# ---- defined anew --------------------------------------------------------------------------------------------------
+
+PLACES = Path(__file__).parent / "redefinition"
+BEFORE = PLACES / "before.xml"
+SECOND = DomainNic("net1", "52:54:00:00:00:02", "corral-abcdef-default")
+NEW = changed(
+    description="the shop's front end",
+    memory_mib=2048,
+    vcpus=4,
+    cpu_shares=4096,
+    disks=(*BASE.disks, DomainDisk("data", "/v/data.raw", "raw", bus="scsi")),
+    nics=(SECOND,),
+)
+
+
+def test_what_is_owned_changes_and_the_rest_stays() -> None:
+    """`before.xml` is as libvirt kept it and a person tuned it: a pinned processor, a watchdog."""
+    text = redefine(parse_document(build_document(NEW, HOST)), parse_document(BEFORE.read_text()))
+    after = PLACES / "after.xml"
+    if os.environ.get("CORRAL_UPDATE_GOLDEN"):
+        after.write_text(text + "\n")
+    assert after.read_text() == text + "\n", "CORRAL_UPDATE_GOLDEN=1 writes the golden files anew"
+    document = parse_document(text)
+    assert owned_in(document) == owned_by(NEW)
+    assert parse_metadata(document, NEW.uid) == NEW.metadata
+    before = parse_document(BEFORE.read_text())
+    for path in ("devices/interface[2]/address", "devices/disk/address", "os/type", "cputune/vcpupin"):
+        kept = before.find(path)
+        assert kept is not None
+        now = document.find(path.replace("[2]", ""))
+        assert now is not None
+        assert dict(now.attrib) == dict(kept.attrib)
+
+
+def test_a_definition_that_is_in_force_changes_nothing() -> None:
+    both = changed(nics=(*BASE.nics, SECOND))
+    once = redefine(parse_document(build_document(both, HOST)), parse_document(BEFORE.read_text()))
+    twice = redefine(parse_document(build_document(both, HOST)), parse_document(once))
+    assert once == twice
+    assert owned_in(parse_document(once)) == owned_in(parse_document(BEFORE.read_text()))

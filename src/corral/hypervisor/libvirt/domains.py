@@ -18,6 +18,7 @@ from corral.hypervisor.base import (
 from corral.hypervisor.libvirt import confinement, metadata, owned
 from corral.hypervisor.libvirt.document import Host, build_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
+from corral.hypervisor.libvirt.redefinition import redefine
 
 Remembered = Callable[[str], StopCause | None]
 
@@ -181,7 +182,10 @@ def define(handle: libvirt.virConnect, definition: DomainDefinition, host: Host)
             rename(handle, definition.uid, definition.name)
     else:
         _refuse_taken(handle, definition.uid, definition.name, asked)
-    domain = handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    text = build_document(definition, host)
+    if old is not None:
+        text = redefine(metadata.parse_document(text), persistent_document(old))
+    domain = handle.defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
     if old is not None and domain.isActive():
         _describe_live(domain, definition.description)
     return old is None

@@ -20,6 +20,8 @@ from corral.hypervisor.libvirt import devices
 from corral.hypervisor.libvirt.document import DOMAIN_TYPES
 from corral.hypervisor.libvirt.metadata import xml_text
 
+Elements = Iterator[_Element]
+
 # Units that libvirt may print in a document of its own, as bytes.
 _MEMORY_UNITS: Final = {
     "b": 1, "bytes": 1, "KB": 1000, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TiB": 2**40,
@@ -92,7 +94,7 @@ def owned_in(domain: _Element) -> OwnedFields:
         cpu_shares=int(domain.findtext("cputune/shares") or 0),
         domain_type=domain.get("type") or "",
         firmware=firmware(domain),
-        disks=_sorted(_owned_disk(element) for element in _hard_disks(domain)),
+        disks=_sorted(owned_disk(element) for element in _own_disks(domain)),
         seed_path=_seed_path(domain),
         nics=tuple((nic.mac, nic.network, nic.model) for nic in _nics(domain)),
         kernel=(domain.findtext("os/kernel") or "", domain.findtext("os/initrd") or "", _cmdline(domain)),
@@ -113,7 +115,7 @@ def describe(domain: _Element) -> DomainDescription:
         vcpus=int(domain.findtext("vcpu") or 1),
         memory_mib=memory_mib(domain, "memory"),
         firmware=firmware(domain),
-        disks=tuple(_described_disk(element) for element in _hard_disks(domain)),
+        disks=tuple(_described_disk(element) for element in _own_disks(domain)),
         nics=tuple(_nics(domain)),
     )
 
@@ -136,42 +138,49 @@ def _sorted(disks: Iterator[OwnedDisk]) -> tuple[OwnedDisk, ...]:
     return tuple(sorted(disks, key=lambda disk: disk.target))  # libvirt sorts them by bus and target
 
 
-def _hard_disks(domain: _Element) -> Iterator[_Element]:
-    disks = domain.iterfind("devices/disk")
-    return (disk for disk in disks if disk.get("device", "disk") == "disk" and not _is_seed(disk))
+def _own_disks(domain: _Element) -> Iterator[_Element]:
+    return (disk for disk in hard_disks(domain.find("devices")) if not _is_seed(disk))
 
 
-def _attribute(element: _Element, path: str, name: str) -> str:
+def hard_disks(found: _Element | None) -> Iterator[_Element]:
+    """In the element `devices`: all but CD and floppy drives, the seed too."""
+    disks = found.iterfind("disk") if found is not None else ()
+    return (disk for disk in disks if disk.get("device", "disk") == "disk")
+
+
+def attribute(element: _Element, path: str, name: str) -> str:
+    """An attribute of a child; empty where there is none."""
     found = element.find(path)
     return "" if found is None else found.get(name) or ""
 
 
 def _source(element: _Element) -> str:
     """A file's or a device's path; the name of a remote one."""
-    return next((text for name in ("file", "dev", "name") if (text := _attribute(element, "source", name))), "")
+    return next((text for name in ("file", "dev", "name") if (text := attribute(element, "source", name))), "")
 
 
-def _owned_disk(element: _Element) -> OwnedDisk:
+def owned_disk(element: _Element) -> OwnedDisk:
+    """The owned fields of one disk."""
     return OwnedDisk(
-        target=_attribute(element, "target", "dev"),
+        target=attribute(element, "target", "dev"),
         path=_source(element),
-        format=_attribute(element, "driver", "type"),
-        bus=_attribute(element, "target", "bus"),
+        format=attribute(element, "driver", "type"),
+        bus=attribute(element, "target", "bus"),
         read_only=element.find("readonly") is not None,
     )
 
 
 def _described_disk(element: _Element) -> DomainDisk:
-    bus = _attribute(element, "target", "bus")
+    bus = attribute(element, "target", "bus")
     backing = []
     layer = element.find("backingStore")
     while layer is not None and (path := _source(layer)):
-        backing.append((path, _attribute(layer, "format", "type") or "raw"))
+        backing.append((path, attribute(layer, "format", "type") or "raw"))
         layer = layer.find("backingStore")
     return DomainDisk(
-        name=_attribute(element, "target", "dev"),
+        name=attribute(element, "target", "dev"),
         path=_source(element),
-        format="qcow2" if _attribute(element, "driver", "type") == "qcow2" else "raw",
+        format="qcow2" if attribute(element, "driver", "type") == "qcow2" else "raw",
         bus=bus if bus in ("virtio", "scsi", "sata") else "virtio",  # type: ignore[arg-type]
         read_only=element.find("readonly") is not None,
         backing=tuple(backing),
@@ -179,7 +188,7 @@ def _described_disk(element: _Element) -> DomainDisk:
 
 
 def _is_seed(disk: _Element) -> bool:
-    return _attribute(disk, "alias", "name") == devices.SEED_ALIAS
+    return attribute(disk, "alias", "name") == devices.SEED_ALIAS
 
 
 def _seed_path(domain: _Element) -> str:
@@ -188,12 +197,12 @@ def _seed_path(domain: _Element) -> str:
 
 def _nics(domain: _Element) -> Iterator[DomainNic]:
     for index, element in enumerate(domain.iterfind("devices/interface")):
-        alias = _attribute(element, "alias", "name").removeprefix("ua-nic-")
+        alias = attribute(element, "alias", "name").removeprefix("ua-nic-")
         yield DomainNic(
             name=alias if alias and not alias.startswith("net") else f"net{index}",
-            mac=_attribute(element, "mac", "address"),
-            network=_attribute(element, "source", "network") or _attribute(element, "source", "bridge"),
-            model=_attribute(element, "model", "type") or "rtl8139",
+            mac=attribute(element, "mac", "address"),
+            network=attribute(element, "source", "network") or attribute(element, "source", "bridge"),
+            model=attribute(element, "model", "type") or "rtl8139",
         )
 
 
@@ -204,8 +213,8 @@ def _cmdline(domain: _Element) -> str:
 def run_dir_of(domain: _Element) -> str:
     """Where the agent's socket lies, if the document is ours."""
     for channel in domain.iterfind("devices/channel"):
-        if _attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
-            path = PurePath(_attribute(channel, "source", "path"))
+        if attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
+            path = PurePath(attribute(channel, "source", "path"))
             return str(path.parent) if path.name == devices.AGENT_SOCKET else ""
     return ""
 
@@ -222,6 +231,6 @@ def dac_owner_of(domain: _Element) -> tuple[int, int] | None:
 def agent_connected(domain: _Element) -> bool:
     """From the live document."""
     for channel in domain.iterfind("devices/channel"):
-        if _attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
-            return _attribute(channel, "target", "state") == "connected"
+        if attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
+            return attribute(channel, "target", "state") == "connected"
     return False
