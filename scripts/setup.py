@@ -93,6 +93,7 @@ def main() -> int:
     parser.add_argument("--image", default="debian-12")
     parser.add_argument("--yes", action="store_true", help="purge without asking")
     chosen = parser.parse_args()
+    os.umask(0o022)  # a daemon of root's runs what is installed here, whatever the caller's own habit is
     trial = trial_environment(os.environ)
     context = Context(ROOT, Shell(ROOT / "var/setup.log", dict(trial)), chosen.vm, chosen.image, trial)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -9,6 +9,7 @@ from typing import Any
 
 from installer.context import Context
 from installer.shell import Refused
+from installer.steplist import plain
 
 Say = Callable[[str], None]
 IMAGE_TIMEOUT_S = 1800.0
@@ -66,7 +67,9 @@ def wait_for_login(context: Context, say: Say) -> str:
             vm = context.document("info", context.vm) or {}
             addresses = vm.get("status", {}).get("addresses") or [nic["address"] for nic in vm["spec"]["nics"]]
             return f"ssh answers at {addresses[0]}" if addresses else "ssh answers"
-        lines = [line for line in context.client("console", context.vm, "--log").output.splitlines() if line.strip()]
+        lines = [
+            plain(line) for line in context.client("console", context.vm, "--log").output.splitlines() if line.strip()
+        ]
         say(lines[-1].strip() if lines else "waiting for the first words of its console")
         if time.monotonic() > deadline:
             last = "\n".join(lines[-10:])

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +58,23 @@ def look(context: Context, say: Callable[[str], None]) -> str:
     release = os_release(Path("/etc/os-release").read_text()) if Path("/etc/os-release").exists() else {}
     start = "systemd" if systemd_runs() else "no systemd"
     kvm = "/dev/kvm is there" if Path("/dev/kvm").exists() else "no /dev/kvm: guests are emulated, slower"
-    return f"{describe_os(release)}, {start}, {kvm}"
+    open_place = writable_by_all(context.root)
+    warning = f"; WARNING: root runs this code, and everybody may write {open_place}: chmod o-w" if open_place else ""
+    return f"{describe_os(release)}, {start}, {kvm}{warning}"
+
+
+def writable_by_all(root: Path) -> Path | None:
+    """The first place on the way to the code, or in it, that every user of the machine may write: root runs that code.
+
+    A directory with the sticky bit, such as /tmp, lets nobody touch what is another's.
+    """
+    inside = [root / name for name in ("src", "src/corral", "scripts", ".venv", ".venv/bin", "requirements")]
+    for place in (root, *root.parents, *inside):
+        if place.exists():
+            mode = place.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                return place
+    return None
 
 
 def _available_bytes() -> int:

@@ -40,6 +40,11 @@ class Steps:
         self._stream.flush()
 
 
+def plain(text: str) -> str:
+    """One line for a terminal: a guest's console, or a package's script, may hold what would steer it."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 class _Line:
     """The line of the step that runs; a thread redraws it, so that time goes on while a command is silent."""
 
@@ -51,7 +56,7 @@ class _Line:
         self._thread = threading.Thread(target=self._draw, daemon=True)
 
     def say(self, text: str) -> None:
-        self._text = text
+        self._text = plain(text)
 
     def __enter__(self) -> "_Line":
         if self._live:

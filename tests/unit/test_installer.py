@@ -9,7 +9,7 @@ import pytest
 from installer import daemons, guest, leave, machine, packages, venv
 from installer.context import Context
 from installer.shell import Refused, Result, Shell
-from installer.steplist import Steps
+from installer.steplist import Steps, plain
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,3 +214,18 @@ def test_each_tool_that_doctor_misses_is_one_that_up_installs() -> None:
 
     text = (ROOT / "packaging/apt-packages.txt").read_text()
     assert {package for package, _ in TOOLS.values()} <= set(names(packages.wanted(text, ["runtime"])))
+
+
+def test_root_runs_no_code_that_everybody_may_write(tmp_path: Path) -> None:
+    (tmp_path / "src" / "corral").mkdir(parents=True)
+    assert machine.writable_by_all(tmp_path) is None
+    (tmp_path / "src").chmod(0o777)
+    assert machine.writable_by_all(tmp_path) == tmp_path / "src"
+    (tmp_path / "src").chmod(0o1777)
+    assert machine.writable_by_all(tmp_path) is None
+    tmp_path.chmod(0o757)
+    assert machine.writable_by_all(tmp_path) == tmp_path
+
+
+def test_a_guests_console_does_not_steer_the_terminal() -> None:
+    assert plain("login:\x1b]52;c;eA==\x07\x9b2J\r") == "login: ]52;c;eA==  2J "

@@ -28,6 +28,7 @@ _TYPES_BY_START: Final = (
 _MIME_STARTS: Final = ("content-type: multipart/", "mime-version:")
 _PARTS_MAX: Final = 64
 _DEPTH_MAX: Final = 64
+_MIME_DEPTH_MAX: Final = 8
 # The boundary is fixed so that the same spec gives the same bytes; it cannot occur at the start of a YAML line.
 _BOUNDARY: Final = "==corral-user-data=="
 
@@ -159,6 +160,8 @@ def _check_mime(text: str) -> None:
     parts = message.get_payload()
     if not message.is_multipart() or not isinstance(parts, list) or defects:
         raise _invalid("user-data", f"not a complete MIME multipart document {' '.join(defects)}".rstrip())
+    if _mime_depth(message) > _MIME_DEPTH_MAX:
+        raise _invalid("user-data", f"MIME parts nested deeper than {_MIME_DEPTH_MAX} levels")
     if len(parts) > _PARTS_MAX:
         raise _invalid("user-data", f"{len(parts)} parts, at most {_PARTS_MAX}")
     for index, part in enumerate(parts, start=1):
@@ -166,6 +169,18 @@ def _check_mime(text: str) -> None:
             payload = part.get_payload(decode=True)
             body = payload.decode(errors="replace") if isinstance(payload, bytes) else ""
             _check_mapping(f"part {index} of user-data", body)
+
+
+def _mime_depth(message: Message) -> int:
+    """How deep its parts are nested; what writes them out again goes down by recursion."""
+    deepest, waiting = 0, [(message, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        payload = part.get_payload()
+        if isinstance(payload, list):
+            waiting += [(inner, depth + 1) for inner in payload if isinstance(inner, Message)]
+    return deepest
 
 
 def _check_part(what: str, text: str, kind: str) -> None:

@@ -61,7 +61,7 @@ class DirLibrary:
         self._in_use: set[Path] = set()
         try:
             images_dir.mkdir(parents=True, exist_ok=True)
-            images_dir.chmod(0o755)
+            images_dir.chmod(0o711)  # each QEMU passes through; nobody looks around
         except OSError as error:
             raise files.storage_error(f"make {images_dir}", error) from error
 

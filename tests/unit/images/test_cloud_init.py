@@ -130,3 +130,23 @@ def test_bad_network_config(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "version: 1\nconfig: []\n", "network:\n  version: 2\n"])
 def test_good_network_config(text: str) -> None:
     validate_network_config(text)
+
+
+def _nested(depth: int) -> str:
+    """A MIME document whose parts are nested `depth` deep, a few hundred of which fit into what may be sent."""
+    begins = "".join(f'Content-Type: multipart/mixed; boundary="b{n}"\n\n--b{n}\n' for n in range(depth))
+    ends = "".join(f"\n--b{n}--\n" for n in reversed(range(depth)))
+    return f"MIME-Version: 1.0\n{begins}Content-Type: text/cloud-config\n\n{{}}\n{ends}"
+
+
+@pytest.mark.parametrize("depth", [9, 300, 900])
+def test_mime_parts_nested_too_deep_are_refused_before_anybody_writes_them_out(depth: int) -> None:
+    with pytest.raises(CorralError) as refused:
+        validate_user_data(_nested(depth))
+    assert refused.value.code == "invalid-cloud-init"
+
+
+def test_mime_parts_nested_a_little_are_handed_on() -> None:
+    validate_user_data(_nested(3))
+    spec = CloudInitSpec(hostname="web", user_data=_nested(3), instance_id="iid-1")
+    assert b"boundary" in build_seed_files(spec)["user-data"]
