@@ -4,6 +4,7 @@ VMs come from the metadata in their domains, volumes from the sidecars beside th
 Each object is written by itself, so that a recovery that was cut is simply run again.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,7 +62,11 @@ async def recover(context: Context) -> RecoveryReport:
     work = _Recovery(context)
     volumes = await _found_volumes(work)
     image_uids = {volume.spec.image_digest: volume.spec.image_uid for volume in volumes.values()}
-    images = [_image(context, found, image_uids.get(found.facts.digest)) for found in await context.library.found()]
+    named = _named_images(domains)
+    images = [
+        _image(context, found, image_uids.get(found.facts.digest) or named.get(found.name))
+        for found in await context.library.found()
+    ]
     await _refuse_other_history(context, {domain.uid for domain in domains} | set(volumes), images)
     for image in images:
         if await _write(work, image):
@@ -114,8 +119,20 @@ async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
     return volumes
 
 
+def _named_images(domains: list[ObservedDomain]) -> dict[str, str]:
+    """The uids of images by name, as the VMs know them: no volume stands on an image that is a kernel alone."""
+    uids: dict[str, str] = {}
+    for domain in domains:
+        assert domain.metadata is not None
+        with suppress(ValidationError):  # said when the VM itself is rebuilt
+            spec = Vm.model_validate_json(domain.metadata.spec_json).spec
+            if spec.image and spec.image_uid:
+                uids[spec.image] = spec.image_uid
+    return uids
+
+
 def _image(context: Context, found: FoundImage, uid: str | None) -> Image:
-    """Its uid is what the volumes made from it say; nobody needs the old one of an image without volumes."""
+    """Its uid is what the volumes or VMs made from it say; nobody needs the old one of an image without any."""
     return Image(
         name=found.name,
         uid=uid or new_uid(),

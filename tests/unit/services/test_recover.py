@@ -144,3 +144,21 @@ def test_an_empty_host_gives_an_empty_report(play: Any) -> None:
         assert report.vms == ()
 
     play(scene)
+
+
+def test_an_image_that_is_a_kernel_alone_keeps_its_uid(play: Any) -> None:
+    """No volume tells it; with another uid the VM would be defined anew, without its kernel."""
+
+    async def scene(world: Any) -> None:
+        old = await on_host(world, "web")
+        await lose_database(world)
+        for found in await world.volumes.found():
+            document = Volume.model_validate_json(found.document)
+            spec = document.spec.model_copy(update={"image_uid": None, "image_digest": ""})
+            await world.volumes.remove(document.uid)
+            await world.volumes.create(document.model_copy(update={"spec": spec}), None, "")
+        await recover(world.context)
+        (image,) = await world.objects.list(Image)
+        assert image.uid == old.spec.image_uid
+
+    play(scene)
