@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from corral.agent.steps import AskShutdown, MakeVolume, Reboot, Reset, Start, Step
 from corral.hypervisor.base import ObservedDomain, StopCause
-from corral.model.operation import Operation, OperationState, Problem
+from corral.model.operation import Operation, OperationState, Problem, ShutdownVm
 from corral.model.vm import Power, Vm, VmState
 from corral.model.volume import Volume
 
@@ -15,6 +16,8 @@ ACTIVE: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOW
 # A guest that is still booting misses the first press of its power button; it is pressed again, ever more rarely.
 ASK_AGAIN_FIRST_S: Final = 3.0
 ASK_AGAIN_MAX_S: Final = 30.0
+ASKED_ANEW_S: Final = 10.0
+"""What a guest is given at least after a restart of the daemon, whatever the clock says of the time before."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,20 @@ class Plan:
     again: bool = False
 
 
-def remembered(known: Known, step: Step, operation_uid: str, now_s: float) -> Known:
-    """`known` after `step` was done."""
+def asked_ago_s(operation: Operation | None, now: datetime) -> float:
+    """How long ago a former process first asked the guest on behalf of `operation`; its deadline goes on from there.
+
+    Told by the journal of steps and the wall clock, which may have jumped: never so much that the deadline is near."""
+    intent = operation.spec.intent if operation is not None else None
+    if operation is None or not isinstance(intent, ShutdownVm):
+        return 0.0
+    asked_at = next((step.started_at for step in operation.status.steps if step.name == AskShutdown.NAME), now)
+    end_s = intent.deadline_s if intent.force_after_s is None else intent.force_after_s
+    return max(0.0, min((now - asked_at).total_seconds(), end_s - ASKED_ANEW_S))
+
+
+def remembered(known: Known, step: Step, operation_uid: str, now_s: float, asked_ago_s: float = 0.0) -> Known:
+    """`known` after `step` was done; a former process had asked the guest to power off `asked_ago_s` before."""
     if isinstance(step, MakeVolume):
         return replace(known, made=known.made | {step.volume_uid})
     if isinstance(step, Start):
@@ -146,7 +161,7 @@ def remembered(known: Known, step: Step, operation_uid: str, now_s: float) -> Kn
     if isinstance(step, AskShutdown):
         old = known.asked
         if old is None or old.operation_uid != operation_uid:
-            old = Asked(operation_uid, now_s, 0, now_s)
+            old = Asked(operation_uid, now_s - asked_ago_s, 0, now_s)
         pause_s = min(ASK_AGAIN_FIRST_S * 2**old.times, ASK_AGAIN_MAX_S)
         asked = replace(old, times=old.times + 1, next_s=now_s + pause_s, agent=old.agent or step.mode == "agent")
         return replace(known, asked=asked)

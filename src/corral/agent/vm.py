@@ -15,7 +15,7 @@ from corral.agent.queue import problem_of, sorted_operations
 from corral.agent.record import Recorder
 from corral.agent.status import GuestKnown
 from corral.agent.steps import Step
-from corral.agent.view import Known, Plan, View, remembered
+from corral.agent.view import Known, Plan, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, ObservedDomain
@@ -241,7 +241,8 @@ class Reconciler:
             memory.journal[-1] = began.model_copy(update={"ended_at": self.clock.now()})
         power = sorted_operations(view.operations).power
         on_behalf = power.uid if power is not None else ""
-        memory.known = remembered(memory.known, step, on_behalf, self.clock.monotonic_s())
+        ago_s = asked_ago_s(power, self.clock.now())
+        memory.known = remembered(memory.known, step, on_behalf, self.clock.monotonic_s(), ago_s)
 
     async def _once_failed(self, view: View, current: Operation, error: CorralError, memory: Memory) -> None:
         """It may have happened, so it is not tried again."""

@@ -1,5 +1,7 @@
 """The agent's small pure rules."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from corral.agent.boot import boot_queue, shutdown_groups
@@ -7,14 +9,20 @@ from corral.agent.failures import ATTEMPTS_MAX, BACKOFF_MAX_S, Verdict, backoff_
 from corral.agent.guest import parse_cloud_init
 from corral.agent.orphans import removed_vms
 from corral.agent.queue import problem_of, sorted_operations
+from corral.agent.steps import AskShutdown
+from corral.agent.view import Known, asked_ago_s, remembered
 from corral.errors import CorralError
 from corral.model.operation import (
     CreateVm,
     DeleteVm,
     DestroyVm,
+    Operation,
+    OperationSpec,
     OperationState,
     ResetVm,
+    ShutdownVm,
     StartVm,
+    StepRecord,
     UpdateVm,
 )
 from corral.model.vm import BootOrder, CloudInitStatus, VmState
@@ -100,3 +108,31 @@ def test_a_problem_carries_its_causes():
     except CorralError as error:
         problem = problem_of(error)
     assert (problem.code, problem.cause.code, problem.cause.cause.code) == ("storage-error", "disk-full", "internal")
+
+
+@pytest.mark.parametrize(
+    ("intent", "asked_before_s", "expected"),
+    [
+        (ShutdownVm(deadline_s=120), None, 0),
+        (ShutdownVm(deadline_s=120), 50, 50),
+        (ShutdownVm(deadline_s=120), 3600, 110),  # the clock jumped, or the daemon was away: the guest is asked anew
+        (ShutdownVm(deadline_s=120), -3600, 0),
+        (ShutdownVm(deadline_s=120, force_after_s=30), 25, 20),
+        (ShutdownVm(deadline_s=5), 3, 0),
+        (DestroyVm(), 50, 0),
+    ],
+)
+def test_a_deadline_goes_on_after_a_restart_of_the_daemon(intent, asked_before_s, expected):
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    uid = "00000000-0000-4000-8000-000000000001"
+    spec = OperationSpec(
+        intent=intent, target_kind="vm", target_uid=uid, target_name="web", requested_by="local:root", request_id="r"
+    )
+    operation = Operation(name=uid, uid=uid, created_at=now, spec=spec)
+    if asked_before_s is not None:
+        step = StepRecord(name="ask-shutdown", started_at=now - timedelta(seconds=asked_before_s))
+        operation = operation.model_copy(update={"status": operation.status.model_copy(update={"steps": (step,)})})
+    assert asked_ago_s(operation, now) == expected
+    known = remembered(Known(), AskShutdown("acpi"), operation.uid, 1000.0, asked_ago_s(operation, now))
+    assert known.asked is not None
+    assert known.asked.since_s == 1000.0 - expected
