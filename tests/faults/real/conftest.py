@@ -10,8 +10,8 @@ from real_world import World, real_world
 SEED = int(os.environ.get("CORRAL_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
-def pytest_report_header() -> str:
-    return f"faults on real libvirt: CORRAL_SEED={SEED}"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"faults on real libvirt: CORRAL_SEED={SEED}")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 A sample in an ordinary run; every fault with every verb, and a minute of silence, in a soak.
 """
 
-import time
 from typing import Any
 
 import pytest
@@ -33,24 +32,17 @@ def prepare(world: World, verb: str) -> None:
         world.wait_agent(NAME)
 
 
-def answers_for(world: World, seconds: float) -> None:
-    end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        world.answers()
-        time.sleep(0.2)
-
-
 def suffer(world: World, fault: str, seconds: float) -> None:
     """Be without libvirtd for a while; the API answers all the time."""
     if fault == "hung":
         world.libvirtd.hang()
-        answers_for(world, seconds)
+        world.answers_for(seconds)
         until("the daemon says that libvirt is away", lambda: said(world))
         world.libvirtd.resume()
         return
     world.libvirtd.kill() if fault == "killed" else world.libvirtd.stop()
     until("the daemon says that libvirt is away", lambda: said(world))
-    answers_for(world, seconds)
+    world.answers_for(seconds)
     world.libvirtd.start()
 
 
