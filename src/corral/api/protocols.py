@@ -43,11 +43,17 @@ class PeerHttpProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return
         if self._between_requests:
             if self.timeout_keep_alive_task is None and self._head_timer is None:
                 self._start_head_timer()
         else:
             self._stop_head_timer()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._stop_head_timer()  # the head is whole; the transport is another protocol's now, for hours perhaps
+        super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(

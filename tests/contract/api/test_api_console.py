@@ -1,11 +1,14 @@
 """The console over a WebSocket: bytes both ways, one holder, an end with a reason."""
 
 import select
+from collections.abc import Callable
 
 import pytest
 
+from corral.api import protocols
 from corral.client import Client
 from corral.errors import CorralError
+from corral.settings import Settings
 
 from .conftest import WAIT_S, World
 
@@ -90,3 +93,19 @@ def test_console_and_exec_are_audited(client: Client, running: str) -> None:
     client.console(running).close()
     list(client.exec(running, ["true"]))
     assert {"vm.console", "vm.exec"} <= {record["action"] for record in client.list_audit()}
+
+
+def test_a_console_outlives_the_time_that_a_requests_head_may_take(
+    start: Callable[[Settings], World], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT_S", 0.5)
+    world = start(settings)
+    with world.client() as client:
+        client.create_vm({"name": "a", "memory_mib": 64})
+        world.boot("a")
+        console = client.console("a")
+        assert _read(console, len(BANNER)) == BANNER
+        assert console.recv(1.5) is None
+        console.send(b"still here")
+        assert _read(console, 10) == b"still here"
+        console.close()
