@@ -192,9 +192,8 @@ def parse_pairs(text: str, known: Sequence[str], option: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or key not in known or not value:
-            raise CorralError(
-                "invalid-argument", f"{option} {text!r}", f"{part!r} is not KEY=VALUE", f"keys: {', '.join(known)}"
-            )
+            reason = f"there is no key {key!r}" if equals and value else f"{part!r} is not KEY=VALUE"
+            raise CorralError("invalid-argument", f"{option} {text!r}", reason, f"keys: {', '.join(known)}")
         if key in pairs:
             raise CorralError("invalid-argument", f"{option} {text!r}", f"{key} is given twice")
         pairs[key] = value.strip()

@@ -162,7 +162,7 @@ def build(
         raise click.UsageError("name an entry of `corral image catalogue`, or give --path FILE")
     finish(
         session,
-        (name or entry or path,),
+        (name or entry or Path(path).stem,),
         lambda _name: session.client().build_image(body)["operation"],
         output=output,
         done="ready",
