@@ -9,7 +9,7 @@ import pytest
 from corral.agent.guest import parse_cloud_init
 from corral.errors import CorralError
 from corral.hypervisor.base import GuestFacts
-from corral.hypervisor.libvirt.guest_agent import execute, facts, parse_address
+from corral.hypervisor.libvirt.guest_agent import Turns, execute, facts, parse_address
 from corral.names import plain_text
 
 DEEP = "[" * 20_000
@@ -110,3 +110,36 @@ def test_a_guest_without_a_shell_runs_the_command_as_it_is() -> None:
     assert (ended.stdout, ended.truncated) == (b"ok", False)
     assert begun[0][4:] == ["11", "cmd.exe", "/c"]
     assert begun[1] == ["cmd.exe", "/c"]
+
+
+def test_guests_that_never_answer_hold_few_threads_and_only_their_own_turn() -> None:
+    async def scene() -> None:
+        turns, asking, most = Turns(at_once=2, patience_s=0.2), 0, 0
+        let_go = asyncio.Event()
+
+        async def ask(uid: str) -> str:
+            nonlocal asking, most
+            try:
+                async with turns.of(uid):
+                    asking += 1
+                    most = max(most, asking)
+                    await let_go.wait()
+                    asking -= 1
+            except CorralError as error:
+                return error.code
+            return "answered"
+
+        hung = [asyncio.create_task(ask("hostile")) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert asking == 1
+        good = asyncio.create_task(ask("good"))
+        await asyncio.sleep(0.05)
+        assert (asking, most) == (2, 2)
+        await asyncio.sleep(0.2)
+        let_go.set()
+        said = await asyncio.gather(*hung)
+        assert (said.count("answered"), said.count("guest-agent-timeout")) == (1, 19)
+        assert await good == "answered"
+        assert await ask("hostile") == "answered"
+
+    asyncio.run(scene())

@@ -47,6 +47,7 @@ class LibvirtDriver:
         self._host = host
         self._events = Events(loop)
         self._facts = HypervisorFacts("libvirt", connected=False, libvirt_version="", qemu_version="", uri=uri)
+        self._agent_turns = guest_agent.Turns()
         self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
         self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)
 
@@ -199,7 +200,8 @@ class LibvirtDriver:
             return str(libvirt_qemu.qemuAgentCommand(domain, command, guest_agent.COMMAND_TIMEOUT_S, 0))
 
         try:
-            return await self._slow_on(uid, "ask the guest agent of", ask, AGENT_TIMEOUT_S)
+            async with self._agent_turns.of(uid):
+                return await self._slow_on(uid, "ask the guest agent of", ask, AGENT_TIMEOUT_S)
         except CorralError as error:
             if error.code != "hypervisor-error":
                 raise

@@ -4,8 +4,10 @@ import asyncio
 import base64
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +23,9 @@ POLL_MAX_S: Final = 0.5
 CONNECT_PATIENCE_S: Final = 2.0
 CONNECT_RETRY_S: Final = 0.1
 ADDRESSES_MAX: Final = 64
+# Of the four threads that wait for libvirt's slow answers.
+GUESTS_AT_ONCE: Final = 2
+TURN_PATIENCE_S: Final = 30.0
 TEXT_MAX_CHARS: Final = 256
 
 # Run by the guest's own shell around the command: passes on no more than $1 bytes of each stream and swallows the rest.
@@ -36,6 +41,30 @@ exit "$s"
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends one command's JSON to the agent and returns the answer's."""
+
+
+class Turns:
+    """Who may ask a guest's agent now: one question a guest at a time, and few guests at once. A guest whose agent takes
+    questions and never answers holds a thread for seconds each; starts and saves of other guests need those too."""
+
+    def __init__(self, at_once: int = GUESTS_AT_ONCE, patience_s: float = TURN_PATIENCE_S) -> None:
+        self._slots = asyncio.Semaphore(at_once)
+        self._patience_s = patience_s
+        self._guests: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, uid: str) -> AsyncIterator[None]:
+        """Raises `guest-agent-timeout` when the turn does not come."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    # The guest's own lock first: its questions wait for each other, and in nobody else's way.
+                    await held.enter_async_context(self._guests.setdefault(uid, asyncio.Lock()))
+                    await held.enter_async_context(self._slots)
+            except TimeoutError as error:
+                reason = f"earlier questions were not answered within {self._patience_s:g} s"
+                raise CorralError("guest-agent-timeout", f"ask the guest agent of {uid}", reason) from error
+            yield
 
 
 class _Answer(BaseModel):
