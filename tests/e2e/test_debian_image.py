@@ -24,7 +24,8 @@ from corral.storage.seed import build_seed
 BOOT_TIMEOUT_S = 400.0
 OVMF = Path("/usr/share/OVMF")
 
-pytestmark = pytest.mark.timeout(1200)
+# test_debian.py boots it by both firmwares through Corral; this is the image alone, under plain QEMU.
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.soak]
 
 
 @pytest.fixture(scope="session")
