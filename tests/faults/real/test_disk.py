@@ -7,7 +7,7 @@ from corral.cli.supervisor import HOPELESS
 from corral.errors import CorralError
 
 NAME = "flt-full"
-FULL_S = 15.0
+FULL_S = 8.0
 CODES = {"disk-full", "storage-error", "store-unavailable", "hypervisor-error"}
 
 
@@ -95,5 +95,20 @@ def test_read_only(world: World) -> None:
     world.mend_disk()
     world.start()
     world.create(NAME)
+    world.delete(NAME)
+    world.no_leftovers()
+
+
+def test_started_on_a_full_disk(world: World) -> None:
+    """It serves what it can: reading, and deleting, which makes room."""
+    world.create(NAME)
+    pid = world.pid(NAME)
+    world.fill()
+    world.kill()
+    world.start()
+    world.answers()
+    assert world.state_of(NAME) == ("on", "running")
+    assert world.qemus() == [pid]
+    world.unfill()
     world.delete(NAME)
     world.no_leftovers()
