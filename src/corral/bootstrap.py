@@ -5,7 +5,6 @@ import contextlib
 import gc
 import hashlib
 import os
-import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -38,7 +37,6 @@ AUDIT_ANCHORS: Final = "audit-anchors"
 # QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
 TRAVERSABLE: Final = 0o711
 CLOSE_TIMEOUT_S: Final = 5.0
-FILES_MAX: Final = 65_536
 NETWORK_RETRY_S: Final = 5.0
 DEFAULT_NETWORK: Final = "default"
 # ICANN has reserved .internal for private networks.
@@ -86,17 +84,8 @@ def restore(settings: Settings, source: Path) -> None:
     backup.restore(source, settings.database)
 
 
-def raise_file_limit() -> None:
-    """As many open files as root allows, up to a bound: a thousand, the usual soft limit, is less than two listeners'
-    connections take, and the store and every child process need some too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 async def _run(settings: Settings) -> None:
-    raise_file_limit()
+    files.raise_open_limit()
     prepare_directories(settings)
     with files.exclusive_lock(settings.state_dir / "lock"):
         files.remove_leftovers(settings.state_dir)
@@ -373,6 +362,7 @@ def prepare_directories(settings: Settings) -> None:
     """Make what is not there. Raises `storage-error` for a place that cannot be written."""
     try:
         settings.state_dir.mkdir(mode=TRAVERSABLE, parents=True, exist_ok=True)
+        files.check_not_others(settings.state_dir, "keep the database and disks there")
         for name in STATE_DIRS:
             directory = settings.state_dir / name
             directory.mkdir(mode=TRAVERSABLE, exist_ok=True)

@@ -4,11 +4,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from corral.errors import CorralError
+
+OPEN_MAX: Final = 65_536
 
 
 def fsync_dir(path: Path) -> None:
@@ -67,6 +71,17 @@ def remove_file(path: Path) -> None:
     fsync_dir(path.parent)
 
 
+def check_not_others(directory: Path, asked: str) -> None:
+    """Raise `storage-error` if somebody else could rename or replace what lies in `directory`: it is another user's, or
+    every user's without the sticky bit. Root would follow what they put there."""
+    found = directory.stat()
+    for_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    if found.st_uid in (0, os.geteuid()) and not for_all:
+        return
+    whose = "every user may write it" if for_all else f"it belongs to uid {found.st_uid}"
+    raise CorralError("storage-error", asked, f"{directory}: {whose}", "choose a place of your own, or mend its mode")
+
+
 def remove_leftovers(directory: Path) -> int:
     """Remove temporary files of `replacing` that a crash left in `directory`; return how many."""
     count = 0
@@ -95,6 +110,15 @@ def free_bytes(path: Path) -> int:
 def allocated_bytes(path: Path) -> int:
     """Bytes `path` really takes on disk; sparse files take less than their length. st_blocks counts 512-byte units."""
     return path.stat().st_blocks * 512
+
+
+def raise_open_limit() -> None:
+    """Allow this process as many open files as it may have, up to a bound: a thousand, the usual soft limit, is less
+    than two listeners' connections take, and the store and every child process need some too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_MAX if hard == resource.RLIM_INFINITY else min(OPEN_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

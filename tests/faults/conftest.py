@@ -16,7 +16,18 @@ from corral.images.fake import FakeLibrary
 from corral.model.image import Image, ImageFacts, ImageSource, ImageSpec, ImageState, ImageStatus
 from corral.model.network import Network, NetworkSpec
 from corral.model.operation import CreateVm, Intent, Operation, OperationSpec
-from corral.model.vm import BootOrder, CloudInitSpec, DiskSpec, NicSpec, Placement, Power, RunPolicy, Vm, VmSpec
+from corral.model.vm import (
+    DAC_UID_FIRST,
+    BootOrder,
+    CloudInitSpec,
+    DiskSpec,
+    NicSpec,
+    Placement,
+    Power,
+    RunPolicy,
+    Vm,
+    VmSpec,
+)
 from corral.model.volume import Volume, VolumeSpec
 from corral.names import new_mac, new_uid
 from corral.network.fake import FakeNetworks
@@ -148,7 +159,7 @@ class AgentWorld:
             name=name,
             uid=uid,
             created_at=self.clock.now(),
-            annotations={"corral/dac-uid": str(200_000 + int(address.rsplit(".", 1)[1]))},
+            annotations={"corral/dac-uid": str(DAC_UID_FIRST + int(address.rsplit(".", 1)[1]))},
             spec=VmSpec(
                 power=power,
                 run_policy=run_policy,

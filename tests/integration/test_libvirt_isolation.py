@@ -18,10 +18,12 @@ from libvirt_fixtures import Make
 from corral import qemu_img
 from corral.hypervisor.base import DomainDefinition, DomainDisk
 from corral.hypervisor.libvirt import LibvirtDriver
+from corral.model.vm import DAC_UID_FIRST
+from corral.services.ledger import DAC_UIDS
 from corral.storage.seed import build_seed
 
 LIBVIRT_DIR = Path("/var/lib/libvirt/qemu")
-UIDS = (299_987, 299_988)
+UIDS = (DAC_UID_FIRST + DAC_UIDS - 2, DAC_UID_FIRST + DAC_UIDS - 1)
 
 
 @dataclass(frozen=True)

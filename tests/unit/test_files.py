@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from corral.errors import CorralError
-from corral.files import exclusive_lock, read_limited, remove_file, remove_leftovers, replacing, write_atomic
+from corral.files import (
+    check_not_others,
+    exclusive_lock,
+    read_limited,
+    remove_file,
+    remove_leftovers,
+    replacing,
+    write_atomic,
+)
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
@@ -80,3 +88,19 @@ def test_a_lock_has_one_owner(tmp_path: Path) -> None:
         assert caught.value.code == "daemon-already-running"
     with exclusive_lock(tmp_path / "lock"):
         pass
+
+
+def test_a_directory_that_others_may_change_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_not_others(tmp_path, "use it")
+    tmp_path.chmod(0o1777)  # as /tmp: nobody touches what is another's
+    check_not_others(tmp_path, "use it")
+    tmp_path.chmod(0o777)
+    with pytest.raises(CorralError) as refused:
+        check_not_others(tmp_path, "use it")
+    assert refused.value.code == "storage-error"
+    tmp_path.chmod(0o711)
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    if owner:
+        with pytest.raises(CorralError, match="belongs to uid"):
+            check_not_others(tmp_path, "use it")

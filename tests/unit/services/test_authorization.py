@@ -63,7 +63,7 @@ REQUESTS: dict[str, Any] = {
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
-    "vms.list", "vms.get", "vms.wait", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "hosts.list", "hosts.get", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "sessions.guest",
     "sessions.usage",

@@ -11,7 +11,7 @@ from corral.model.image import ImageState
 from corral.model.network import Network
 from corral.model.operation import CreateVm, Operation
 from corral.model.requests import CreateVmRequest, DiskRequest, NicRequest
-from corral.model.vm import Firmware, Power, Vm, VmState
+from corral.model.vm import DAC_UID_FIRST, Firmware, Power, Vm, VmState
 from corral.model.volume import Volume
 from corral.names import GIB
 from corral.store.objects import claim_key
@@ -52,7 +52,7 @@ def test_one_transaction_writes_vm_volume_operation_and_claims(play: Any) -> Non
         assert (nic.address, nic.network_uid) == ("10.0.0.2", network.uid)
         assert await world.objects.owner(claim_key("mac", "host", nic.mac)) == vm.uid
         assert await world.objects.owner(claim_key("address", network.uid, nic.address)) == vm.uid
-        assert vm.annotations["corral/dac-uid"] == "200000"
+        assert vm.annotations["corral/dac-uid"] == str(DAC_UID_FIRST)
         assert await world.objects.owner(claim_key("dac-uid", "host", "0")) == vm.uid
         assert vm.spec.cloud_init.users[0].name == "root"
         assert vm.spec.cloud_init.users[0].ssh_keys == (KEY,)

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from corral.files import storage_error, write_atomic
+from corral.files import check_not_others, storage_error, write_atomic
 from corral.hypervisor.base import DomainDefinition, DomainDisk
 from corral.hypervisor.libvirt.document import Host
 
@@ -47,8 +47,9 @@ def ensure_run_dir(run_dir: str, owner: tuple[int, int] | None) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner is not None:
+            check_not_others(path.parent, f"make {run_dir}")
             path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | stat.S_IXOTH)
-            os.chown(path, *owner)
+            os.chown(path, *owner, follow_symlinks=False)
     except OSError as error:
         raise storage_error(f"make {run_dir}", error) from error
 
