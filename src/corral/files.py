@@ -49,13 +49,13 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
 def write_atomic(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `content`: beside, fsync, rename, fsync of the directory. Raises `disk-full` or `storage-error`."""
     try:
-        with replacing(path, mode) as temporary, _created(temporary) as stream:
+        with replacing(path, mode) as temporary, create_private(temporary) as stream:
             stream.write(content)
     except OSError as error:
         raise storage_error(f"write {path}", error) from error
 
 
-def _created(path: Path) -> IO[bytes]:
+def create_private(path: Path) -> IO[bytes]:
     """A new file, its owner's alone until it is whole: it may hold secrets, and its directory may be open to others."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
 

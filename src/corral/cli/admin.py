@@ -11,7 +11,7 @@ from corral.cli.output import Column, age, output_option, show_document, show_li
 from corral.cli.serve import given_flags, restore
 from corral.cli.session import Session, for_each, pass_session
 from corral.errors import CorralError
-from corral.files import replacing, storage_error
+from corral.files import create_private, replacing, storage_error
 from corral.names import format_bytes, parse_duration_s
 from corral.settings import load
 
@@ -125,8 +125,7 @@ def backup_db(session: Session, file: Path) -> None:
         return
     count = 0
     try:
-        with replacing(file.absolute()) as temporary, temporary.open("wb") as target:
-            temporary.chmod(0o600)
+        with replacing(file.absolute()) as temporary, create_private(temporary) as target:
             for chunk in chunks:
                 target.write(chunk)
                 count += len(chunk)

@@ -1,5 +1,6 @@
 """Hosts: what they have, what is promised, and what `doctor` finds on this one."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -27,6 +28,7 @@ class HostService:
     def __init__(self, context: Context, shutdown_guests: ShutdownGuests) -> None:
         self._context = context
         self._shutdown_guests = shutdown_guests
+        self._examining = asyncio.Lock()  # an examination starts processes: one at a time, whoever asks how often
 
     async def shutdown_guests(self, caller: Caller) -> int:
         """The host goes down: stop every guest in order, each with its own deadline; how many there were.
@@ -53,6 +55,10 @@ class HostService:
     async def doctor(self, caller: Caller) -> tuple[Finding, ...]:
         """Examine this host, as far as its hypervisor answers."""
         await authorize(self._context, caller, DEFAULT_PROJECT, "host.doctor")
+        async with self._examining:
+            return await self._examine()
+
+    async def _examine(self) -> tuple[Finding, ...]:
         settings, hypervisor = self._context.settings, self._context.hypervisor
         facts = await hypervisor.facts()
         try:
