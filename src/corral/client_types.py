@@ -240,6 +240,17 @@ class DomainItems(TypedDict):
     items: list[UnmanagedDomain]
 
 
+class DriftAnswer(TypedDict):
+    drifted: bool
+    items: NotRequired[list[DriftItem]]
+
+
+class DriftItem(TypedDict):
+    field: str
+    wished: str
+    found: str
+
+
 class EventEntry(TypedDict):
     time: str
     project: str
@@ -662,6 +673,7 @@ class UnmanagedDomain(TypedDict):
 class UpdateVm(TypedDict):
     verb: NotRequired[Literal['update']]
     previous_name: NotRequired[str | None]
+    redefine: NotRequired[bool]
 
 
 class UpdateVmRequest(TypedDict):
@@ -673,6 +685,7 @@ class UpdateVmRequest(TypedDict):
     protected: NotRequired[bool | None]
     run_policy: NotRequired[RunPolicy | None]
     boot: NotRequired[BootOrder | None]
+    reset_drift: NotRequired[bool]
 
 
 class UsageReport(TypedDict):

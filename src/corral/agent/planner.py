@@ -22,7 +22,8 @@ from corral.agent.steps import (
     WriteSeed,
 )
 from corral.agent.view import Ending, Plan, Settle, View
-from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem
+from corral.model.base import ConditionStatus
+from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem, UpdateVm
 from corral.model.vm import RECOVERED_ANNOTATION
 from corral.model.volume import Volume
 
@@ -36,7 +37,7 @@ def plan(view: View) -> Plan:
         return _plan_undo(view, queue, queue.create)
     if (problem := _refusal(view, queue)) is not None:
         return _plan_refusal(view, queue, problem)
-    existence = _plan_existence(view)
+    existence = _plan_existence(view, redefine=_is_reset(queue))
     if existence and queue.create is None and queue.power is None:
         return Plan(existence, again=True)
     return plan_power(view, queue, existence, drifted=_drifted(view))
@@ -84,8 +85,10 @@ def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
 # ---- there at all -----------------------------------------------------------------------------------------------
 
 
-def _plan_existence(view: View) -> tuple[Step, ...]:
-    """Disks, seed, reservations and the domain's document, as far as they are missing or old."""
+def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
+    """Disks, seed, reservations and the domain's document, as far as they are missing or old.
+
+    A document that somebody else changed is left alone, with what is new recorded in it, unless `redefine` says so."""
     vm, domain = view.vm, view.domain
     steps: list[Step] = [
         MakeVolume(disk.volume_uid)
@@ -95,10 +98,11 @@ def _plan_existence(view: View) -> tuple[Step, ...]:
     if domain is None:
         return (*steps, *_seed(view), *_reservations(view), Define())
     renamed = domain.name != vm.domain_name and not view.active
-    if domain.metadata is None or domain.metadata.spec_json != view.wanted_json:
+    as_wished = vm.spec.adopted or domain.definition_hash in view.wanted_hashes
+    if domain.metadata is None or domain.metadata.spec_json != view.wanted_json or (redefine and not as_wished):
         steps += [Rename()] if renamed else []
         steps += _reservations(view)
-        if vm.spec.adopted or domain.definition_hash in view.wanted_hashes:
+        if as_wished or (_known_as_drifted(view) and not redefine):
             return (*steps, SetMetadata())
         steps += () if view.active or RECOVERED_ANNOTATION in vm.annotations else _seed(view)
         return (*steps, Define())
@@ -120,6 +124,17 @@ def _seed(view: View) -> tuple[Step, ...]:
 
 def _reservations(view: View) -> tuple[Step, ...]:
     return tuple(Reserve(nic.name) for nic in view.vm.spec.nics if nic.address)
+
+
+def _is_reset(queue: Queue) -> bool:
+    """Somebody asked for the domain's document to be as Corral wants it."""
+    intents = (operation.spec.intent for operation in queue.document)
+    return any(isinstance(intent, UpdateVm) and intent.redefine for intent in intents)
+
+
+def _known_as_drifted(view: View) -> bool:
+    conditions = view.vm.status.conditions
+    return any(found.type == "Drifted" and found.status is ConditionStatus.TRUE for found in conditions)
 
 
 def _drifted(view: View) -> bool:

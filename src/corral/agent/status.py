@@ -90,7 +90,8 @@ def _conditions(view: View, settle: Settle, active: bool, now: datetime) -> tupl
     old = {condition.type: condition for condition in view.vm.status.conditions}
     found = [_ready(view, settle, now)]
     if settle.drifted or "Drifted" in old:
-        text = "its definition was changed outside of Corral; `corral info` shows what" if settle.drifted else ""
+        shown = f"its definition was changed outside of Corral: corral drift show {view.vm.name}"
+        text = shown if settle.drifted else ""
         found.append(_condition("Drifted", settle.drifted, "definition-changed" if text else "as-defined", text, now))
     if active and view.domain is not None:
         there = view.domain.agent_connected

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from corral.api.call import CallParam, ChangeParam, IfRevisionParam, ListParam, NameParam
 from corral.api.documents import Page, VmAccepted, accepted_response, document_response, model_response, page_response
 from corral.api.route import noun_router
-from corral.model.answers import WaitAnswer
+from corral.model.answers import DriftAnswer, WaitAnswer
 from corral.model.limits import WAIT_TIMEOUT_DEFAULT_S, WAIT_TIMEOUT_MAX_S
 from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, UpdateVmRequest, WaitCondition
 from corral.model.vm import Vm
@@ -104,6 +104,12 @@ async def act_on_vm(call: ChangeParam, name: NameParam, action: PlainAction, if_
         PlainAction.RESET: vms.reset,
     }[action]
     return accepted_response(await act(call.caller, call.project, name, if_revision=if_revision))
+
+
+@router.get("/{name}/drift", response_model=DriftAnswer, summary="What other tools changed of a VM's definition")
+async def drift_of_vm(call: CallParam, name: NameParam) -> Response:
+    """Undo it with a change: `{"reset_drift": true}`."""
+    return model_response(await call.services.vms.drift(call.caller, call.project, name))
 
 
 @router.get("/{name}/wait", response_model=WaitAnswer, summary="Wait until a VM has got somewhere")

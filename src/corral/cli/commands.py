@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "ssh": Entry(_GUEST, "ssh:ssh", "Log in by SSH, or run a command."),
     "exec": Entry(_GUEST, "exec:exec_", "Run a command through the guest agent."),
     "guest": Entry(_GUEST, "vm:guest", "What the guest agent tells: host name, system, addresses."),
+    "drift": Entry(_OTHER, "drift:drift", "What other tools changed of a VM: show, reset."),
     "operation": Entry(_OTHER, "operation:operation", "Changes under way: list, show, cancel, watch."),
     "events": Entry(_OTHER, "event:events", "What happened; --follow goes on."),
     "image": Entry(_OTHER, "image:image", "Images: list, build, show, delete, catalogue."),

@@ -36,6 +36,23 @@ class UsageReport(Model):
     items: tuple[VmUsage, ...]
 
 
+class DriftItem(Model):
+    """One thing that is not as Corral wants it; empty: it is not there at all."""
+
+    field: str
+    wished: str
+    found: str
+
+
+class DriftAnswer(Model):
+    """What other tools changed of a VM's definition."""
+
+    drifted: bool
+    """The agent saw a definition that is not ours. With no `items` it differs in what has no words here: description,
+    CPU shares, kernel, screen."""
+    items: tuple[DriftItem, ...] = ()
+
+
 class UnmanagedDomain(Model):
     """A domain of the hypervisor that is not ours; `adopt` takes it over."""
 

@@ -88,6 +88,8 @@ class UpdateVm(Model):
 
     verb: Literal["update"] = "update"
     previous_name: Name | None = None
+    redefine: bool = False
+    """What other tools changed of the domain's definition goes back to what Corral wants."""
 
 
 class AdoptVm(Model):

@@ -118,6 +118,9 @@ class UpdateVmRequest(Model):
     protected: bool | None = None
     run_policy: RunPolicy | None = None
     boot: BootOrder | None = None
+    reset_drift: bool = False
+    """Undo what other tools changed of the domain's definition (the condition `Drifted`); a running guest sees it at
+    its next start."""
 
 
 class ShutdownRequest(Model):

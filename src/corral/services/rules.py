@@ -99,13 +99,19 @@ def check_rename(vm: Vm) -> None:
         )
 
 
+def check_reset_drift(vm: Vm) -> None:
+    """The document of an adopted domain was never Corral's."""
+    if vm.spec.adopted:
+        raise _wrong(vm, "reset the definition of", "it was adopted: its definition is its maker's", "virsh edit")
+
+
 def check_delete(vm: Vm) -> None:
     if vm.spec.protected:
         raise CorralError(
             "vm-protected",
             f"delete VM {vm.name!r}",
             "it is protected",
-            f"corral protect --off {vm.name}, then delete it",
+            f"corral unprotect {vm.name}, then delete it",
         )
 
 

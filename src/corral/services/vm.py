@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from corral.errors import CorralError
-from corral.model.answers import WaitAnswer
+from corral.model.answers import DriftAnswer, WaitAnswer
 from corral.model.operation import (
     DeleteVm,
     DestroyVm,
@@ -37,6 +37,7 @@ from corral.services.context import Context
 from corral.services.creation import create_vm
 from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
+from corral.services.drift import find_drift
 from corral.services.waiting import wait_for
 from corral.store.objects import Transaction, name_claim
 
@@ -52,6 +53,10 @@ class VmService:
 
     async def get(self, caller: Caller, project: str, name: str) -> Document:
         return await listing.get_object(self._context, caller, project, Vm, name)
+
+    async def drift(self, caller: Caller, project: str, name: str) -> DriftAnswer:
+        """What other tools changed of its definition."""
+        return await find_drift(self._context, caller, project, name)
 
     async def wait(
         self, caller: Caller, project: str, name: str, condition: WaitCondition, timeout_s: float
@@ -122,7 +127,9 @@ class VmService:
             if renamed:
                 rules.check_rename(vm)
             changed = _updated(vm, request, new_name)
-            intent = UpdateVm(previous_name=vm.name if renamed else None)
+            if request.reset_drift:
+                rules.check_reset_drift(vm)
+            intent = UpdateVm(previous_name=vm.name if renamed else None, redefine=request.reset_drift)
             if not renamed:
                 return Decision(intent, changed)
             return Decision(intent, changed, also=_move_name(vm, changed), lost=_name_taken(changed))

@@ -134,6 +134,25 @@ def test_a_foreign_edit_is_drift_and_is_left_alone(model):
     assert any(c.type == "Drifted" and c.status == "true" for c in world.vm.status.conditions)
 
 
+def test_a_drifted_definition_is_changed_by_a_reset_alone(model):
+    world = model(was=VmState.RUNNING, domain=VmState.RUNNING, ready=True)
+    world.domain = replace(world.domain, definition_hash="edited")
+    world.run()
+    changed = world.vm.spec.model_copy(update={"protected": True})
+    world.vm = world.vm.model_copy(update={"spec": changed, "generation": 2})
+    world.request(UpdateVm(), tracks=2)
+    world.run()
+    assert [step.NAME for step in world.taken if step.NAME != "reserve"] == ["set-metadata"]
+    assert world.domain.definition_hash == "edited"
+    world.vm = world.vm.model_copy(update={"generation": 3})
+    world.request(UpdateVm(redefine=True), tracks=3)
+    world.run()
+    assert world.taken[-1].NAME == "define"
+    assert world.domain.definition_hash == "hash"
+    assert set(world.ended.values()) == {OperationState.SUCCEEDED}
+    assert any(c.type == "Drifted" and c.status == "false" for c in world.vm.status.conditions)
+
+
 @pytest.mark.parametrize("autostart", [False, True])
 def test_host_reboot(model, autostart):
     world = model(was=VmState.RUNNING, domain=VmState.SHUT_OFF, autostart=autostart, ready=True)

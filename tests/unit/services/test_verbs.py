@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from corral.errors import CorralError
+from corral.hypervisor.fake import FakeDomain
 from corral.model.identity import Role
 from corral.model.operation import Operation, ShutdownVm, UpdateVm
 from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, UpdateVmRequest
 from corral.model.vm import Power, RunPolicy, Vm, VmState
+from corral.names import new_uid
 from corral.services import rules
 from corral.store.objects import name_claim
 
@@ -306,3 +308,31 @@ def test_rename_is_refused_while_memory_is_saved() -> None:
     )
     with pytest.raises(CorralError, match="wrong-state"):
         rules.check_rename(vm)
+
+
+def test_what_others_changed_is_shown_and_reset(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        vm = await world.running("web", vcpus=2)
+        domain = FakeDomain(vm.uid, "web", 4, vm.spec.memory_mib, None, state=VmState.RUNNING)
+        world.hypervisor.add_foreign(domain)
+        found = await world.vms.drift(world.caller(), "default", "web")
+        assert found.drifted
+        words = {item.field: (item.wished, item.found) for item in found.items}
+        assert words["vcpus"] == ("2", "4")
+        assert [there for field, (_, there) in words.items() if field.startswith("network card")] == [""]
+        assert "memory" not in words
+        operation = await world.vms.update(world.caller(), "default", "web", UpdateVmRequest(reset_drift=True))
+        assert operation.spec.intent == UpdateVm(redefine=True)
+
+    play(scene)
+
+
+def test_an_adopted_definition_is_not_reset(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        world.hypervisor.add_foreign(FakeDomain(new_uid(), "legacy", 1, 128, None, state=VmState.RUNNING))
+        await world.domains.adopt(world.admin(), "default", "legacy")
+        assert not (await world.vms.drift(world.caller(), "default", "legacy")).drifted
+        with pytest.raises(CorralError, match="wrong-state"):
+            await world.vms.update(world.caller(), "default", "legacy", UpdateVmRequest(reset_drift=True))
+
+    play(scene)
