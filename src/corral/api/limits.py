@@ -122,6 +122,10 @@ class BodyLimit:
         answer, and would only see that we hung up. One that waits to be told to go on (`Expect`) is told no at once.
         """
         headers = dict(scope["headers"])
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # RFC 9112, 6.3: perhaps somebody smuggles a second request past a proxy that counts otherwise.
+            error = CorralError("invalid-argument", "read the request", "its body has two lengths", "send one of them")
+            raise _Unread(error, at_end=False)
         declared = int(headers.get(b"content-length", b"0"))
         if declared > DRAIN_MAX_BYTES or (declared > self._max_bytes and b"expect" in headers):
             raise _Unread(self._too_large(), at_end=False)

@@ -155,6 +155,18 @@ def test_a_body_that_is_too_large_is_refused_whatever_its_framing(world: World) 
     assert b"body-too-large" in answer
 
 
+def test_a_body_with_two_lengths_hides_no_second_request(world: World) -> None:
+    hidden = b"GET /v1/daemon HTTP/1.1\r\nHost: c\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(world.settings.socket))
+        connection.settimeout(20)
+        head = b"POST /v1/vms HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"0\r\n\r\n" + hidden)
+        answer = _until_closed(connection)
+    assert b"invalid-argument" in answer
+    assert b"installation_id" not in answer
+
+
 def test_routes_and_methods_that_are_not_there(world: World) -> None:
     assert problem(ask(world, "GET", "/v2/vms", None)).code == "route-not-found"
     assert problem(ask(world, "GET", "/v1/vms/", None)).code == "route-not-found"
