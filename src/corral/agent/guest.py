@@ -18,11 +18,15 @@ from corral.names import plain_text
 
 POLL_FIRST_S: Final = 5.0
 POLL_MAX_S: Final = 60.0
+BOOTING_POLLS: Final = 16
+BOOTING_POLL_MAX_S: Final = 15.0
+"""Somebody may be waiting for the first boot's end: for its first four minutes it is asked more often."""
 SETTLED_POLL_S: Final = 300.0
 """Addresses may change while a guest runs; nobody tells."""
 PARALLEL_MAX: Final = 8
 LEASES_KEPT_S: Final = 2.0
-STATUS_TIMEOUT_S: Final = 10.0
+STATUS_TIMEOUT_S: Final = 60.0
+"""`cloud-init status` is a Python program: 2 s in an emulated guest, 13 s were seen on a busy host."""
 STATUS_MAX_BYTES: Final = 16 * 1024
 DETAIL_MAX_CHARS: Final = 500
 
@@ -142,8 +146,8 @@ class GuestWatch:
             memory.guest = known
             self.dispatcher.wake(uid)
         whole = bool(known.addresses) and (not poll.connected or _cloud_init_known(vm, known))
-        pause_s = SETTLED_POLL_S if whole and poll.connected else min(POLL_FIRST_S * 2**poll.times, POLL_MAX_S)
-        self._arm(uid, pause_s, min(poll.times + 1, 8), connected=poll.connected)
+        pause_s = SETTLED_POLL_S if whole and poll.connected else _pause_s(poll)
+        self._arm(uid, pause_s, min(poll.times + 1, BOOTING_POLLS), connected=poll.connected)
 
     async def _asked(self, vm: Vm, known: GuestKnown) -> GuestKnown:
         if not vm.status.agent_connected:
@@ -154,9 +158,12 @@ class GuestWatch:
         if vm.spec.cloud_init is None or known.cloud_init in FINAL:
             return known
         argv = ("cloud-init", "status", "--format", "json")
-        answer = await self.drivers.hypervisor.guest_exec(
-            vm.uid, argv, stdin=b"", timeout_s=STATUS_TIMEOUT_S, capture_max_bytes=STATUS_MAX_BYTES
-        )
+        try:
+            answer = await self.drivers.hypervisor.guest_exec(
+                vm.uid, argv, stdin=b"", timeout_s=STATUS_TIMEOUT_S, capture_max_bytes=STATUS_MAX_BYTES
+            )
+        except CorralError:  # too slow just now: what it has told already is known all the same
+            return known
         status, detail = parse_cloud_init(answer.exit_code, answer.stdout)
         return replace(known, cloud_init=status, cloud_init_detail=detail)
 
@@ -177,6 +184,11 @@ class GuestWatch:
                 by_mac.setdefault(lease.mac, []).append(lease.address)
             kept = self._leases[network.uid] = (now_s, by_mac)
         return kept[1]
+
+
+def _pause_s(poll: _Poll) -> float:
+    most_s = BOOTING_POLL_MAX_S if poll.connected and poll.times < BOOTING_POLLS else POLL_MAX_S
+    return min(POLL_FIRST_S * 2**poll.times, most_s)
 
 
 def _cloud_init_known(vm: Vm, known: GuestKnown) -> bool:
