@@ -188,7 +188,7 @@ class GuestWatch:
 
 def _pause_s(poll: _Poll) -> float:
     most_s = BOOTING_POLL_MAX_S if poll.connected and poll.times < BOOTING_POLLS else POLL_MAX_S
-    return min(POLL_FIRST_S * 2**poll.times, most_s)
+    return min(POLL_FIRST_S * 2.0**poll.times, most_s)
 
 
 def _cloud_init_known(vm: Vm, known: GuestKnown) -> bool:
