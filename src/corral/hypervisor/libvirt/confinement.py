@@ -45,7 +45,8 @@ def ensure_run_dir(run_dir: str, owner: tuple[int, int] | None) -> None:
     """The VM's socket directory: QEMU's own, closed to others; its parent lets QEMU pass."""
     path = Path(run_dir)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         if owner is not None:
             check_not_others(path.parent, f"make {run_dir}")
             path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | stat.S_IXOTH)
