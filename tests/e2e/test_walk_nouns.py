@@ -23,12 +23,13 @@ def test_images(walk: Walk, vm: str) -> None:
     assert {"debian-12", "debian-13", "ubuntu-24.04"} <= set(walk("image", "catalogue", "-o", "name").ok().split())
     walk("create", "--name", walk.name("x"), "--image", "nothing").ends(3, "image-not-found")
 
-    # What is no disk of the format that was said leaves nothing behind.
+    # What is no disk of the format that was said is not imported, and says so until it is.
     disk = walk.home / "blank.raw"
     with disk.open("wb") as stream:
         stream.truncate(1 << 20)
     walk("image", "build", "mine", "--path", str(disk)).ends(2, "image-invalid")
-    assert "mine" not in walk("image", "list", "-o", "name").ok().split()
+    failed = walk.json("image", "show", "mine")["status"]
+    assert (failed["state"], failed["last_error_code"]) == ("failed", "image-invalid")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M"], check=True)
     walk("image", "build", "mine", "--path", str(disk)).ok()
     assert walk.json("image", "show", "mine")["spec"]["source"] == "import"
