@@ -259,20 +259,37 @@ def destroy(domain: libvirt.virDomain) -> None:
 
 
 def suspend(domain: libvirt.virDomain) -> None:
-    if domain.state(0)[0] != libvirt.VIR_DOMAIN_PAUSED:
-        domain.suspend()
+    _bring_to(domain, libvirt.VIR_DOMAIN_PAUSED, domain.suspend)
 
 
 def resume(domain: libvirt.virDomain) -> None:
-    if domain.state(0)[0] != libvirt.VIR_DOMAIN_RUNNING:
-        domain.resume()
+    _bring_to(domain, libvirt.VIR_DOMAIN_RUNNING, domain.resume)
+
+
+def _bring_to(domain: libvirt.virDomain, state: int, act: Callable[[], object]) -> None:
+    """An earlier call that hung may come to its end while this one waits for its turn: then nothing is left to do."""
+    if domain.state(0)[0] == state:
+        return
+    try:
+        act()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or domain.state(0)[0] != state:
+            raise
 
 
 def save(domain: libvirt.virDomain) -> None:
-    """Repeated after it happened, it does nothing."""
-    if not domain.isActive() and domain.hasManagedSaveImage(0):
+    """Repeated after it happened, it does nothing; nor while an earlier call that hung comes to its end."""
+
+    def saved() -> bool:
+        return not domain.isActive() and bool(domain.hasManagedSaveImage(0))
+
+    if saved():
         return
-    domain.managedSave(0)
+    try:
+        domain.managedSave(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not saved():
+            raise
 
 
 def undefine(domain: libvirt.virDomain) -> None:
