@@ -735,6 +735,7 @@ class VmSpec(TypedDict):
 
 class VmStatus(TypedDict):
     state: NotRequired[VmState]
+    last_state: NotRequired[VmState | None]
     state_reason: NotRequired[str]
     observed_generation: NotRequired[int]
     conditions: NotRequired[list[Condition]]

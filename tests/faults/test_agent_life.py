@@ -14,6 +14,7 @@ from corral.model.operation import (
 )
 from corral.model.vm import CloudInitStatus, Power, VmState
 from corral.model.volume import Volume
+from corral.store.objects import EVENTS
 
 
 def test_a_vm_is_created_stopped_started_and_deleted(world):
@@ -210,3 +211,33 @@ def test_description_changes_reach_the_domain_and_foreign_edits_are_drift(world)
         assert w.hypervisor.domains[vm.uid].vcpus == 7
 
     world(drift)
+
+
+def test_while_the_hypervisor_is_away_no_state_is_said_and_nothing_is_made_up_afterwards(world):
+    async def away(w):
+        await w.start()
+        runs, create = await w.create()
+        await w.ended(create)
+        started_at = (await w.vm(runs.uid)).status.started_at
+        events = len(await w.objects.store.journal(EVENTS))
+        w.hypervisor.disconnect()
+
+        async def unknown():
+            return (await w.vm(runs.uid)).status.state is VmState.UNKNOWN
+
+        await w.until(unknown, timeout_s=20)
+        status = (await w.vm(runs.uid)).status
+        assert status.seen_state is VmState.RUNNING
+        assert any(c.type == "Reachable" and c.status == "false" for c in status.conditions)
+        w.hypervisor.reconnect()
+
+        async def known():
+            return (await w.vm(runs.uid)).status.state is VmState.RUNNING
+
+        await w.until(known, timeout_s=20)
+        status = (await w.vm(runs.uid)).status
+        assert (status.started_at, status.last_state) == (started_at, None)
+        assert (await w.vm(runs.uid)).spec.power is Power.ON
+        assert len(await w.objects.store.journal(EVENTS)) == events
+
+    world(away)

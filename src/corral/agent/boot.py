@@ -38,12 +38,12 @@ def _is_off(vm: Vm, running: Mapping[str, ObservedDomain]) -> bool:
 def _to_be_started(vm: Vm, boot_id: str) -> bool:
     if vm.status.host_boot_id and vm.status.host_boot_id != boot_id:
         return decide(vm.spec.run_policy, vm.spec.boot.autostart, Stopped.HOST_REBOOTED) is Then.BOOT
-    return bool(vm.status.host_boot_id) and vm.status.state not in ACTIVE
+    return bool(vm.status.host_boot_id) and vm.status.seen_state not in ACTIVE
 
 
 def shutdown_groups(vms: Iterable[Vm]) -> list[list[Vm]]:
     """Running VMs by priority, the last started first. Pure."""
-    running = [vm for vm in vms if vm.status.state in ACTIVE]
+    running = [vm for vm in vms if vm.status.seen_state in ACTIVE]
     ordered = sorted(running, key=lambda vm: -vm.spec.boot.priority)
     return [list(group) for _, group in groupby(ordered, key=lambda vm: vm.spec.boot.priority)]
 
@@ -76,7 +76,7 @@ class BootSequence:
         while self.clock.monotonic_s() < end_s:
             await asyncio.sleep(0)
             vm = self.vms.get(uid)
-            if vm is None or vm.status.state in ACTIVE or vm.spec.power is Power.OFF:
+            if vm is None or vm.status.seen_state in ACTIVE or vm.spec.power is Power.OFF:
                 return
             if self.dispatcher.memory(uid).attempts:
                 return  # it fails; its own back-off goes on while the others start

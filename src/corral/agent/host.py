@@ -166,12 +166,12 @@ class HostKeeper:
             vcpu_limit=int(cpus * self.settings.cpu_overcommit),
             disk_free_bytes=_rounded(usage.free_bytes),
             disk_total_bytes=usage.total_bytes,
-            vms_running=sum(vm.status.state is VmState.RUNNING for vm in vms),
+            vms_running=sum(vm.status.seen_state is VmState.RUNNING for vm in vms),
         )
 
 
 def _promised(vm: Vm) -> bool:
-    return vm.spec.power is not Power.OFF or vm.status.state in (VmState.RUNNING, VmState.PAUSED)
+    return vm.spec.power is not Power.OFF or vm.status.seen_state in (VmState.RUNNING, VmState.PAUSED)
 
 
 def _rounded(count: int) -> int:

@@ -19,7 +19,7 @@ from corral.agent.network import NetworkKeeper
 from corral.agent.operations import Progress, Shown, trim_history, trim_journals
 from corral.agent.orphans import OrphanHunt
 from corral.agent.record import Recorder
-from corral.agent.status import HostKnown
+from corral.agent.status import AWAY, HostKnown
 from corral.agent.vm import Reconciler, Situation, Snapshot
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -27,6 +27,7 @@ from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain
 from corral.images.base import ImageFiles, ImageLibrary
 from corral.log import logger
 from corral.model.image import Image
+from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
 from corral.security.audit import AuditLog
 from corral.settings import Settings
@@ -35,6 +36,8 @@ from corral.store.objects import Objects
 
 STOP_GRACE_S: Final = 5.0
 HOST_DEBOUNCE_S: Final = 5.0
+AWAY_GRACE_S: Final = 5.0
+"""A libvirtd that is restarted is back within seconds: nobody need hear of it."""
 JANITOR_EVERY_S: Final = 300.0
 
 log = logger("agent")
@@ -153,6 +156,7 @@ class Agent:
             self._relist.set()
         elif event.kind == "disconnected":
             self._host_changed.set()
+            asyncio.get_running_loop().call_later(AWAY_GRACE_S, self._relist.set)
         elif event.uid in self.cache.vms:
             memory = self.dispatcher.memory(event.uid)
             if event.kind == "reboot":
@@ -163,16 +167,20 @@ class Agent:
 
     async def _relists(self) -> None:
         """The slow look at everything; also at once after a (re)connection."""
-        await self._prepare()
+        attempts = 0
         while True:
             self._relist.clear()
             try:
+                await self._prepare()
                 await self._look_at_all()
+                attempts, pause_s = 0, self.settings.relist_interval_s
             except CorralError as error:
+                attempts, pause_s = attempts + 1, backoff_s(attempts + 1)
+                log.warning("agent loop pauses", loop="relist", error=str(error))
                 self._say_waiting(error)
-                raise
+                await self._say_unknown(error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.relist_interval_s):
+                async with asyncio.timeout(pause_s):
                     await self._relist.wait()
 
     # ---- looking at everything ----
@@ -224,6 +232,14 @@ class Agent:
             for operation in self.cache.all_unfinished():
                 shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason)
                 self.progress.show(operation, shown)
+
+    async def _say_unknown(self, error: CorralError) -> None:
+        """Nobody can tell what runs while the hypervisor is away; the first look afterwards tells again."""
+        if error.code != AWAY:
+            return
+        for vm in list(self.cache.vms.values()):
+            if vm.status.state is not VmState.UNKNOWN:
+                await self.recorder.note_failure(vm, error)
 
     def _open(self, by_uid: dict[str, ObservedDomain]) -> None:
         queue = boot_queue(self.cache.vms.values(), by_uid, self.identity.boot_id)

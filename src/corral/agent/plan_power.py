@@ -166,7 +166,7 @@ def _happened(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision t
         return _stopped(view) if view.vm.spec.power is not Power.OFF else Plan(settle=Settle(reached=True))
     assert view.domain is not None
     paused = view.domain.state is VmState.PAUSED
-    before = view.vm.status.state
+    before = view.vm.status.seen_state
     was_active = before in ACTIVE or view.known.started
     match view.vm.spec.power:
         case Power.OFF if was_active:
@@ -208,7 +208,7 @@ def _stop(view: View) -> _Stop:
     seen = domain.stop_cause if domain is not None else StopCause.NONE
     if seen in (StopCause.NONE, StopCause.UNKNOWN):
         seen = view.known.stop_cause
-    new = status.state in ACTIVE or status.state is VmState.UNKNOWN or view.known.started
+    new = status.seen_state in ACTIVE or status.seen_state is VmState.UNKNOWN or view.known.started
     if rebooted and not view.known.started:
         return _Stop(Stopped.HOST_REBOOTED, False, True)
     return _Stop(_CAUSES.get(seen, Stopped.UNKNOWN), seen is StopCause.SAVED, new)

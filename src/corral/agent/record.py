@@ -196,7 +196,7 @@ class Recorder:
     # ---- what is said about it ----
 
     def _say(self, transaction: Transaction, view: View, settle: Settle, vm: Vm) -> None:
-        was, now_active = view.vm.status.state in ACTIVE, vm.status.state in ACTIVE
+        was, now_active = view.vm.status.seen_state in ACTIVE, vm.status.seen_state in ACTIVE
         if now_active and not was:
             self._event(transaction, vm, "VmStarted", f"{vm.name} runs")
         elif was and not now_active and not settle.forget:

@@ -10,6 +10,7 @@ from corral.model.operation import OperationState
 from corral.model.vm import CloudInitStatus, VmState, VmStatus
 
 CRASH_LOOP_RESTARTS: Final = 3
+AWAY: Final = "hypervisor-unavailable"
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ def observed_status(view: View, settle: Settle, guest: GuestKnown, host: HostKno
     domain = view.domain
     state = domain.state if domain is not None else VmState.SHUT_OFF
     active = state in ACTIVE
-    fresh = active and (old.state not in ACTIVE or view.known.started)
+    fresh = active and (old.seen_state not in ACTIVE or view.known.started)
     update: dict[str, object] = {
         "state": state,
+        "last_state": None,
         "state_reason": domain.reason if domain is not None else "",
         "agent_connected": active and domain is not None and domain.agent_connected,
         "has_saved_memory": domain is not None and domain.has_managed_save,
@@ -139,12 +141,14 @@ def _condition(kind: str, true: bool, reason: str, message: str, now: datetime) 
 
 
 def unreachable(status: VmStatus, code: str, reason: str, now: datetime) -> VmStatus:
-    """The hypervisor did not answer for this VM; what was last seen stays."""
+    """The hypervisor did not answer for this VM; what was seen last stays, and is no longer said to be so where the
+    hypervisor is away altogether."""
     condition = _condition("Reachable", False, code, reason, now)
-    return status.model_copy(
-        update={
-            "conditions": with_condition(status.conditions, condition),
-            "last_error_code": code,
-            "last_error": reason,
-        }
-    )
+    update: dict[str, object] = {
+        "conditions": with_condition(status.conditions, condition),
+        "last_error_code": code,
+        "last_error": reason,
+    }
+    if code == AWAY and status.state is not VmState.PENDING:
+        update |= {"state": VmState.UNKNOWN, "last_state": status.seen_state}
+    return status.model_copy(update=update)

@@ -15,6 +15,8 @@ from corral.errors import CorralError
 from corral.settings import variable
 
 ADOPTED_USER: Final = "root"
+# TCP itself would try for two minutes; `--ssh-option ConnectTimeout=…` comes first and wins.
+CONNECT_TIMEOUT_S: Final = 30
 
 
 @click.command(cls=CommandInGuest, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -81,7 +83,7 @@ def ssh_argv(
 ) -> list[str]:
     """The whole ssh command. Raises `wrong-state` where the VM is off or has no address yet."""
     state = vm["status"]["state"]
-    if state != "running":
+    if state not in ("running", "unknown"):  # the guest may well answer while libvirt is away
         raise CorralError(
             "wrong-state", f"ssh {vm['name']}", f"it is {state}", f"corral start {vm['name']}", {"state": state}
         )
@@ -97,6 +99,7 @@ def ssh_argv(
         f"HostKeyAlias={vm['uid']}",
         "StrictHostKeyChecking=accept-new",
         "CheckHostIP=no",
+        f"ConnectTimeout={CONNECT_TIMEOUT_S}",
     ):
         argv += ["-o", option]
     for path in identities:

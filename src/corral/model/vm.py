@@ -156,6 +156,8 @@ class VmStatus(Model):
     """What was seen, written by the agent alone."""
 
     state: VmState = VmState.PENDING
+    last_state: VmState | None = None
+    """What was seen last, while `state` is unknown."""
     state_reason: str = ""
     """libvirt's reason, as a word: `booted`, `destroyed`, `crashed`, `saved`, `unknown`."""
     observed_generation: int = 0
@@ -176,6 +178,11 @@ class VmStatus(Model):
     """Automatic restarts in a row by run_policy; sets the back-off."""
     last_error_code: str = ""
     last_error: str = ""
+
+    @property
+    def seen_state(self) -> VmState:
+        """What was seen last: what is decided upon while the hypervisor is away."""
+        return self.last_state or self.state
 
 
 class Placement(Model):

@@ -85,7 +85,7 @@ class Ledger:
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
         spec = vm.spec
-        demand = demand_of(spec.power, vm.status.state, spec.vcpus, spec.memory_mib)
+        demand = demand_of(spec.power, vm.status.seen_state, spec.vcpus, spec.memory_mib)
         self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, spec.vcpus))
 
     def known(self, uid: str) -> KnownVm | None:

@@ -35,14 +35,14 @@ def check_not_deleting(vm: Vm, verb: str) -> None:
 def check_start(vm: Vm) -> None:
     """Start is for VMs that are off; one that is on already is fine, a paused one is not started but resumed."""
     check_not_deleting(vm, "start")
-    if vm.spec.power is Power.PAUSED or (vm.spec.power is Power.ON and vm.status.state is VmState.PAUSED):
+    if vm.spec.power is Power.PAUSED or (vm.spec.power is Power.ON and vm.status.seen_state is VmState.PAUSED):
         raise _wrong(vm, "start", "it is paused", f"corral resume {vm.name}")
 
 
 def check_shutdown(vm: Vm) -> None:
     """A guest that does not run cannot be asked; one that is off already is fine."""
     check_not_deleting(vm, "shut down")
-    if vm.spec.power is Power.PAUSED or vm.status.state is VmState.PAUSED:
+    if vm.spec.power is Power.PAUSED or vm.status.seen_state is VmState.PAUSED:
         raise _wrong(
             vm, "shut down", "it is paused and cannot be asked", f"corral resume {vm.name}, or corral destroy {vm.name}"
         )
@@ -57,7 +57,7 @@ def check_save(vm: Vm) -> None:
     check_not_deleting(vm, "save")
     if vm.spec.power is Power.OFF and vm.status.has_saved_memory:
         return
-    if vm.status.state not in _HAS_MEMORY:
+    if vm.status.seen_state not in _HAS_MEMORY:
         raise _wrong(
             vm, "save", f"it is {vm.status.state.value}: there is no memory to save", f"corral start {vm.name}"
         )
@@ -67,7 +67,7 @@ def check_pause(vm: Vm) -> None:
     check_not_deleting(vm, "pause")
     if vm.spec.power is Power.PAUSED:
         return
-    if vm.status.state is not VmState.RUNNING:
+    if vm.status.seen_state is not VmState.RUNNING:
         raise _wrong(vm, "pause", f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 
@@ -79,19 +79,19 @@ def check_resume(vm: Vm) -> None:
 
 def check_reboot(vm: Vm) -> None:
     check_not_deleting(vm, "reboot")
-    if vm.status.state not in _RUNS:
+    if vm.status.seen_state not in _RUNS:
         raise _wrong(vm, "reboot", f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 
 def check_reset(vm: Vm) -> None:
     check_not_deleting(vm, "reset")
-    if vm.status.state not in _HAS_MEMORY:
+    if vm.status.seen_state not in _HAS_MEMORY:
         raise _wrong(vm, "reset", f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 
 def check_rename(vm: Vm) -> None:
     """The hypervisor renames a domain only while it is off."""
-    if vm.spec.power is not Power.OFF or vm.status.state in _HAS_MEMORY:
+    if vm.spec.power is not Power.OFF or vm.status.seen_state in _HAS_MEMORY:
         raise _wrong(vm, "rename", f"it is {vm.status.state.value}", f"corral shutdown {vm.name}, then rename it")
     if vm.status.has_saved_memory:
         raise _wrong(
@@ -118,7 +118,7 @@ def check_delete(vm: Vm) -> None:
 def check_session(vm: Vm, verb: str) -> None:
     """Console, exec and the guest agent need a running guest."""
     check_not_deleting(vm, verb)
-    if vm.status.state not in _HAS_MEMORY:
+    if vm.status.seen_state not in _HAS_MEMORY:
         raise _wrong(vm, verb, f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 

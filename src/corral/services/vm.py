@@ -184,7 +184,7 @@ class VmService:
 
 def _further(vm: Vm, power: Power) -> Demand:
     """What the VM takes beyond what it takes already; nothing when it is to stop."""
-    spec, state = vm.spec, vm.status.state
+    spec, state = vm.spec, vm.status.seen_state
     before = demand_of(spec.power, state, spec.vcpus, spec.memory_mib)
     after = demand_of(power, state, spec.vcpus, spec.memory_mib)
     return after - before if after.memory_mib > before.memory_mib else Demand()
