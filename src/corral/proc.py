@@ -35,6 +35,8 @@ class Limits:
 
     memory_bytes: int | None = None
     cpu_s: int | None = None
+    file_bytes: int | None = None
+    """How long a file it may write; beyond that its writes fail, or it is killed (SIGXFSZ)."""
 
     def apply(self) -> None:
         """Set the limits in the child, between fork and exec."""
@@ -42,6 +44,9 @@ class Limits:
             resource.setrlimit(resource.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
         if self.cpu_s is not None:
             resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s))
+        if self.file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def shown(argv: Sequence[str]) -> str:

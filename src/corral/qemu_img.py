@@ -15,6 +15,8 @@ CREATE_TIMEOUT_S: Final = 30.0
 INFO_TIMEOUT_S: Final = 15.0
 CONVERT_TIMEOUT_S: Final = 3600.0
 CHECK_TIMEOUT_S: Final = 600.0
+# What a conversion leaves to everybody else in its file system.
+KEPT_FREE_BYTES: Final = 256 * 2**20
 
 # A header made to hurt asks for huge tables or endless loops (qemu-img has had both); Nova settled on the same bounds.
 HOSTILE_LIMITS: Final = proc.Limits(memory_bytes=2**30, cpu_s=30)
@@ -24,6 +26,8 @@ _QCOW2_MAGIC: Final = b"QFI\xfb"
 _QCOW2_SIZE_OFFSET: Final = 24
 _QCOW2_FEATURES_OFFSET: Final = 72
 _QCOW2_EXTERNAL_DATA_BIT: Final = 2
+# qemu-img copies in pieces of 2 MiB at most.
+_WRITE_MAX_BYTES: Final = 2 * 2**20
 # Free space below which a failed write is taken for a full disk.
 _FULL_BYTES: Final = 2**20
 
@@ -59,8 +63,22 @@ async def grow(path: Path, disk_format: Format, size_bytes: int) -> None:
 
 async def convert(source: Path, source_format: Format, target: Path, target_format: Format) -> None:
     """Copy a disk into a file of its own, holes kept; run under limits, since the source may be hostile."""
-    argv = ["qemu-img", "convert", "-q", "-f", source_format, "-O", target_format]
-    await _writing(target, [*argv, str(source), str(target)], CONVERT_TIMEOUT_S, proc.Limits(memory_bytes=2**30))
+    argv = ["qemu-img", "convert", "-q", "-f", source_format, "-O", target_format, str(source), str(target)]
+    # A few compressed clusters, named a million times, unpack to terabytes: running guests need what is free, too.
+    room = max(1, files.free_bytes(target.parent) - KEPT_FREE_BYTES)
+    limits = proc.Limits(memory_bytes=2**30, file_bytes=room)
+    try:
+        await _writing(target, argv, CONVERT_TIMEOUT_S, limits)
+    except CorralError as error:
+        # qemu-img has one exit status for everything; the file's size says whether it came to its bound.
+        if error.code != "command-failed" or _size(target) + _WRITE_MAX_BYTES < room:
+            raise
+        reason = f"it would leave less than {KEPT_FREE_BYTES} bytes free"
+        raise CorralError("disk-full", f"write {target}", reason, "free space or add a disk, then retry") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 async def check(path: Path, disk_format: Literal["qcow2"]) -> bool:

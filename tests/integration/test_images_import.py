@@ -148,3 +148,17 @@ def test_clean_removes_unfinished_builds_and_keeps_images(library: DirLibrary, d
     assert asyncio.run(library.verify(facts))
     manifest = json.loads((tmp_path / "images" / facts.digest / "manifest.json").read_text())
     assert manifest["name"] == "mine"
+
+
+def test_a_disk_that_unpacks_to_more_than_there_is_room_for_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "bomb.raw", tmp_path / "disk.qcow2"
+    source.write_bytes(os.urandom(8 * 2**20))
+    monkeypatch.setattr(qemu_img.files, "free_bytes", lambda _path: qemu_img.KEPT_FREE_BYTES + 4 * 2**20)
+    with pytest.raises(CorralError) as refused:
+        asyncio.run(qemu_img.convert(source, "raw", target, "qcow2"))
+    assert refused.value.code == "disk-full"
+    assert target.stat().st_size <= 4 * 2**20
+    monkeypatch.undo()
+    asyncio.run(qemu_img.convert(source, "raw", target, "qcow2"))
