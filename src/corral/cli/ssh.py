@@ -1,5 +1,7 @@
 """`corral ssh`: log in, with the VM's own entry of known hosts, by OpenSSH."""
 
+import os
+import pwd
 from pathlib import Path
 from typing import Final
 
@@ -116,11 +118,14 @@ def _host(vm: Document) -> str:
 
 
 def _identities(given: str | None) -> list[str]:
-    """The key that was named, or the one that `corral create` made; OpenSSH tries the caller's own by itself."""
+    """The key that was named, or the one that `corral create` made; OpenSSH tries the caller's own by itself.
+
+    It finds those by the user's entry in passwd, `corral create` by HOME: where the two differ (sudo, containers), the
+    keys in HOME are named."""
     if given:
         return [given]
     directory = Path.home() / ".ssh"
-    if not (directory / MADE_KEY).is_file():
+    if not (directory / MADE_KEY).is_file() and directory.parent == Path(pwd.getpwuid(os.geteuid()).pw_dir):
         return []
     # Naming one identity keeps ssh from trying its usual ones: name those too.
     usual = [directory / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]

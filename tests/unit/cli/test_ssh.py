@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from corral.cli.ssh import ssh_argv
+from corral.cli.ssh import _identities, ssh_argv
 from corral.errors import CorralError
 
 UID = "6b1c1a52-6b8a-4f1e-9f57-2f6f0f3d9f10"
@@ -63,3 +63,14 @@ def test_what_cannot_be_reached_says_so(document: dict[str, Any]) -> None:
         argv(document)
     assert caught.value.code == "wrong-state"
     assert caught.value.hint.startswith("corral ")
+
+
+def test_keys_of_another_home_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh itself looks into the home that passwd tells, `corral create` took the key from HOME."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _identities(None) == []
+    (tmp_path / ".ssh").mkdir()
+    key = tmp_path / ".ssh" / "id_ed25519"
+    key.write_text("a key")
+    assert _identities(None) == [str(key)]
+    assert _identities("/other") == ["/other"]
