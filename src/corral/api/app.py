@@ -13,6 +13,7 @@ from corral.api.call import Face
 from corral.api.errors import MEDIA_TYPE, ProblemDocument
 from corral.api.limits import BodyLimit, RateLimiter
 from corral.api.metrics import PREFIX, ApiMetrics
+from corral.api.openapi import describe
 from corral.api.peer import LocalIdentities
 from corral.api.tracing import Tracing
 from corral.services.bundle import Services
@@ -98,6 +99,15 @@ def _routes() -> FastAPI:
         fastapi.include_router(module.router, prefix=PREFIX)
     fastapi.include_router(daemon.probes)
     errors.install(fastapi)
+    generate = fastapi.openapi
+    described: list[dict[str, Any]] = []
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.append(describe(generate()))
+        return described[0]
+
+    fastapi.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return fastapi
 
 

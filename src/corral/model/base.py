@@ -23,7 +23,7 @@ class Model(BaseModel):
     """Frozen, and strict about what it does not know: a misspelt field is an error, not a wish ignored."""
 
     # An error of validation must not quote what it refused: that may be a password, and tracebacks are logged.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ConditionStatus(StrEnum):
