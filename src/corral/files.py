@@ -107,6 +107,18 @@ def free_bytes(path: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def why_not_writable(path: Path, needed_bytes: int) -> str:
+    """Why nothing could be written below `path`; empty if it could. Asks the file system and writes nothing."""
+    try:
+        found = os.statvfs(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if found.f_flag & os.ST_RDONLY:
+        return f"{path} is read-only"
+    free = found.f_bavail * found.f_frsize
+    return f"{path} has {free >> 20} MiB left" if free < needed_bytes else ""
+
+
 def allocated_bytes(path: Path) -> int:
     """Bytes `path` really takes on disk; sparse files take less than their length. st_blocks counts 512-byte units."""
     return path.stat().st_blocks * 512

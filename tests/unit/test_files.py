@@ -13,6 +13,7 @@ from corral.files import (
     remove_file,
     remove_leftovers,
     replacing,
+    why_not_writable,
     write_atomic,
 )
 
@@ -104,3 +105,14 @@ def test_a_directory_that_others_may_change_is_not_ours(tmp_path: Path, monkeypa
     if owner:
         with pytest.raises(CorralError, match="belongs to uid"):
             check_not_others(tmp_path, "use it")
+
+
+def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
+    assert why_not_writable(tmp_path, 1) == ""
+    assert "MiB left" in why_not_writable(tmp_path, 2**62)
+    assert why_not_writable(tmp_path / "gone", 1).endswith("No such file or directory")
+    read_only = next(
+        (Path(at) for at in ("/sys/fs/cgroup", "/proc/sys", "/sys") if os.statvfs(at).f_flag & os.ST_RDONLY), None
+    )
+    if read_only is not None:
+        assert why_not_writable(read_only, 0).endswith("is read-only")

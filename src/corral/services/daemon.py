@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from corral.errors import CorralError
+from corral.files import why_not_writable
 from corral.hypervisor.base import HypervisorFacts
 from corral.model.answers import DaemonStatus, Readiness, RecoveryReport
 from corral.model.base import DEFAULT_PROJECT
@@ -20,6 +21,8 @@ from corral.services.recover import recover
 from corral.version import __version__
 
 FACTS_TIMEOUT_S: Final = 2.0
+# The database and its log need a few; a guest that fills the file system leaves less.
+FREE_MIN_BYTES: Final = 16 * 2**20
 
 Backup = Callable[[Path], object]
 """Write a whole copy of the database to a path; blocking."""
@@ -68,6 +71,8 @@ class DaemonService:
             await self._context.objects.store.get(Host.prefix())
         except CorralError as error:
             reasons.append(f"the store does not answer: {error.reason}")
+        if why := why_not_writable(self._context.settings.state_dir, FREE_MIN_BYTES):
+            reasons.append(f"nothing can be written: {why}")
         facts = await self._facts()
         if facts is None or not facts.connected:
             reasons.append("the hypervisor is not connected")

@@ -62,3 +62,10 @@ def test_probes_need_no_name(client: Client, world: World) -> None:
     ready = client.ready()
     assert not ready["ready"]
     assert any("hypervisor" in reason for reason in ready["reasons"])
+
+
+def test_readiness_asks_for_a_place_to_write(client: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.services.daemon.FREE_MIN_BYTES", 2**62)
+    ready = client.ready()
+    assert not ready["ready"]
+    assert any("nothing can be written" in reason for reason in ready["reasons"])
