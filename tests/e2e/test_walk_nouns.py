@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from walk import Walk, virsh
@@ -135,6 +136,20 @@ def test_a_token_opens_what_its_role_may(walk: Walk, vm: str) -> None:
     assert ("vm.exec", "accepted") in said
     assert walk.json("audit", "verify")["valid"] is True
     assert viewer not in walk("audit", "list", "-o", "json").ok()
+
+
+def test_a_key_is_made_where_there_is_none_and_said(walk: Walk, tmp_path: Path) -> None:
+    name = walk.name("key")
+    create = ("create", "--name", name, "--image", "micro", "--memory", "128", "--no-start")
+    ran = walk(*create, HOME=str(tmp_path))
+    ran.ok()
+    [public] = (tmp_path / ".ssh").glob("*.pub")
+    assert str(public.with_suffix("")) in ran.err
+    assert public.with_suffix("").stat().st_mode & 0o777 == 0o600
+    [user] = walk.info(name)["spec"]["cloud_init"]["users"]
+    assert user["ssh_keys"] == [public.read_text().strip()]
+    walk(*create).ends(4, "name-taken")
+    walk("delete", name).ok()
 
 
 def test_shells_complete_names(walk: Walk, vm: str) -> None:
