@@ -17,7 +17,6 @@ import uvicorn
 from corral.api.app import Api
 from corral.api.peer import group_id
 from corral.api.protocols import PeerHttpProtocol, PeerWebSocketProtocol
-from corral.api.tls import ensure_certificate, parse_listen
 from corral.errors import CorralError
 from corral.log import logger
 from corral.settings import Settings
@@ -218,6 +217,8 @@ def _remove_socket(path: Path, inode: int) -> None:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:
+    from corral.api.tls import ensure_certificate, parse_listen  # noqa: PLC0415 -- a whole library, for TCP alone
+
     host, _ = parse_listen(settings.listen)
     cert, key = settings.tls_cert, settings.tls_key
     if cert is None or key is None:
@@ -232,6 +233,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _bind_tcp(listen: str) -> socket.socket:
+    from corral.api.tls import parse_listen  # noqa: PLC0415 -- as above
+
     host, port = parse_listen(listen)
     try:
         listener = socket.create_server(
