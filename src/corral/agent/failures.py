@@ -15,7 +15,7 @@ BACKOFF_MAX_S: Final = 60.0
 ATTEMPTS_MAX: Final = 4
 """Tries of a step whose failure may pass by itself, but not surely: about seven seconds in all."""
 
-_WAITED_FOR: Final = frozenset({"hypervisor-unavailable", "hypervisor-timeout", "store-unavailable"})
+WAITED_FOR: Final = frozenset({"hypervisor-unavailable", "hypervisor-timeout", "store-unavailable"})
 _TRIED_AGAIN: Final = frozenset(
     {
         "disk-full",
@@ -39,8 +39,9 @@ class Verdict(StrEnum):
 
 
 def judge(error: CorralError, attempts: int, *, removing: bool) -> Verdict:
-    """`attempts` counts this failure. A removal is never given up: half removed helps nobody."""
-    if removing or error.code in _WAITED_FOR:
+    """`attempts` counts this failure, and no waiting for the hypervisor or the store. A removal is never given up: half
+    removed helps nobody."""
+    if removing or error.code in WAITED_FOR:
         return Verdict.RETRY
     if error.code in _TRIED_AGAIN and attempts < ATTEMPTS_MAX:
         return Verdict.RETRY
@@ -67,6 +68,19 @@ def owner(queue: Queue) -> Operation | None:
     if queue.document:
         return queue.document[0]
     return queue.imperative[0] if queue.imperative else None
+
+
+def plan_cancelled(view: View, queue: Queue) -> Plan | None:
+    """How cancelled operations end while what they need is away; None: there is none that may end unseen.
+
+    A create or a deletion must be undone or finished, and what is done once may have been done already."""
+    found = [operation for operation in (queue.power, *queue.document, *queue.imperative) if operation is not None]
+    ended = [o for o in found if cancelled(o) and (o is queue.power or not o.status.steps)]
+    if queue.create is not None or not ended:
+        return None
+    power = restored_power(view, queue.power) if queue.power is not None and queue.power in ended else None
+    endings = tuple(Ending(operation, OperationState.CANCELLED) for operation in ended)
+    return Plan(settle=Settle(endings=endings, power=power, source="agent" if power is not None else ""))
 
 
 def plan_failure(view: View, queue: Queue, problem: Problem) -> Plan | None:

@@ -8,7 +8,16 @@ from typing import Final
 from corral.agent.cache import Cache
 from corral.agent.definition import build_definition, recovery_json, under_other_accelerator
 from corral.agent.executor import Executor
-from corral.agent.failures import Verdict, backoff_s, is_removing, judge, owner, plan_failure
+from corral.agent.failures import (
+    WAITED_FOR,
+    Verdict,
+    backoff_s,
+    is_removing,
+    judge,
+    owner,
+    plan_cancelled,
+    plan_failure,
+)
 from corral.agent.operations import Progress, Shown, running
 from corral.agent.planner import plan
 from corral.agent.queue import problem_of, sorted_operations
@@ -37,6 +46,9 @@ class Memory:
     known: Known = field(default_factory=Known)
     guest: GuestKnown = field(default_factory=GuestKnown)
     attempts: int = 0
+    """Failures in a row: how long to wait before the next."""
+    tries: int = 0
+    """Those among them that count towards giving up: not the ones of a hypervisor that is away."""
     races: int = 0
     retry_at_s: float = 0.0
     retry_for: str = ""
@@ -125,13 +137,18 @@ class Reconciler:
             await self._refresh(vm)
             return self.clock.monotonic_s()
         memory.attempts += 1
+        memory.tries += error.code not in WAITED_FOR
         removing = is_removing(view, queue)
         current = owner(queue)
         problem = problem_of(error)
-        if current is not None and judge(error, memory.attempts, removing=removing) is Verdict.GIVE_UP:
+        if error.code in WAITED_FOR and not removing and (taken := plan_cancelled(view, queue)) is not None:
+            memory.attempts = memory.tries = 0
+            await self.recorder.settle_unseen(view, taken.settle, [])
+            return self.clock.monotonic_s()
+        if current is not None and judge(error, memory.tries, removing=removing) is Verdict.GIVE_UP:
             log.warning("operation fails", vm=vm.name, operation=current.uid, code=error.code, reason=error.reason)
             given_up = plan_failure(view, queue, problem)
-            memory.attempts = 0
+            memory.attempts = memory.tries = 0
             if given_up is None:
                 await self.recorder.begin_undo(queue.create, problem)  # type: ignore[arg-type]
             else:
@@ -212,7 +229,7 @@ class Reconciler:
             if step is not decided.steps[0] and self.wish(vm.uid) != wish:
                 return False
             await self._run_one(step, view, current, memory)
-        memory.attempts = memory.races = 0
+        memory.attempts = memory.tries = memory.races = 0
         return True
 
     async def _begin_delete(self, operation: Operation, memory: Memory) -> None:
@@ -286,7 +303,7 @@ class Reconciler:
         if settle.endings:
             ended = {ending.operation.uid for ending in settle.endings}
             memory.known = replace(memory.known, asked=None, once_done=memory.known.once_done - ended)
-        memory.attempts = memory.races = 0
+        memory.attempts = memory.tries = memory.races = 0
         if settle.forget or settled is None:
             return True
         remaining = bool(self.cache.unfinished(view.vm.uid)) and decided.wait is None
