@@ -257,3 +257,20 @@ def test_a_disk_that_stays_full_fails_the_create_and_leaves_nothing(new_world):
         await _all([partial(full, new_world(), call) for call in calls])
 
     asyncio.run(main())
+
+
+def test_waiting_for_the_hypervisor_is_no_try(world, monkeypatch):
+    """Whoever waited long for libvirtd, and then meets one refusal that passes, has not failed for good."""
+    monkeypatch.setattr("corral.agent.vm.backoff_s", lambda _attempts: 0.01)
+
+    async def wait(w):
+        await w.start()
+        vm, create = await w.create(power=Power.OFF)
+        await w.ended(create)
+        for nth in range(1, 6):
+            code = "hypervisor-unavailable" if nth < 5 else "wrong-state"
+            w.simulation.inject(Fault(FaultKind.ERROR, "hypervisor.start", nth=nth, error=_error(code)))
+        done = await w.ended(await w.wish(vm, StartVm(), Power.ON))
+        assert done.status.state is OperationState.SUCCEEDED, done.status
+
+    world(wait)
