@@ -241,3 +241,27 @@ def test_while_the_hypervisor_is_away_no_state_is_said_and_nothing_is_made_up_af
         assert len(await w.objects.store.journal(EVENTS)) == events
 
     world(away)
+
+
+def test_what_waits_for_an_absent_hypervisor_can_be_cancelled(world):
+    async def cancel(w, operation):
+        await w.cancel(operation)
+        done = await w.ended(operation, timeout_s=20)
+        assert done.status.state is OperationState.CANCELLED, done.status
+
+    async def waiting(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        w.hypervisor.disconnect()
+        await cancel(w, await w.wish(vm, DestroyVm(), Power.OFF))
+        assert (await w.vm(vm.uid)).spec.power is Power.ON
+        await w.kill()
+        await w.start(wait=False)  # a daemon that has never seen its hypervisor
+        await cancel(w, await w.wish(vm, ShutdownVm(deadline_s=30), Power.OFF))
+        assert (await w.vm(vm.uid)).spec.power is Power.ON
+        w.hypervisor.reconnect()
+        await w.quiet()
+        assert (await w.vm(vm.uid)).status.state is VmState.RUNNING
+
+    world(waiting)

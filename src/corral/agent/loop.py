@@ -11,13 +11,14 @@ from corral.agent.cache import Cache
 from corral.agent.definition import DefinitionHash, Places
 from corral.agent.dispatch import Dispatcher
 from corral.agent.executor import Drivers, Executor, SeedFiles
-from corral.agent.failures import backoff_s
+from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.guest import GuestWatch
 from corral.agent.host import HostIdentity, HostKeeper
 from corral.agent.image import ImageKeeper
 from corral.agent.network import NetworkKeeper
 from corral.agent.operations import Progress, Shown, trim_history, trim_journals
 from corral.agent.orphans import OrphanHunt
+from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
 from corral.agent.status import AWAY, HostKnown
 from corral.agent.vm import Reconciler, Situation, Snapshot
@@ -27,6 +28,7 @@ from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain
 from corral.images.base import ImageFiles, ImageLibrary
 from corral.log import logger
 from corral.model.image import Image
+from corral.model.operation import CreateVm
 from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
 from corral.security.audit import AuditLog
@@ -128,6 +130,8 @@ class Agent:
     def _on_change(self, kind: str, uid: str) -> None:
         if kind == "vm":
             vm = self.cache.vms.get(uid)
+            if not self.dispatcher.open and self._may_end_unseen(uid):
+                self._relist.set()
             if vm is None or vm.placement is None or vm.placement.host_uid == self.identity.host_uid:
                 self.dispatcher.changed(uid)
             self._host_changed.set()
@@ -179,6 +183,7 @@ class Agent:
                 log.warning("agent loop pauses", loop="relist", error=str(error))
                 self._say_waiting(error)
                 await self._say_unknown(error)
+                await self._end_cancelled(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._relist.wait()
@@ -232,6 +237,20 @@ class Agent:
             for operation in self.cache.all_unfinished():
                 shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason)
                 self.progress.show(operation, shown)
+
+    def _may_end_unseen(self, uid: str) -> bool:
+        """Before the first look no turn is taken, and somebody cancels what waits for it."""
+        waiting = self.cache.unfinished(uid)
+        return any(cancelled(o) for o in waiting) and not any(isinstance(o.spec.intent, CreateVm) for o in waiting)
+
+    async def _end_cancelled(self, error: CorralError) -> None:
+        """What was cancelled before anything could be looked at; later a VM's own turn sees to it."""
+        if self.dispatcher.open or error.code not in WAITED_FOR:
+            return
+        for vm in list(self.cache.vms.values()):
+            if self._may_end_unseen(vm.uid):
+                memory = self.dispatcher.memory(vm.uid)
+                await self.dispatcher.reconciler.failed(vm, memory, self._situation(), error)
 
     async def _say_unknown(self, error: CorralError) -> None:
         """Nobody can tell what runs while the hypervisor is away; the first look afterwards tells again."""

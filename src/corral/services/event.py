@@ -38,8 +38,14 @@ class EventService:
     ) -> tuple[JournalEntry, ...]:
         """Events of the project after sequence `after`, oldest first."""
         projects = await visible(self._context, caller, project, "event.read")
-        entries = await self._context.objects.store.journal(EVENTS, after=after, limit=min(limit, EVENTS_PAGE_MAX))
-        return tuple(entry for entry in entries if _is_of(entry, projects))
+        limit, chosen, more = min(limit, EVENTS_PAGE_MAX), list[JournalEntry](), True
+        while (
+            more and len(chosen) < limit
+        ):  # a page that is not full is the last one, whoever else's events lie between
+            entries = await self._context.objects.store.journal(EVENTS, after=after, limit=EVENTS_PAGE_MAX)
+            chosen += [entry for entry in entries if _is_of(entry, projects)]
+            more, after = len(entries) == EVENTS_PAGE_MAX, entries[-1].sequence if entries else after
+        return tuple(chosen[:limit])
 
     async def last(self, caller: Caller) -> int:
         """The newest event's sequence: what to follow from, to see only what is new."""
