@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -27,7 +28,10 @@ VERBS: dict[str, Callable[[Client, str], object]] = {
 
 
 def kill_daemon(world: World) -> None:
+    """At the told instant, or a moment later by the clock."""
+    time.sleep(world.random.uniform(0, 1))
     world.kill()
+    world.no_fault()
     world.start()
 
 
@@ -85,9 +89,6 @@ def test_whatever_dies_everything_ends(world: World) -> None:
         with suppress(CorralError), world.client() as client:  # many are refused: that is no fault
             VERBS[verb](client, name)
         fault(world)
-        world.no_fault()
-        if world.daemon is not None and world.daemon.poll() is not None:
-            world.start()
         world.settled()
         until("Corral and libvirt agree", lambda: agreed(world))
         with world.client() as client:
