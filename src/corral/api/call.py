@@ -76,7 +76,13 @@ async def _changing_call(
 
 async def _list_request(
     selector: Annotated[str, Query(max_length=1024, description="Labels: `env=prod,tier!=db,backup,!old`.")] = "",
-    fields: Annotated[str, Query(max_length=1024, description="Fields to show: `name,status.state`.")] = "",
+    fields: Annotated[
+        str,
+        Query(
+            max_length=1024,
+            description="Fields to show: `name,status.state`; each document then holds these alone, whatever its schema requires.",
+        ),
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX, description="Objects a page.")] = PAGE_DEFAULT,
     after: Annotated[str, Query(alias="continue", max_length=64, description="`continue` of the page before.")] = "",
     revision: Annotated[int | None, Query(ge=0, description="Read all pages at this revision.")] = None,
