@@ -10,9 +10,10 @@ from typing import Final
 from corral import qemu_img
 from corral.errors import CorralError
 from corral.files import storage_error
+from corral.hypervisor.capabilities import Ability, check_together
 from corral.model.image import Image, ImageFacts
 from corral.model.requests import CreateVmRequest, DiskRequest
-from corral.model.vm import DiskSpec
+from corral.model.vm import Bus, DiskSpec
 from corral.model.volume import Volume, VolumeSpec
 from corral.names import GIB, NAME_MAX_CHARS, format_bytes, new_uid
 from corral.services.context import Context
@@ -52,6 +53,9 @@ def plan_disks(context: Context, project: str, request: CreateVmRequest, image: 
             raise CorralError(
                 "invalid-argument", asked, f"two disks are called {name!r}", "give each disk its own name"
             )
+        if disk.read_only and disk.bus is Bus.SATA:
+            hint = f"give disk {name!r} bus=virtio or bus=scsi"
+            check_together(asked, hint, Ability.READ_ONLY_DISK, Ability.SATA_DISK)
         if disk.path is not None:
             specs.append(_by_path(context, disk, disk.path, name, asked))
             continue

@@ -3,6 +3,7 @@
 from typing import Final
 
 from corral.errors import CorralError
+from corral.hypervisor.capabilities import Ability, refusal
 from corral.model.base import Object
 from corral.model.vm import Power, Vm, VmState
 
@@ -43,9 +44,8 @@ def check_shutdown(vm: Vm) -> None:
     """A guest that does not run cannot be asked; one that is off already is fine."""
     check_not_deleting(vm, "shut down")
     if vm.spec.power is Power.PAUSED or vm.status.seen_state is VmState.PAUSED:
-        raise _wrong(
-            vm, "shut down", "it is paused and cannot be asked", f"corral resume {vm.name}, or corral destroy {vm.name}"
-        )
+        reason = refusal(Ability.PAUSED_GUEST, Ability.SHUTDOWN)
+        raise _wrong(vm, "shut down", reason, f"corral resume {vm.name}, or corral destroy {vm.name}")
 
 
 def check_destroy(vm: Vm) -> None:
@@ -95,14 +95,15 @@ def check_rename(vm: Vm) -> None:
         raise _wrong(vm, "rename", f"it is {vm.status.state.value}", f"corral shutdown {vm.name}, then rename it")
     if vm.status.has_saved_memory:
         raise _wrong(
-            vm, "rename", "its memory is saved under the old name", f"corral start {vm.name}, then shut it down"
+            vm, "rename", refusal(Ability.SAVED_MEMORY, Ability.RENAME), f"corral start {vm.name}, then shut it down"
         )
 
 
 def check_reset_drift(vm: Vm) -> None:
     """The document of an adopted domain was never Corral's."""
     if vm.spec.adopted:
-        raise _wrong(vm, "reset the definition of", "it was adopted: its definition is its maker's", "virsh edit")
+        reason = refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION)
+        raise _wrong(vm, "reset the definition of", reason, "virsh edit")
 
 
 def check_delete(vm: Vm) -> None:

@@ -111,6 +111,7 @@ def test_a_password_is_hashed_and_shown_nowhere(play: Any) -> None:
         ({"nics": [{"mac": "52:54:00:00:00:01"}, {"mac": "52:54:00:00:00:01"}]}, "address-taken"),
         ({"image": "bare", "password": "x"}, "unsupported"),
         ({"firmware": "uefi"}, "unsupported"),
+        ({"disks": [{}, {"bus": "sata", "read_only": True}]}, "unsupported"),
         ({"image": "failed"}, "image-not-ready"),
     ],
 )
