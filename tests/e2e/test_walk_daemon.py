@@ -81,14 +81,21 @@ def test_what_virsh_does_is_adopted(walk: Walk, vm: str) -> None:
     seen("running", "on")
     assert "ExternalChange" in walk("events", "-n", "30", "-o", "name").ok().split()
     assert "external:virsh" in walk("audit", "list").ok()
-    # A change of what Corral owns is not reverted silently: it is said.
+
+    # A change of what Corral owns is not reverted silently: it is said, and undone when that is asked.
+    def drifted() -> bool:
+        conditions = walk.info(vm)["status"]["conditions"]
+        return any(found["type"] == "Drifted" and found["status"] == "true" for found in conditions)
+
     virsh("setmem", vm, "96M", "--config")
-    walk.until(
-        "the drift is told",
-        lambda: any(
-            found["type"] == "Drifted" and found["status"] == "true" for found in walk.info(vm)["status"]["conditions"]
-        ),
-    )
+    virsh("setmaxmem", vm, "96M", "--config")
+    walk.until("the drift is told", drifted)
+    [change] = walk.json("drift", "show", vm)["items"]
+    assert "memory" in change["field"]
+    assert (change["wished"], change["found"]) != ("", "")
+    walk("drift", "reset", vm).ok()
+    walk.until("it is as defined", lambda: not drifted())
+    assert "<memory unit='KiB'>131072<" in virsh("dumpxml", vm, "--inactive")
 
 
 @pytest.fixture
