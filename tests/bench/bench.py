@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import traceback
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--group", choices=["all", "fake", "libvirt"], default="all")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/reference/promises.md")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped and removed
     place, rows, broken = where(), [], []
     for name, group in groups(chosen.group).items():
         print(f"{name}:", file=sys.stderr)
