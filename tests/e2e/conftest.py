@@ -62,7 +62,11 @@ def made_vm(walk: Walk) -> str:
 @pytest.fixture
 def vm(walk: Walk, made_vm: str) -> str:
     """The name of a micro guest that runs, with its agent, whatever the test before did with it."""
-    state = walk.info(made_vm)["status"]["state"]
+    found = walk.info(made_vm)
+    state = found["status"]["state"]
+    if state == "running" and found["spec"]["power"] == "off":  # a test ended while it was going down
+        walk("destroy", made_vm).ok()
+        state = "shut off"
     if state == "paused":
         walk("resume", made_vm).ok()
     elif state != "running":

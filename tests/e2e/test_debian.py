@@ -50,6 +50,10 @@ def check_first_boot(walk: Walk, name: str) -> None:
     assert walk("ssh", name, "--", "exit", "7").status == 7
     assert int(walk("ssh", name, "--", "df --output=size -B1 / | tail -1").ok()) > 4.5 * GIB
     assert walk("ssh", name, "--", "systemctl --failed --no-legend --plain").ok() == ""
+    # Made on this machine, not in the image.
+    fresh = "test $(stat -c %Y {}) -ge $(awk '/^btime/ {{print $2}}' /proc/stat)"
+    for path in ("/etc/ssh/ssh_host_ed25519_key", "/etc/machine-id"):
+        assert walk("ssh", name, "--", fresh.format(path)).status == 0, path
     hashed = walk("ssh", name, "--", "sudo getent shadow debian").ok().split(":")[1]
     assert hashed.startswith(("$6$", "$y$"))
     assert hashed not in str(walk.info(name))
@@ -101,6 +105,7 @@ def test_debian_from_create_to_delete(walk: Walk, name: str, tmp_path: Path, see
     walk("info", name).ends(3, "vm-not-found")
 
 
+@pytest.mark.soak
 def test_debian_by_uefi_shares_nothing_with_the_one_before(
     walk: Walk, name: str, tmp_path: Path, seen: set[str]
 ) -> None:
