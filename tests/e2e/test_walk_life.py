@@ -161,18 +161,17 @@ def test_saved_memory_goes_on_and_address_stays(walk: Walk, vm: str) -> None:
     assert walk("domifaddr", vm).ok() == address
 
 
-def test_reboot_and_reset_begin_anew(walk: Walk, vm: str) -> None:
-    for verb in ("reboot", "reset"):
-        walk("wait", vm, "--for", "agent", "--timeout", PATIENCE).ok()
-        walk.guest(vm, "touch /run/before")
-        pid, address = qemu_pid(vm), walk("domifaddr", vm).ok()
-        walk(verb, vm).ok()
-        walk("wait", vm, "--for", "agent", "--timeout", PATIENCE).ok()
-        # The agent of the guest before may be seen for an instant: a command that it took with it is given again.
-        ask = ("exec", vm, "--", "sh", "-c", "ls /run/before || echo gone")
-        walk.until("the guest is a new one", lambda: walk(*ask).out == "gone\n")
-        assert qemu_pid(vm) == pid
-        assert walk("domifaddr", vm).ok() == address
+@pytest.mark.parametrize("verb", ["reboot", "reset"])
+def test_reboot_and_reset_begin_anew(walk: Walk, vm: str, verb: str) -> None:
+    walk.guest(vm, "touch /run/before")
+    pid, address = qemu_pid(vm), walk("domifaddr", vm).ok()
+    walk(verb, vm).ok()
+    walk("wait", vm, "--for", "agent", "--timeout", PATIENCE).ok()
+    # The agent of the guest before may be seen for an instant: a command that it took with it is given again.
+    ask = ("exec", vm, "--", "sh", "-c", "ls /run/before || echo gone")
+    walk.until("the guest is a new one", lambda: walk(*ask).out == "gone\n")
+    assert qemu_pid(vm) == pid
+    assert walk("domifaddr", vm).ok() == address
 
 
 def test_shutdown_by_the_agent_and_by_the_power_button(walk: Walk, vm: str) -> None:
