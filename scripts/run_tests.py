@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ CHECKS = {
     "imports": ["lint-imports", "--no-logo"],
 }
 LAYERS = ["unit", "contract", "golden", "faults", "integration", "e2e"]
+# Rounds one after the other; the lanes of a round side by side. Most of these tests' time is waiting for guests and
+# daemons; the Debian guests at the end have the machine to themselves.
+ROUNDS = [[["unit", "golden", "contract", "faults"], ["integration"]], [["e2e"]]]
 # No single layer takes this long; one that does hangs.
 LAYER_TIMEOUT_S = 1500
 
@@ -55,20 +59,34 @@ def run_layer(name: str, extra: list[str]) -> Outcome:
     report = ROOT / f"var/junit-{name}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    print(f"\n== tests/{name}", flush=True)
+    log = ROOT / f"var/test-{name}.log"
     began = time.monotonic()
     argv = [str(BIN / "pytest"), "-q", "-m", "not soak", f"--junitxml={report}", *extra, f"tests/{name}"]
     try:
-        status = subprocess.run(
-            argv, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=LAYER_TIMEOUT_S, check=False
-        ).returncode
+        with log.open("wb") as output:
+            status = subprocess.run(
+                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                timeout=LAYER_TIMEOUT_S, check=False,
+            ).returncode  # fmt: skip
+        late = ""
     except subprocess.TimeoutExpired:
-        print(f"tests/{name} did not end within {LAYER_TIMEOUT_S} s", flush=True)
+        late = f"tests/{name} did not end within {LAYER_TIMEOUT_S} s\n"
         status = 124
+    print(f"\n== tests/{name}\n{log.read_text(errors='replace')}{late}", flush=True)
     passed, failed, skipped = counted(report)
     return Outcome(
         name, status == 0 and not failed, time.monotonic() - began, passed, max(failed, int(status != 0)), skipped
     )
+
+
+def run_lane(layers: list[str], extra: list[str]) -> list[Outcome]:
+    return [run_layer(name, extra) for name in layers]
+
+
+def run_round(lanes: list[list[str]], extra: list[str]) -> list[Outcome]:
+    """Every lane of a round side by side; a layer's output is printed in one piece when it has ended."""
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        return [outcome for lane in pool.map(lambda layers: run_lane(layers, extra), lanes) for outcome in lane]
 
 
 def counted(report: Path) -> tuple[int, int, int]:
@@ -88,7 +106,7 @@ def has_tests(layer: str) -> bool:
     return any(re.match(r"test_.*\.py$", path.name) for path in (ROOT / "tests" / layer).rglob("*.py"))
 
 
-def summarize(outcomes: list[Outcome]) -> bool:
+def summarize(outcomes: list[Outcome], took_s: float) -> bool:
     """Print the table and the closing line; True if all is well."""
     print("\n== summary")
     for one in outcomes:
@@ -100,7 +118,7 @@ def summarize(outcomes: list[Outcome]) -> bool:
     failed = sum(one.failed for one in layers) + checks_failed
     passed += sum(one.ok for one in outcomes if one.name not in LAYERS)
     print(
-        f"  {sum(one.took_s for one in outcomes):.0f} s in all\n\n{passed} passed, {failed} failed, {skipped} skipped",
+        f"  {took_s:.0f} s in all\n\n{passed} passed, {failed} failed, {skipped} skipped",
         flush=True,
     )
     return failed == 0 and all(one.ok for one in outcomes)
@@ -113,11 +131,15 @@ def main() -> int:
     chosen = parser.parse_args()
     stages = chosen.only or ["check", *LAYERS]
     outcomes = []
+    began = time.monotonic()
     if "check" in stages:
         print("== checks", flush=True)
         outcomes += [run_check(name, argv) for name, argv in CHECKS.items()]
-    outcomes += [run_layer(name, chosen.pytest) for name in LAYERS if name in stages and has_tests(name)]
-    return 0 if summarize(outcomes) else 1
+    for lanes in ROUNDS:
+        wanted = [[name for name in lane if name in stages and has_tests(name)] for lane in lanes]
+        if any(wanted):
+            outcomes += run_round([lane for lane in wanted if lane], chosen.pytest)
+    return 0 if summarize(outcomes, time.monotonic() - began) else 1
 
 
 if __name__ == "__main__":

@@ -100,12 +100,12 @@ def test_read_only(world: World) -> None:
 
 
 def test_started_on_a_full_disk(world: World) -> None:
-    """It serves what it can: reading, and deleting, which makes room."""
+    """It answers what it can, says that it is not ready, and is whole again when there is room."""
     world.create(NAME)
     pid = world.pid(NAME)
     world.fill()
     world.kill()
-    world.start()
+    world.start(ready=False)
     world.answers()
     assert world.state_of(NAME) == ("on", "running")
     assert world.qemus() == [pid]
