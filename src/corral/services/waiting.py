@@ -1,4 +1,4 @@
-"""Waiting for a VM to get somewhere: driven by the store's watch, and by a bounded look at its SSH port."""
+"""Waiting for a VM to get somewhere: driven by the store's watch, then by a bounded look at its SSH port or agent."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -6,7 +6,7 @@ from contextlib import aclosing, suppress
 from types import MappingProxyType
 from typing import Final
 
-from corral.errors import CorralError
+from corral.errors import CorralError, ErrorKind
 from corral.model import limits
 from corral.model.answers import WaitAnswer
 from corral.model.requests import WaitCondition
@@ -65,6 +65,8 @@ async def wait_for(
                         break
             if condition is WaitCondition.SSH:
                 address = await _answering(context, vm)
+            elif condition is WaitCondition.AGENT:
+                await _agent_answers(context, vm)
     except TimeoutError as error:
         raise CorralError(
             "wait-timeout",
@@ -114,6 +116,19 @@ async def _answering(context: Context, vm: Vm) -> str:
         if newest is None:
             raise _gone(vm)
         vm = newest
+
+
+async def _agent_answers(context: Context, vm: Vm) -> None:
+    """Until the guest agent really answers: just after a reset its channel still looks connected."""
+    while True:
+        try:
+            await context.hypervisor.guest_facts(vm.uid)
+        except CorralError as error:
+            if error.kind is ErrorKind.INTERNAL:
+                raise  # it answers, and badly
+        else:
+            return
+        await asyncio.sleep(LOOK_INTERVAL_S)
 
 
 async def _says_ssh(address: str) -> bool:

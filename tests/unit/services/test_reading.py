@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from corral.errors import CorralError
+from corral.hypervisor.fake import FakeDomain
 from corral.model.identity import Project, Role
 from corral.model.operation import Operation, OperationState
 from corral.model.requests import CreateVmRequest, ListRequest, WaitCondition
@@ -198,6 +199,11 @@ def test_waiting_ends_when_the_condition_holds(
         await asyncio.sleep(0)
         assert not waiting.done()
         await world.see("web", state, **status)
+        if condition is WaitCondition.AGENT:
+            await asyncio.sleep(0.2)
+            assert not waiting.done(), "the channel looks connected, but nobody answers"
+            uid = (await world.vm("web")).uid
+            world.hypervisor.add_foreign(FakeDomain(uid, "web", 1, 128, None, state=state, agent_connected=True))
         answer = await asyncio.wait_for(waiting, 5)
         assert answer.condition is condition
 
