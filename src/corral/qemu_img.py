@@ -20,6 +20,9 @@ KEPT_FREE_BYTES: Final = 256 * 2**20
 
 # A header made to hurt asks for huge tables or endless loops (qemu-img has had both); Nova settled on the same bounds.
 HOSTILE_LIMITS: Final = proc.Limits(memory_bytes=2**30, cpu_s=30)
+# Address space, not memory: QEMU has up to 64 worker threads, each with 8 MiB of stack and 64 MiB that glibc reserves for
+# its heap. One GiB made qemu_thread_create fail now and then.
+CONVERT_ADDRESS_SPACE_BYTES: Final = 8 * 2**30
 
 _QCOW2_MAGIC: Final = b"QFI\xfb"
 # qcow2 header (docs/interop/qcow2.txt in QEMU): the virtual size is a big-endian u64 at byte 24.
@@ -66,7 +69,7 @@ async def convert(source: Path, source_format: Format, target: Path, target_form
     argv = ["qemu-img", "convert", "-q", "-f", source_format, "-O", target_format, str(source), str(target)]
     # A few compressed clusters, named a million times, unpack to terabytes: running guests need what is free, too.
     room = max(1, files.free_bytes(target.parent) - KEPT_FREE_BYTES)
-    limits = proc.Limits(memory_bytes=2**30, file_bytes=room)
+    limits = proc.Limits(memory_bytes=CONVERT_ADDRESS_SPACE_BYTES, file_bytes=room)
     try:
         await _writing(target, argv, CONVERT_TIMEOUT_S, limits)
     except CorralError as error:

@@ -114,5 +114,5 @@ def failed(what: str, error: CorralError) -> CorralError:
         "image-build-failed",
         what,
         f"{error.asked}: {error.reason}"[-2000:],
-        "check that `apt-get update` works on this machine, then retry",
+        "retry; where packages could not be fetched, see whether `apt-get update` works on this machine",
     )
