@@ -56,6 +56,9 @@ VmState = Literal['pending', 'running', 'paused', 'in shutdown', 'shut off', 'cr
 WaitCondition = Literal['running', 'agent', 'ip', 'ssh', 'shutoff', 'cloud-init']
 
 
+WatchdogAction = Literal['reset', 'poweroff', 'pause', 'none']
+
+
 class AcceleratorFinding(TypedDict):
     name: Literal['kvm', 'tcg']
     usable: bool
@@ -152,6 +155,29 @@ class Condition(TypedDict):
     since: str
 
 
+class CpuPin(TypedDict):
+    vcpu: int
+    cpus: str
+
+
+class CpuSpec(TypedDict):
+    model: NotRequired[str]
+    features: NotRequired[list[str]]
+    topology: NotRequired[CpuTopology | None]
+    vcpus_max: NotRequired[int | None]
+    pins: NotRequired[list[CpuPin]]
+    emulator_cpus: NotRequired[str | None]
+    quota_percent: NotRequired[int | None]
+    reserved_percent: NotRequired[int]
+    nested: NotRequired[bool]
+
+
+class CpuTopology(TypedDict):
+    sockets: NotRequired[int]
+    cores: NotRequired[int]
+    threads: NotRequired[int]
+
+
 class CreateTokenRequest(TypedDict):
     name: str
     role: NotRequired[Role]
@@ -229,11 +255,19 @@ class DiskRequest(TypedDict):
 
 class DiskSpec(TypedDict):
     name: str
+    device: NotRequired[Literal['disk', 'cdrom']]
+    image_uid: NotRequired[str | None]
     volume_uid: NotRequired[str | None]
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]
     bus: NotRequired[Bus]
     read_only: NotRequired[bool]
+    cache: NotRequired[Literal['writeback', 'none', 'writethrough', 'directsync', 'unsafe']]
+    aio: NotRequired[Literal['', 'threads', 'native', 'io_uring']]
+    discard: NotRequired[Literal['unmap', 'ignore']]
+    io_thread: NotRequired[int]
+    iops_max: NotRequired[int]
+    bytes_per_s_max: NotRequired[int]
 
 
 class DomainItems(TypedDict):
@@ -286,6 +320,30 @@ class GuestAnswer(TypedDict):
     hostname: str
     os: str
     addresses: list[str]
+
+
+class HardwareSpec(TypedDict):
+    cpu: NotRequired[CpuSpec]
+    memory: NotRequired[MemorySpec]
+    secure_boot: NotRequired[bool]
+    tpm: NotRequired[bool]
+    watchdog: NotRequired[WatchdogAction | None]
+    vmgenid: NotRequired[bool]
+    rng: NotRequired[bool]
+    panic: NotRequired[bool]
+    hyperv: NotRequired[bool]
+    clock: NotRequired[Literal['utc', 'localtime']]
+    video: NotRequired[Literal['vga', 'virtio', 'qxl', 'bochs', 'ramfb', 'none']]
+    sound: NotRequired[Literal['none', 'ich9', 'ac97', 'virtio']]
+    usb: NotRequired[bool]
+    tablet: NotRequired[Literal['virtio', 'usb']]
+    serials: NotRequired[int]
+    io_threads: NotRequired[int]
+    shares: NotRequired[list[Share]]
+    host_devices: NotRequired[list[PciDevice | UsbDevice]]
+    boot_devices: NotRequired[list[str]]
+    boot_menu: NotRequired[bool]
+    kernel: NotRequired[KernelBoot | None]
 
 
 class Host(TypedDict):
@@ -391,6 +449,20 @@ class ItemsEventEntry(TypedDict):
     items: list[EventEntry]
 
 
+class KernelBoot(TypedDict):
+    kernel: str
+    initrd: NotRequired[str]
+    cmdline: NotRequired[str]
+
+
+class MemorySpec(TypedDict):
+    max_mib: NotRequired[int | None]
+    reserved_mib: NotRequired[int]
+    huge_pages: NotRequired[Literal['', '2M', '1G']]
+    locked: NotRequired[bool]
+    numa: NotRequired[list[NumaCell]]
+
+
 class Network(TypedDict):
     kind: NotRequired[Literal['network']]
     project: NotRequired[str]
@@ -438,6 +510,15 @@ class NicSpec(TypedDict):
     mac: str
     address: str
     model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
+    link_up: NotRequired[bool]
+    queues: NotRequired[int]
+    pxe: NotRequired[bool]
+
+
+class NumaCell(TypedDict):
+    vcpus: str
+    memory_mib: int
+    host_nodes: NotRequired[str | None]
 
 
 class Operation(TypedDict):
@@ -558,6 +639,11 @@ class PauseVm(TypedDict):
     verb: NotRequired[Literal['pause']]
 
 
+class PciDevice(TypedDict):
+    kind: NotRequired[Literal['pci']]
+    address: str
+
+
 class Placement(TypedDict):
     host_uid: str
     epoch: NotRequired[int]
@@ -615,6 +701,12 @@ class ResumeVm(TypedDict):
 
 class SaveVm(TypedDict):
     verb: NotRequired[Literal['save']]
+
+
+class Share(TypedDict):
+    name: str
+    path: str
+    read_only: NotRequired[bool]
 
 
 class ShutdownRequest(TypedDict):
@@ -693,6 +785,12 @@ class UsageReport(TypedDict):
     items: list[VmUsage]
 
 
+class UsbDevice(TypedDict):
+    kind: NotRequired[Literal['usb']]
+    vendor: str
+    product: str
+
+
 class Vm(TypedDict):
     kind: NotRequired[Literal['vm']]
     project: NotRequired[str]
@@ -727,7 +825,10 @@ class VmSpec(TypedDict):
     disks: NotRequired[list[DiskSpec]]
     nics: NotRequired[list[NicSpec]]
     cloud_init: NotRequired[CloudInitSpec | None]
-    graphics: NotRequired[Literal['vnc', 'none']]
+    graphics: NotRequired[Literal['vnc', 'spice', 'none']]
+    graphics_listen: NotRequired[str]
+    os: NotRequired[str]
+    hardware: NotRequired[HardwareSpec]
     description: NotRequired[str]
     protected: NotRequired[bool]
     adopted: NotRequired[bool]
@@ -748,6 +849,7 @@ class VmStatus(TypedDict):
     cloud_init: NotRequired[CloudInitStatus]
     cloud_init_detail: NotRequired[str]
     has_saved_memory: NotRequired[bool]
+    pending_restart: NotRequired[list[str]]
     qemu_version: NotRequired[str]
     restarts: NotRequired[int]
     last_error_code: NotRequired[str]

@@ -93,7 +93,15 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
         firmware="uefi" if spec.firmware == "uefi" else "bios",
         disks=tuple(_disk(vm, disk, around, places) for disk in spec.disks),
         nics=tuple(
-            DomainNic(nic.name, nic.mac, places.network_name(_network(vm, nic.network_uid, around)), nic.model)
+            DomainNic(
+                nic.name,
+                nic.mac,
+                places.network_name(_network(vm, nic.network_uid, around)),
+                nic.model,
+                nic.link_up,
+                nic.queues,
+                nic.pxe,
+            )
             for nic in spec.nics
         ),
         seed_path=str(places.seed_path(vm.uid)) if spec.cloud_init is not None else None,
@@ -103,6 +111,8 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
         console_log=str(console_log(places.console_dir, vm.uid)),
         dac_uid=int(dac_uid) if dac_uid is not None else None,
         metadata=build_metadata(vm, places.installation_id),
+        hardware=spec.hardware,
+        graphics_listen=spec.graphics_listen,
     )
 
 
@@ -125,18 +135,27 @@ def _kernel(vm: Vm, image: Image | None, places: Places) -> DirectKernel | None:
 
 
 def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> DomainDisk:
-    if disk.volume_uid is None:
-        return DomainDisk(disk.name, disk.path or "", disk.format, disk.bus.value, disk.read_only)
-    volume = around.volumes.get(disk.volume_uid)
-    if volume is None:
-        raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
+    path = disk.path or ""
+    backing: tuple[tuple[str, str], ...] = ()
+    if disk.volume_uid is not None:
+        volume = around.volumes.get(disk.volume_uid)
+        if volume is None:
+            raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
+        path, backing = str(places.volume_path(volume.uid)), _backing(volume, around, places)
     return DomainDisk(
-        disk.name,
-        str(places.volume_path(volume.uid)),
-        "qcow2",
-        disk.bus.value,
-        disk.read_only,
-        backing=_backing(volume, around, places),
+        name=disk.name,
+        path=path,
+        format=disk.format,
+        bus=disk.bus.value,
+        read_only=disk.read_only,
+        backing=backing,
+        device=disk.device,
+        cache=disk.cache,
+        aio=disk.aio,
+        discard=disk.discard,
+        io_thread=disk.io_thread,
+        iops_max=disk.iops_max,
+        bytes_per_s_max=disk.bytes_per_s_max,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 
@@ -26,6 +27,14 @@ class DomainDisk:
     backing: tuple[tuple[str, str], ...] = ()
     shared_image: bool = False
     """A file of root's that no QEMU may own (relabel='no')."""
+    device: Literal["disk", "cdrom"] = "disk"
+    """An empty `path` is an empty drive."""
+    cache: str = "writeback"
+    aio: str = ""
+    discard: str = "unmap"
+    io_thread: int = 0
+    iops_max: int = 0
+    bytes_per_s_max: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class DomainNic:
     network: str
     """The libvirt network's name."""
     model: str = "virtio"
+    link_up: bool = True
+    queues: int = 1
+    pxe: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,13 +89,16 @@ class DomainDefinition:
     seed_path: str | None
     """The NoCloud ISO, a read-only CD; None without cloud-init."""
     kernel: DirectKernel | None
-    graphics: Literal["vnc", "none"]
+    graphics: Literal["vnc", "spice", "none"]
     run_dir: str
     """Where this VM's sockets live; short, since a socket's path has 107 bytes."""
     console_log: str
     dac_uid: int | None
     """The VM's own uid for its QEMU; None leaves libvirt's choice (session mode)."""
     metadata: DomainMetadata
+    hardware: HardwareSpec = PLAIN
+    graphics_listen: str = ""
+    """An IP address; empty: a Unix socket."""
 
 
 # ---- what is: an observation ---------------------------------------------------------------------------------------

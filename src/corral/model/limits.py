@@ -12,6 +12,15 @@ DISK_MIN_BYTES: Final = 2**20
 DISK_MAX_BYTES: Final = 64 * 2**40
 DISKS_MAX: Final = 16
 NICS_MAX: Final = 8
+CPU_FEATURES_MAX: Final = 64
+NUMA_CELLS_MAX: Final = 8
+SERIALS_MAX: Final = 4  # ISA has four serial ports
+IO_THREADS_MAX: Final = 16
+IO_LIMIT_MAX: Final = 2**40  # bytes or requests a second; libvirt takes 64 bits, QEMU at most 10^15
+QUEUES_MAX: Final = 16
+SHARES_MAX: Final = 8
+HOST_DEVICES_MAX: Final = 8
+CMDLINE_MAX_CHARS: Final = 2048  # x86's COMMAND_LINE_SIZE
 # One vCPU's weight against other guests' (cgroup `cpu.shares`, libvirt's own default for a whole domain is 1024).
 CPU_SHARES_PER_VCPU: Final = 1024
 CPU_SHARES_MAX: Final = 262144  # the kernel's upper bound of cpu.shares

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from corral.model import limits
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid
+from corral.model.hardware import HardwareSpec
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
 DAC_UID_ANNOTATION: Final = "corral/dac-uid"
@@ -60,10 +61,13 @@ class Bus(StrEnum):
 
 
 class DiskSpec(Model):
-    """One disk: a volume of ours, or a file of the user's own, given by path."""
+    """One disk: a volume of ours, or a file of the user's own, given by path. Or a drive for CDs, which may be empty."""
 
     name: Name
-    """Unique within the VM: `root`, `data`."""
+    """Unique within the VM: `root`, `data`, `cd0`."""
+    device: Literal["disk", "cdrom"] = "disk"
+    image_uid: Uid | None = None
+    """The ISO image in the drive."""
     volume_uid: Uid | None = None
     path: str | None = None
     """An absolute path of the user's; never created, resized or deleted by Corral."""
@@ -71,6 +75,15 @@ class DiskSpec(Model):
     """Recorded once, never probed again (a guest could write another header)."""
     bus: Bus = Bus.VIRTIO
     read_only: bool = False
+    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = "writeback"
+    aio: Literal["", "threads", "native", "io_uring"] = ""
+    """Empty: QEMU's choice. `native` needs a cache of `none` or `directsync`."""
+    discard: Literal["unmap", "ignore"] = "unmap"
+    io_thread: Annotated[int, Field(ge=0, le=limits.IO_THREADS_MAX)] = 0
+    """The number of the I/O thread that serves it; 0: QEMU's main loop."""
+    iops_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
+    """Requests a second, reads and writes together; 0: no limit."""
+    bytes_per_s_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
 
 
 class NicSpec(Model):
@@ -84,6 +97,11 @@ class NicSpec(Model):
     address: str
     """IPv4 address reserved in the network's DHCP; empty where the network has none."""
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"
+    link_up: bool = True
+    """False: the cable is out."""
+    queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] = 1
+    pxe: bool = False
+    """The firmware may boot from it, after disks and media."""
 
 
 class CloudInitUser(Model):
@@ -135,7 +153,12 @@ class VmSpec(Model):
     disks: Annotated[tuple[DiskSpec, ...], Field(max_length=limits.DISKS_MAX)] = ()
     nics: Annotated[tuple[NicSpec, ...], Field(max_length=limits.NICS_MAX)] = ()
     cloud_init: CloudInitSpec | None = None
-    graphics: Literal["vnc", "none"] = "vnc"
+    graphics: Literal["vnc", "spice", "none"] = "vnc"
+    graphics_listen: Annotated[str, StringConstraints(max_length=45)] = ""
+    """An IP address that the graphical console is open on, for everyone who reaches it; empty: a Unix socket."""
+    os: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$|^$")] = ""
+    """libosinfo's short id of the guest's system: `debian12`, `win11`; empty: unknown."""
+    hardware: HardwareSpec = HardwareSpec()
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     protected: bool = False
     """Deletion is refused while this is set."""
@@ -173,6 +196,8 @@ class VmStatus(Model):
     cloud_init: CloudInitStatus = CloudInitStatus.UNKNOWN
     cloud_init_detail: str = ""
     has_saved_memory: bool = False
+    pending_restart: tuple[str, ...] = ()
+    """What of the spec the running guest does not have yet, each with the reason; its next start has it."""
     qemu_version: str = ""
     restarts: int = 0
     """Automatic restarts in a row by run_policy; sets the back-off."""
