@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from corral.store.objects import Objects
 
 STATE_DIRS: Final = ("volumes", "seeds", "images", "consoles")
-FAKE_WORLD: Final = "fake-world.json"
+FAKE_WORLD: Final = "fake-world.jsonl"
 AUDIT_ANCHORS: Final = "audit-anchors"
 # QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
 TRAVERSABLE: Final = 0o711

@@ -7,21 +7,23 @@ it calls afterwards has any effect or returns.
 
 import asyncio
 import json
-import time
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from corral.errors import CorralError
-from corral.files import read_limited, write_atomic
+from corral.files import storage_error, write_atomic
 
-SAVE_DELAY_S: Final = 0.2
-# Of a world of thousands, saving may take this part of the time: a tenth of a second every five.
-SAVE_SHARE: Final = 0.02
-SAVED_MAX_BYTES: Final = 256 * 2**20
+T = TypeVar("T")
+
+# So much is appended before the file is written anew: reading and writing it takes a fraction of a second.
+COMPACT_BYTES: Final = 64 * 2**20
 
 
 class FaultKind(StrEnum):
@@ -52,6 +54,7 @@ class Simulation:
     """What all fakes of one world share. `latency_s` is waited in every call."""
 
     save_path: Path | None = None
+    """Where the world outlives the process; None: nowhere."""
     latency_s: float = 0.0
     trace: list[str] | None = None
     """Names of calls in order, where a test asked for them."""
@@ -61,10 +64,20 @@ class Simulation:
     on_call: Callable[[str], None] | None = None
     """Hears of each call before it has an effect."""
     on_crash: Callable[[], None] | None = None
-    sections: dict[str, Callable[[], object]] = field(default_factory=dict)
     _counts: dict[int, int] = field(default_factory=dict)
-    _saving: asyncio.TimerHandle | None = None
-    _save_took_s: float = 0.0
+    _file: "WorldFile | None" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._file = WorldFile(self.save_path) if self.save_path is not None else None
+
+    def section(self, name: str, shape: TypeAdapter[T]) -> "Section[T]":
+        """What a part of the world keeps under `name`."""
+        return Section(name, shape, self._file)
+
+    def close(self) -> None:
+        """No more changes; the next process finds a short file."""
+        if self._file is not None:
+            self._file.compact()
 
     def inject(self, fault: Fault) -> None:
         self.faults.append(fault)
@@ -79,9 +92,8 @@ class Simulation:
         self.crashed = False
 
     @asynccontextmanager
-    async def call(self, name: str, *, changes: bool = True, connection: bool = False) -> AsyncIterator[None]:
-        """Around one call's effect. With `changes` the world is saved afterwards; with `connection` it is refused
-        while the hypervisor is away."""
+    async def call(self, name: str, *, connection: bool = False) -> AsyncIterator[None]:
+        """Around one call's effect. With `connection` it is refused while the hypervisor is away."""
         if self.crashed:
             await self.hang()
         if self.trace is not None:
@@ -96,8 +108,6 @@ class Simulation:
         if connection and not self.connected:
             raise CorralError("hypervisor-unavailable", name, "not connected to the hypervisor", "start libvirtd")
         yield
-        if changes and self.save_path is not None:
-            self.save_soon()
         if fault is not None:
             await self._after(fault, name)
 
@@ -139,28 +149,80 @@ class Simulation:
             self.crash()
             await self.hang()
 
-    # ---- persistence ----
 
-    def restore(self, section: str) -> object | None:
-        """What a former process saved under `section`; None without a file."""
-        if self.save_path is None or not self.save_path.exists():
-            return None
-        saved = json.loads(read_limited(self.save_path, SAVED_MAX_BYTES))
-        return saved.get(section) if isinstance(saved, dict) else None
+class Section(Generic[T]):
+    """Values by key: what a former process kept, and where each change is written before anybody hears of it."""
 
-    def save_soon(self) -> None:
-        """Write the world a moment later, once for many changes."""
-        if self._saving is None:
-            delay_s = max(SAVE_DELAY_S, self._save_took_s / SAVE_SHARE)
-            self._saving = asyncio.get_running_loop().call_later(delay_s, self.save)
+    def __init__(self, name: str, shape: TypeAdapter[T], file: "WorldFile | None") -> None:
+        self._name = name
+        self._shape = shape
+        self._file = file
 
-    def save(self) -> None:
-        """Write the world now."""
-        if self._saving is not None:
-            self._saving.cancel()
-            self._saving = None
-        if self.save_path is not None:
-            began_s = time.thread_time()
-            content = json.dumps({name: dump() for name, dump in self.sections.items()})
-            write_atomic(self.save_path, content.encode())
-            self._save_took_s = time.thread_time() - began_s
+    def restore(self) -> dict[str, T]:
+        """Everything that was kept. Asked once."""
+        saved = self._file.take(self._name) if self._file is not None else {}
+        return {key: self._shape.validate_python(value) for key, value in saved.items()}
+
+    def keep(self, key: str, value: T | None) -> None:
+        """Write the value as it stands now; None: it is gone. Raises `disk-full` or `storage-error`."""
+        if self._file is not None:
+            document = b"null" if value is None else self._shape.dump_json(value)
+            self._file.append(b'["%s",%s,%s]\n' % (self._name.encode(), json.dumps(key).encode(), document))
+
+
+class WorldFile:
+    """A journal: one line a change, `[section, key, value or null]`; the last one of a key counts.
+
+    It is written without fsync: `kill -9` takes nothing that was written, and a pretended host need not outlive a real
+    one's loss of power."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._taken: dict[str, dict[str, object]] = {}
+        for (section, key), (value, _) in self._read().items():
+            self._taken.setdefault(section, {})[key] = value
+        self._fd = self._opened()
+        self._bytes = self._compacted_bytes = path.stat().st_size
+
+    def take(self, section: str) -> dict[str, object]:
+        """What the file held of one section when it was opened."""
+        return self._taken.pop(section, {})
+
+    def append(self, line: bytes) -> None:
+        self._bytes += len(line)
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            raise storage_error(f"write {self._path}", error) from error
+        if self._bytes > 2 * self._compacted_bytes + COMPACT_BYTES:
+            self.compact()
+
+    def compact(self) -> None:
+        """Write anew what still counts."""
+        write_atomic(self._path, b"".join(line for _, line in self._read().values()))
+        os.close(self._fd)
+        self._fd = self._opened()
+        self._bytes = self._compacted_bytes = self._path.stat().st_size
+
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _read(self) -> dict[tuple[str, str], tuple[object, bytes]]:
+        """What counts, as value and line. A line without its end was cut by the death of its process, which had told
+        nobody of it."""
+        found: dict[tuple[str, str], tuple[object, bytes]] = {}
+        if not self._path.exists():
+            return found
+        with self._path.open("rb+") as stream:
+            whole = 0
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    stream.truncate(whole)
+                    break
+                whole += len(line)
+                section, key, value = json.loads(line)
+                found.pop((section, key), None)
+                if value is not None:
+                    found[section, key] = (value, line)
+        return found

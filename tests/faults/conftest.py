@@ -52,7 +52,7 @@ class GatedStore:
         return getattr(self._store, name)
 
     async def transact(self, *args: object, **kwargs: object) -> object:
-        async with self._simulation.call("store.transact", changes=False):
+        async with self._simulation.call("store.transact"):
             return await self._store.transact(*args, **kwargs)
 
 

@@ -21,7 +21,7 @@ from corral.model.operation import (
 )
 from corral.model.vm import BootOrder, Power, RunPolicy, VmState
 from corral.names import new_uid
-from corral.simulation import Fault, FaultKind, Simulation
+from corral.simulation import Fault, FaultKind
 
 
 def test_a_killed_daemon_finds_its_guests_running(world):
@@ -326,16 +326,3 @@ def test_history_is_bounded_and_the_newest_stay(world):
         assert [operation.uid for operation in await w.objects.list(Operation)] == [last.uid]
 
     world(trim)
-
-
-def test_the_fake_world_outlives_the_process(tmp_path):
-    async def main():
-        path = tmp_path / "world.json"
-        first = FakeHypervisor(Simulation(save_path=path))
-        first.add_foreign(FakeDomain("u", "web", 1, 128, None))
-        first.run("u")
-        await first.close()
-        second = FakeHypervisor(Simulation(save_path=path))
-        assert (await second.observe("u")).state is VmState.RUNNING
-
-    asyncio.run(main())

@@ -34,7 +34,7 @@ CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
 __all__ = ["FakeDomain", "FakeHypervisor", "definition_hash"]
 
-_DOMAINS: Final = TypeAdapter(dict[str, FakeDomain])
+_DOMAIN: Final = TypeAdapter(FakeDomain)
 
 
 class FakeHypervisor:
@@ -46,22 +46,24 @@ class FakeHypervisor:
         self.agent_delay_s = agent_delay_s
         self.obeys_shutdown = True
         self.shutdown_delay_s = 0.0
-        self.domains: dict[str, FakeDomain] = {}
+        self._kept = simulation.section("domains", _DOMAIN)
+        self.domains = self._kept.restore()
         self.consoles: dict[str, FakeConsole] = {}
-        self._names: dict[str, str] = {}
+        self._names = {domain.name: uid for uid, domain in self.domains.items()}
         self._queues: set[asyncio.Queue[DomainEvent]] = set()
-        self._pids = 1000
-        self._load()
-        simulation.sections["domains"] = self._dump
+        self._pids = 1000 + len(self.domains)
+        for domain in self.domains.values():
+            if domain.active and not domain.agent_connected:
+                self._agent_later(domain.uid, domain.starts)
 
     # ---- the contract ----
 
     async def facts(self) -> HypervisorFacts:
-        async with self._call("facts", changes=False):
+        async with self._call("facts"):
             return HypervisorFacts("fake", self.simulation.connected, "0.0.0", "0.0.0", "fake:///", max_vcpus=288)
 
     async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
-        async with self._call("probe_accelerators", changes=False):
+        async with self._call("probe_accelerators"):
             return (
                 AcceleratorFinding(name="kvm", usable=False, reason="the fake hypervisor runs no guest code"),
                 AcceleratorFinding(name="tcg", usable=True, reason="pretended"),
@@ -171,28 +173,30 @@ class FakeHypervisor:
 
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
         async with self._call("set_metadata"):
-            self._domain(uid).metadata = metadata
+            domain = self._domain(uid)
+            domain.metadata = metadata
+            self._kept.keep(uid, domain)
 
     async def observe(self, uid: str) -> ObservedDomain | None:
-        async with self._call("observe", changes=False):
+        async with self._call("observe"):
             domain = self.domains.get(uid)
             return None if domain is None else observed(domain)
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
-        async with self._call("observe_all", changes=False):
+        async with self._call("observe_all"):
             return tuple(observed(domain) for domain in self.domains.values())
 
     async def find(self, name: str) -> str | None:
-        async with self._call("find", changes=False):
+        async with self._call("find"):
             return self._names.get(name)
 
     async def describe(self, uid: str) -> DomainDescription:
-        async with self._call("describe", changes=False):
+        async with self._call("describe"):
             d = self._domain(uid)
             return DomainDescription(d.uid, d.name, d.vcpus, d.memory_mib, d.firmware, d.disks, d.nics)
 
     async def usage_all(self) -> tuple[DomainUsage, ...]:
-        async with self._call("usage_all", changes=False):
+        async with self._call("usage_all"):
             return tuple(
                 DomainUsage(d.uid, d.starts * 10**9, d.memory_mib * 2**19, d.memory_mib, 0, 0, 0, 0)
                 for d in self.domains.values()
@@ -211,7 +215,7 @@ class FakeHypervisor:
             self._queues.discard(queue)
 
     async def open_console(self, uid: str, *, force: bool) -> Console:
-        async with self._call("open_console", changes=False):
+        async with self._call("open_console"):
             domain = self._active(uid, "open the console of")
             if uid in self.consoles and not force:
                 raise CorralError("console-in-use", f"console of {domain.name}", "somebody else has it open", "--force")
@@ -223,7 +227,7 @@ class FakeHypervisor:
             return console
 
     async def guest_facts(self, uid: str) -> GuestFacts:
-        async with self._call("guest_facts", changes=False):
+        async with self._call("guest_facts"):
             domain = self._with_agent(uid)
             hostname = domain.metadata.name if domain.metadata else domain.name
             return GuestFacts(hostname, "Fake Guest 1", ())
@@ -231,7 +235,7 @@ class FakeHypervisor:
     async def guest_exec(
         self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
     ) -> ExecResult:
-        async with self._call("guest_exec", changes=False):
+        async with self._call("guest_exec"):
             self._with_agent(uid)
             if list(argv[:2]) == ["cloud-init", "status"]:
                 return ExecResult(0, None, b'{"status": "done", "errors": []}\n', b"", False)
@@ -239,12 +243,12 @@ class FakeHypervisor:
             return ExecResult(0, None, said[:capture_max_bytes], b"", len(said) > capture_max_bytes)
 
     async def document(self, uid: str) -> str:
-        async with self._call("document", changes=False):
+        async with self._call("document"):
             domain = self._domain(uid)
             return f'<domain type="fake"><name>{domain.name}</name><uuid>{uid}</uuid></domain>\n'
 
     async def close(self) -> None:
-        self.simulation.save()
+        self.simulation.close()
 
     # ---- what happens to domains by itself ----
 
@@ -281,6 +285,7 @@ class FakeHypervisor:
             if domain.active:
                 domain.state, domain.reason, domain.pid = VmState.SHUT_OFF, "unknown", None
                 domain.stop_cause, domain.agent_connected = StopCause.UNKNOWN, False
+                self._kept.keep(domain.uid, domain)
 
     def disconnect(self) -> None:
         """libvirtd is gone; domains run on."""
@@ -301,11 +306,12 @@ class FakeHypervisor:
         """A domain that Corral did not make."""
         self.domains[domain.uid] = domain
         self._names[domain.name] = domain.uid
+        self._kept.keep(domain.uid, domain)
 
     # ---- within ----
 
-    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
-        return self.simulation.call(f"hypervisor.{name}", changes=changes, connection=name != "facts")
+    def _call(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"hypervisor.{name}", connection=name != "facts")
 
     def _domain(self, uid: str) -> FakeDomain:
         domain = self.domains.get(uid)
@@ -334,7 +340,10 @@ class FakeHypervisor:
         self._names.pop(domain.name, None)
 
     def _emit(self, domain: FakeDomain | None, kind: str, cause: StopCause = StopCause.NONE) -> None:
+        """Whoever listens hears of what has changed, once it is kept."""
         uid, name = (domain.uid, domain.name) if domain else ("", "")
+        if domain is not None:
+            self._kept.keep(uid, self.domains.get(uid))
         event = DomainEvent(uid, name, cast("Literal['defined']", kind), cause)
         for queue in self._queues:
             if not queue.full():
@@ -358,13 +367,3 @@ class FakeHypervisor:
         if domain is not None and domain.active and domain.starts == start and not domain.agent_connected:
             domain.agent_connected = True
             self._emit(domain, "agent")
-
-    def _dump(self) -> object:
-        return _DOMAINS.dump_python(self.domains, mode="json")
-
-    def _load(self) -> None:
-        saved = self.simulation.restore("domains")
-        if saved is not None:
-            self.domains = _DOMAINS.validate_python(saved)
-            self._names = {domain.name: uid for uid, domain in self.domains.items()}
-            self._pids += len(self.domains)

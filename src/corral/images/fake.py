@@ -17,7 +17,7 @@ CATALOGUE: Final = (
     CatalogueEntry("debian-12", "debian12", "A pretended Debian 12", "debian", "bookworm", "", "", "debian", 256),
 )
 VIRTUAL_BYTES: Final = 2**30
-_FOUND: Final = TypeAdapter(dict[str, FoundImage])
+_FOUND: Final = TypeAdapter(FoundImage)
 
 
 class FakeLibrary:
@@ -26,9 +26,8 @@ class FakeLibrary:
     def __init__(self, simulation: Simulation, images_dir: Path) -> None:
         self.simulation = simulation
         self.images_dir = images_dir
-        saved = simulation.restore("images")
-        self.images: dict[str, FoundImage] = {} if saved is None else _FOUND.validate_python(saved)
-        simulation.sections["images"] = lambda: _FOUND.dump_python(self.images, mode="json")
+        self._kept = simulation.section("images", _FOUND)
+        self.images = self._kept.restore()
 
     def catalogue(self) -> tuple[CatalogueEntry, ...]:
         return CATALOGUE
@@ -55,24 +54,26 @@ class FakeLibrary:
                 memory_min_mib=entry.memory_min_mib,
                 description=entry.title,
             )
-            self.images[facts.digest] = FoundImage(name, spec, facts)
+            self.images[facts.digest] = found = FoundImage(name, spec, facts)
+            self._kept.keep(facts.digest, found)
             return facts
 
     async def verify(self, facts: ImageFacts) -> bool:
-        async with self._call("verify", changes=False):
+        async with self._call("verify"):
             return facts.digest in self.images
 
     async def remove(self, digest: str) -> None:
         async with self._call("remove"):
             self.images.pop(digest, None)
+            self._kept.keep(digest, None)
 
     async def found(self) -> tuple[FoundImage, ...]:
-        async with self._call("found", changes=False):
+        async with self._call("found"):
             return tuple(self.images.values())
 
     async def clean(self) -> int:
-        async with self._call("clean", changes=False):
+        async with self._call("clean"):
             return 0
 
-    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
-        return self.simulation.call(f"images.{name}", changes=changes)
+    def _call(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"images.{name}")

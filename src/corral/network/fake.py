@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pydantic import TypeAdapter
@@ -24,7 +24,8 @@ class FakeNetwork:
     reservations: dict[str, Reservation] = field(default_factory=dict)
 
 
-_NETWORKS: Final = TypeAdapter(dict[str, FakeNetwork])
+_NETWORK: Final = TypeAdapter(FakeNetwork)
+_RESERVATION: Final = TypeAdapter(tuple[str, Reservation])
 
 
 class FakeNetworks:
@@ -32,9 +33,12 @@ class FakeNetworks:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        saved = simulation.restore("networks")
-        self.networks: dict[str, FakeNetwork] = {} if saved is None else _NETWORKS.validate_python(saved)
-        simulation.sections["networks"] = lambda: _NETWORKS.dump_python(self.networks, mode="json")
+        # Reservations are kept one by one: a network of thousands is not written anew for each.
+        self._kept = simulation.section("networks", _NETWORK)
+        self._kept_reservations = simulation.section("reservations", _RESERVATION)
+        self.networks = self._kept.restore()
+        for uid, reservation in self._kept_reservations.restore().values():
+            self.networks[uid].reservations[reservation.mac] = reservation
 
     def driver_name(self, network: Network) -> str:
         return f"fake-{network.name}"
@@ -45,37 +49,55 @@ class FakeNetworks:
                 network.uid, FakeNetwork(self.driver_name(network), network.spec.bridge, network.spec.subnet)
             )
             known.active = True
-            known.reservations = {reservation.mac: reservation for reservation in reservations}
+            self._kept.keep(network.uid, replace(known, reservations={}))
+            wanted = {reservation.mac: reservation for reservation in reservations}
+            for mac in known.reservations.keys() - wanted.keys():
+                self._forget(network.uid, known, mac)
+            for reservation in reservations:
+                self._reserve(network.uid, known, reservation)
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
         async with self._call("reserve"):
-            self._known(network).reservations[reservation.mac] = reservation
+            self._reserve(network.uid, self._known(network), reservation)
 
     async def release(self, network: Network, reservation: Reservation) -> None:
         async with self._call("release"):
             known = self.networks.get(network.uid)
             if known is not None:
-                known.reservations.pop(reservation.mac, None)
+                self._forget(network.uid, known, reservation.mac)
 
     async def remove(self, network: Network) -> None:
         async with self._call("remove"):
-            self.networks.pop(network.uid, None)
+            known = self.networks.pop(network.uid, None)
+            if known is not None:
+                for mac in list(known.reservations):
+                    self._forget(network.uid, known, mac)
+                self._kept.keep(network.uid, None)
 
     async def observe_all(self) -> tuple[ObservedNetwork, ...]:
-        async with self._call("observe_all", changes=False):
+        async with self._call("observe_all"):
             return tuple(
                 ObservedNetwork(uid, known.name, known.active, known.bridge, known.subnet)
                 for uid, known in self.networks.items()
             )
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
-        async with self._call("leases", changes=False):
+        async with self._call("leases"):
             return tuple(
                 Lease(kept.mac, kept.address, kept.hostname) for kept in self._known(network).reservations.values()
             )
 
-    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
-        return self.simulation.call(f"network.{name}", changes=changes, connection=True)
+    def _reserve(self, uid: str, known: FakeNetwork, reservation: Reservation) -> None:
+        if known.reservations.get(reservation.mac) != reservation:
+            known.reservations[reservation.mac] = reservation
+            self._kept_reservations.keep(f"{uid} {reservation.mac}", (uid, reservation))
+
+    def _forget(self, uid: str, known: FakeNetwork, mac: str) -> None:
+        if known.reservations.pop(mac, None) is not None:
+            self._kept_reservations.keep(f"{uid} {mac}", None)
+
+    def _call(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"network.{name}", connection=True)
 
     def _known(self, network: Network) -> FakeNetwork:
         known = self.networks.get(network.uid)

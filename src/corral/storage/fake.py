@@ -25,7 +25,7 @@ class FakePool:
     seeds: set[str] = field(default_factory=set)
 
 
-_POOL: Final = TypeAdapter(FakePool)
+_TEXT: Final = TypeAdapter(str)
 
 
 class FakeVolumes:
@@ -35,9 +35,9 @@ class FakeVolumes:
         self.simulation = simulation
         self.state_dir = state_dir
         self.full = False
-        saved = simulation.restore("pool")
-        self.pool = FakePool() if saved is None else _POOL.validate_python(saved)
-        simulation.sections["pool"] = lambda: _POOL.dump_python(self.pool, mode="json")
+        self._volumes = simulation.section("volumes", _TEXT)
+        self._seeds = simulation.section("seeds", _TEXT)
+        self.pool = FakePool(self._volumes.restore(), set(self._seeds.restore()))
 
     def path(self, volume_uid: str) -> Path:
         return self.state_dir / "volumes" / f"{volume_uid}.qcow2"
@@ -48,49 +48,52 @@ class FakeVolumes:
     async def create(self, volume: Volume, image_disk: Path | None, image_format: str) -> Path:
         async with self._call("create"):
             self._room(f"make volume {volume.name}")
-            self.pool.volumes.setdefault(volume.uid, volume.model_dump_json())
+            self._volumes.keep(volume.uid, self.pool.volumes.setdefault(volume.uid, volume.model_dump_json()))
             return self.path(volume.uid)
 
     async def remove(self, volume_uid: str) -> None:
         async with self._call("remove"):
             self.pool.volumes.pop(volume_uid, None)
+            self._volumes.keep(volume_uid, None)
 
     async def write_seed(self, vm_uid: str, files: Mapping[str, bytes]) -> Path:
         async with self._call("write_seed"):
             self._room(f"write the seed of {vm_uid}")
             self.pool.seeds.add(vm_uid)
+            self._seeds.keep(vm_uid, "")
             return self.seed_path(vm_uid)
 
     async def remove_seed(self, vm_uid: str) -> None:
         async with self._call("remove_seed"):
             self.pool.seeds.discard(vm_uid)
+            self._seeds.keep(vm_uid, None)
 
     async def allocated_bytes(self, volume_uid: str) -> int:
-        async with self._call("allocated_bytes", changes=False):
+        async with self._call("allocated_bytes"):
             return OVERLAY_BYTES if volume_uid in self.pool.volumes else 0
 
     async def found(self) -> tuple[FoundVolume, ...]:
-        async with self._call("found", changes=False):
+        async with self._call("found"):
             return tuple(
                 FoundVolume(uid, self.path(uid), OVERLAY_BYTES, document.encode() if document else None)
                 for uid, document in self.pool.volumes.items()
             )
 
     async def found_seeds(self) -> tuple[str, ...]:
-        async with self._call("found_seeds", changes=False):
+        async with self._call("found_seeds"):
             return tuple(self.pool.seeds)
 
     async def clean(self) -> int:
-        async with self._call("clean", changes=False):
+        async with self._call("clean"):
             return 0
 
     async def usage(self) -> PoolUsage:
-        async with self._call("usage", changes=False):
+        async with self._call("usage"):
             used = len(self.pool.volumes) * OVERLAY_BYTES
             return PoolUsage(POOL_BYTES, 0 if self.full else POOL_BYTES - used)
 
-    def _call(self, name: str, *, changes: bool = True) -> AbstractAsyncContextManager[None]:
-        return self.simulation.call(f"storage.{name}", changes=changes)
+    def _call(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self.simulation.call(f"storage.{name}")
 
     def _room(self, asked: str) -> None:
         if self.full:

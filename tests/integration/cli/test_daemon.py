@@ -47,20 +47,11 @@ def test_start_status_logs_restart_stop(place: Corral) -> None:
         assert not runs(pid)
 
 
-def wait_until_saved(world: Path) -> None:
-    """The pretended host writes itself down a moment after each change; a real one outlives the daemon by itself."""
-    deadline = time.monotonic() + BACK_WITHIN_S
-    while not (world.exists() and '"running"' in world.read_text()):
-        assert time.monotonic() < deadline, "the pretended host was not saved"
-        time.sleep(0.05)
-
-
 def test_a_killed_daemon_is_back_with_its_vms(place: Corral) -> None:
     place("daemon", "start", "--hypervisor", "fake").ok()
     place("image", "build", "micro").ok()
     place("create", "web", "--image", "micro", "--memory", "128").ok()
     pid = place("daemon", "status", "-o", "json").json["pid"]
-    wait_until_saved(place.state_dir / "fake-world.json")
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + BACK_WITHIN_S
     while (ran := place("daemon", "status", "-o", "json")).status != 0 or not json.loads(ran.out)["readiness"]["ready"]:
