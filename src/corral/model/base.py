@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -24,6 +24,11 @@ class Model(BaseModel):
 
     # An error of validation must not quote what it refused: that may be a password, and tracebacks are logged.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def written_unless(default: object) -> Any:
+    """For `Annotated`: a field that its document leaves out while it has this value. Keeps documents of plain VMs short."""
+    return Field(exclude_if=lambda value: value == default)
 
 
 class ConditionStatus(StrEnum):

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from corral.model import limits
-from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid
-from corral.model.hardware import HardwareSpec
+from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid, written_unless
+from corral.model.hardware import PLAIN, HardwareSpec
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
 DAC_UID_ANNOTATION: Final = "corral/dac-uid"
@@ -65,8 +65,8 @@ class DiskSpec(Model):
 
     name: Name
     """Unique within the VM: `root`, `data`, `cd0`."""
-    device: Literal["disk", "cdrom"] = "disk"
-    image_uid: Uid | None = None
+    device: Annotated[Literal["disk", "cdrom"], written_unless("disk")] = "disk"
+    image_uid: Annotated[Uid | None, written_unless(None)] = None
     """The ISO image in the drive."""
     volume_uid: Uid | None = None
     path: str | None = None
@@ -75,15 +75,17 @@ class DiskSpec(Model):
     """Recorded once, never probed again (a guest could write another header)."""
     bus: Bus = Bus.VIRTIO
     read_only: bool = False
-    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = "writeback"
-    aio: Literal["", "threads", "native", "io_uring"] = ""
+    cache: Annotated[
+        Literal["writeback", "none", "writethrough", "directsync", "unsafe"], written_unless("writeback")
+    ] = "writeback"
+    aio: Annotated[Literal["", "threads", "native", "io_uring"], written_unless("")] = ""
     """Empty: QEMU's choice. `native` needs a cache of `none` or `directsync`."""
-    discard: Literal["unmap", "ignore"] = "unmap"
-    io_thread: Annotated[int, Field(ge=0, le=limits.IO_THREADS_MAX)] = 0
+    discard: Annotated[Literal["unmap", "ignore"], written_unless("unmap")] = "unmap"
+    io_thread: Annotated[int, Field(ge=0, le=limits.IO_THREADS_MAX), written_unless(0)] = 0
     """The number of the I/O thread that serves it; 0: QEMU's main loop."""
-    iops_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
+    iops_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX), written_unless(0)] = 0
     """Requests a second, reads and writes together; 0: no limit."""
-    bytes_per_s_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
+    bytes_per_s_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX), written_unless(0)] = 0
 
 
 class NicSpec(Model):
@@ -97,10 +99,10 @@ class NicSpec(Model):
     address: str
     """IPv4 address reserved in the network's DHCP; empty where the network has none."""
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"
-    link_up: bool = True
+    link_up: Annotated[bool, written_unless(True)] = True
     """False: the cable is out."""
-    queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] = 1
-    pxe: bool = False
+    queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX), written_unless(1)] = 1
+    pxe: Annotated[bool, written_unless(False)] = False
     """The firmware may boot from it, after disks and media."""
 
 
@@ -154,11 +156,11 @@ class VmSpec(Model):
     nics: Annotated[tuple[NicSpec, ...], Field(max_length=limits.NICS_MAX)] = ()
     cloud_init: CloudInitSpec | None = None
     graphics: Literal["vnc", "spice", "none"] = "vnc"
-    graphics_listen: Annotated[str, StringConstraints(max_length=45)] = ""
+    graphics_listen: Annotated[str, StringConstraints(max_length=45), written_unless("")] = ""
     """An IP address that the graphical console is open on, for everyone who reaches it; empty: a Unix socket."""
-    os: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$|^$")] = ""
+    os: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$|^$"), written_unless("")] = ""
     """libosinfo's short id of the guest's system: `debian12`, `win11`; empty: unknown."""
-    hardware: HardwareSpec = HardwareSpec()
+    hardware: Annotated[HardwareSpec, written_unless(PLAIN)] = PLAIN
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     protected: bool = False
     """Deletion is refused while this is set."""
@@ -196,7 +198,7 @@ class VmStatus(Model):
     cloud_init: CloudInitStatus = CloudInitStatus.UNKNOWN
     cloud_init_detail: str = ""
     has_saved_memory: bool = False
-    pending_restart: tuple[str, ...] = ()
+    pending_restart: Annotated[tuple[str, ...], written_unless(())] = ()
     """What of the spec the running guest does not have yet, each with the reason; its next start has it."""
     qemu_version: str = ""
     restarts: int = 0
