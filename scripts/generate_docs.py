@@ -160,6 +160,7 @@ def run_policy_page() -> str:
     causes = {
         Stopped.BY_GUEST: "the guest powered itself off", Stopped.BY_VIRSH: "`virsh destroy`",
         Stopped.QEMU_KILLED: "QEMU was killed, the guest crashed", Stopped.HOST_REBOOTED: "the host rebooted",
+        Stopped.GONE: "its domain is gone altogether (`virsh undefine`, or libvirt lost it); it is made again",
         Stopped.UNKNOWN: "unknown (libvirtd was restarted since)",
     }  # fmt: skip
     head = ["What happened", *(f"`{policy}`{', autostart' if autostart else ''}" for policy, autostart in TABLE)]

@@ -49,6 +49,35 @@ def test_a_killed_daemon_finds_its_guests_running(world):
     world(killed)
 
 
+def test_a_domain_that_went_while_nobody_looked_is_made_again_and_runs(world):
+    async def gone(w):
+        await w.start()
+        vms = [await w.create(f"vm{n}", run_policy=policy) for n, policy in enumerate(RunPolicy)]
+        for _, create in vms:
+            await w.ended(create)
+        await w.quiet()
+        await w.kill()
+        for vm, _ in vms:
+            w.hypervisor.stop(vm.uid, StopCause.DESTROYED)
+            w.hypervisor._forget(w.hypervisor.domains[vm.uid])
+        await w.start()
+        for vm, _ in vms:
+            stays = vm.spec.run_policy is RunPolicy.MANUAL
+
+            async def settled(uid=vm.uid, stays=stays):
+                domain = w.hypervisor.domains.get(uid)
+                found = await w.vm(uid)
+                return domain is not None and (
+                    found.spec.power is Power.OFF if stays else found.status.state is VmState.RUNNING
+                )
+
+            await w.until(settled)
+        await w.quiet()
+        await w.check_whole()
+
+    world(gone)
+
+
 def test_a_host_that_reboots_brings_guests_up_in_order(world):
     async def reboot(w):
         await w.start()

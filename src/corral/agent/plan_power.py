@@ -34,6 +34,16 @@ _CAUSES: Final = {
 _USER_PAUSE: Final = frozenset({"user", ""})
 
 
+def plan_news(view: View, queue: Queue) -> Plan | None:
+    """What happened to the domain by itself is decided, and on record, before its document is made or made anew: that
+    may fail for as long as it likes, and afterwards nobody could tell any more. None: there is no news."""
+    if queue.create is not None or _driving(view, queue):
+        return None
+    found = _happened(view, queue)
+    told = found.settle.power is not None or found.settle.restarts is not None
+    return replace(found, settle=replace(found.settle, more=True)) if told and not found.steps else None
+
+
 def plan_power(view: View, queue: Queue, existence: tuple[Step, ...], *, drifted: bool) -> Plan:
     """Power and the operations that wait, once `existence` is taken care of."""
     created: tuple[Ending, ...] = ()
@@ -211,7 +221,8 @@ def _stop(view: View) -> _Stop:
     new = status.seen_state in ACTIVE or status.seen_state is VmState.UNKNOWN or view.known.started
     if rebooted and not view.known.started:
         return _Stop(Stopped.HOST_REBOOTED, False, True)
-    return _Stop(_CAUSES.get(seen, Stopped.UNKNOWN), seen is StopCause.SAVED, new)
+    unseen = Stopped.UNKNOWN if domain is not None else Stopped.GONE
+    return _Stop(_CAUSES.get(seen, unseen), seen is StopCause.SAVED, new)
 
 
 def _stopped(view: View) -> Plan:  # noqa: PLR0911  (a decision table)

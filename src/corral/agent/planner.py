@@ -4,7 +4,7 @@ The plan is level-triggered: it never continues a former one. A crash at any ins
 sees a world in which some of the steps are already done.
 """
 
-from corral.agent.plan_power import plan_power
+from corral.agent.plan_power import plan_news, plan_power
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     Define,
@@ -39,7 +39,7 @@ def plan(view: View) -> Plan:
         return _plan_refusal(view, queue, problem)
     existence = _plan_existence(view, redefine=_is_reset(queue))
     if existence and queue.create is None and queue.power is None:
-        return Plan(existence, again=True)
+        return plan_news(view, queue) or Plan(existence, again=True)
     return plan_power(view, queue, existence, drifted=_drifted(view))
 
 

@@ -126,6 +126,8 @@ class Settle:
     refused: Problem | None = None
     keep_started: bool = False
     """It stopped right after its start; the next look decides what that means."""
+    more: bool = False
+    """There is more to be done at once."""
     keep_boot_id: bool = False
     """The host's reboot is not yet dealt with; the next look must still see it."""
 

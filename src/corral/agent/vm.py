@@ -307,7 +307,7 @@ class Reconciler:
         if settle.forget or settled is None:
             return True
         remaining = bool(self.cache.unfinished(view.vm.uid)) and decided.wait is None
-        if settle.keep_started or (settle.power is not None and not settle.reached) or remaining:
+        if settle.more or settle.keep_started or (settle.power is not None and not settle.reached) or remaining:
             return False
         looked = (settled.revision, view.domain, view.known.queued_for_boot, guest)
         memory.seen = looked if decided.wait is None else None

@@ -15,6 +15,7 @@ class Stopped(StrEnum):
     BY_VIRSH = "virsh-destroy"
     QEMU_KILLED = "qemu-killed"  # and a guest that panicked
     HOST_REBOOTED = "host-rebooted"
+    GONE = "domain-gone"  # no such domain any more, and nobody saw it stop: undefined behind our back, or lost
     UNKNOWN = "unknown"  # libvirtd was restarted since and has forgotten
 
 
@@ -31,8 +32,9 @@ class Then(StrEnum):
 # always      means always, host reboots included.
 # on-failure  brings back what nobody switched off. An unknown cause counts as a failure only for a VM that its owner
 #             wants up with the host (autostart): better a needless start of such a one than a service that stays down,
-#             and a guest that powered itself off must otherwise stay off.
-# manual      only ever follows the host's boot, where autostart says so.
+#             and a guest that powered itself off must otherwise stay off. A domain that is gone was not powered off: that
+#             leaves the domain where it was. It is made again from what was wished, and started.
+# manual      only ever follows the host's boot, where autostart says so. A domain that is gone is made again, and stays off.
 TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingProxyType(
     {
         (RunPolicy.ALWAYS, False): {
@@ -40,6 +42,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.RESTART,
             Stopped.QEMU_KILLED: Then.RESTART,
             Stopped.HOST_REBOOTED: Then.BOOT,
+            Stopped.GONE: Then.RESTART,
             Stopped.UNKNOWN: Then.RESTART,
         },
         (RunPolicy.ALWAYS, True): {
@@ -47,6 +50,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.RESTART,
             Stopped.QEMU_KILLED: Then.RESTART,
             Stopped.HOST_REBOOTED: Then.BOOT,
+            Stopped.GONE: Then.RESTART,
             Stopped.UNKNOWN: Then.RESTART,
         },
         (RunPolicy.ON_FAILURE, False): {
@@ -54,6 +58,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.STAY_OFF,
             Stopped.QEMU_KILLED: Then.RESTART,
             Stopped.HOST_REBOOTED: Then.STAY_OFF,
+            Stopped.GONE: Then.RESTART,
             Stopped.UNKNOWN: Then.STAY_OFF,
         },
         (RunPolicy.ON_FAILURE, True): {
@@ -61,6 +66,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.STAY_OFF,
             Stopped.QEMU_KILLED: Then.RESTART,
             Stopped.HOST_REBOOTED: Then.BOOT,
+            Stopped.GONE: Then.RESTART,
             Stopped.UNKNOWN: Then.RESTART,
         },
         (RunPolicy.MANUAL, False): {
@@ -68,6 +74,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.STAY_OFF,
             Stopped.QEMU_KILLED: Then.STAY_OFF,
             Stopped.HOST_REBOOTED: Then.STAY_OFF,
+            Stopped.GONE: Then.STAY_OFF,
             Stopped.UNKNOWN: Then.STAY_OFF,
         },
         (RunPolicy.MANUAL, True): {
@@ -75,6 +82,7 @@ TABLE: Final[Mapping[tuple[RunPolicy, bool], Mapping[Stopped, Then]]] = MappingP
             Stopped.BY_VIRSH: Then.STAY_OFF,
             Stopped.QEMU_KILLED: Then.STAY_OFF,
             Stopped.HOST_REBOOTED: Then.BOOT,
+            Stopped.GONE: Then.STAY_OFF,
             Stopped.UNKNOWN: Then.STAY_OFF,
         },
     }

@@ -68,6 +68,45 @@ def test_delete_without_an_operation_keeps_the_disks(model):
     assert len(world.disks) == 2
 
 
+@pytest.mark.parametrize("policy", list(RunPolicy))
+def test_a_domain_that_is_gone_is_made_again_and_runs_unless_manual(model, policy):
+    world = model(was=VmState.RUNNING, policy=policy, ready=True)
+    first = world.once()
+    assert first.steps == ()
+    assert (first.settle.power, first.settle.restarts) == (
+        (Power.OFF, None) if policy is RunPolicy.MANUAL else (None, 1)
+    )
+    world.run()
+    assert world.domain.state is (VmState.SHUT_OFF if policy is RunPolicy.MANUAL else VmState.RUNNING)
+
+
+def test_a_domain_that_was_seen_to_stop_before_it_went_keeps_that_cause(model):
+    world = model(was=VmState.RUNNING, ready=True)
+    world.known = replace(world.known, stop_cause=StopCause.DESTROYED)
+    world.run()
+    assert world.vm.spec.power is Power.OFF
+    assert world.domain.state is VmState.SHUT_OFF
+
+
+def test_after_a_host_reboot_the_order_decides_about_a_domain_that_is_gone_too(model):
+    world = model(was=VmState.RUNNING, autostart=True, ready=True)
+    world.boot_id = "next"
+    world.run()
+    assert world.domain.state is VmState.RUNNING
+    assert world.vm.status.restarts == 0
+
+
+def test_a_stop_is_on_record_before_the_document_is_made_anew(model):
+    world = model(was=VmState.RUNNING, domain=VmState.SHUT_OFF, ready=True)
+    world.domain = replace(
+        world.domain, stop_cause=StopCause.GUEST, metadata=replace(world.domain.metadata, spec_json="old")
+    )
+    first = world.once()
+    assert (first.steps, first.settle.power) == ((), Power.OFF)
+    world.run()
+    assert world.domain.state is VmState.SHUT_OFF
+
+
 def test_another_installations_domain_is_never_touched(model):
     world = model(was=VmState.RUNNING, domain=VmState.RUNNING, power=Power.OFF, ready=True)
     metadata = replace(world.domain.metadata, installation_id="other")

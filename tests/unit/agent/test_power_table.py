@@ -28,6 +28,13 @@ def test_a_killed_qemu_comes_back_unless_manual(autostart):
         assert decide(policy, autostart, Stopped.QEMU_KILLED) is expected
 
 
+@pytest.mark.parametrize("autostart", [False, True])
+def test_a_domain_that_is_gone_was_not_powered_off(autostart):
+    for policy in RunPolicy:
+        expected = Then.STAY_OFF if policy is RunPolicy.MANUAL else Then.RESTART
+        assert decide(policy, autostart, Stopped.GONE) is expected
+
+
 def test_after_a_host_reboot_autostart_or_always_boot_in_order():
     for policy in RunPolicy:
         assert decide(policy, True, Stopped.HOST_REBOOTED) is Then.BOOT
