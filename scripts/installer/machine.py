@@ -39,9 +39,7 @@ def look(context: Context, say: Callable[[str], None]) -> str:
     if os.geteuid() != 0:
         if shutil.which("sudo") is None:
             raise Refused("become root", "there is no sudo", "run it as root")
-        say("asking sudo")
-        if os.system("sudo -v") != 0:  # noqa: S605 -- it asks for a password on the terminal
-            raise Refused("become root", "sudo refused", "run it as root")
+        become_root(context, say)
     place = context.state_dir
     while not place.exists():
         place = place.parent
@@ -61,6 +59,18 @@ def look(context: Context, say: Callable[[str], None]) -> str:
     open_place = writable_by_all(context.root)
     warning = f"; WARNING: root runs this code, and everybody may write {open_place}: chmod o-w" if open_place else ""
     return f"{describe_os(release)}, {start}, {kvm}{warning}"
+
+
+def become_root(context: Context, say: Callable[[str], None]) -> None:
+    """Ask for the password once, where one is wanted. `sudo -v` alone wants one of cloud images' users too, who have none:
+    they need no password, but are also in a group that does."""
+    if context.shell.ask(["sudo", "-n", "true"]).ok:
+        return
+    say("asking sudo")
+    if os.system("sudo -v") != 0:  # noqa: S605 -- it asks for a password on the terminal
+        raise Refused(
+            "become root", "sudo refused", "run it on a terminal, where it can ask for the password, or as root"
+        )
 
 
 def writable_by_all(root: Path) -> Path | None:

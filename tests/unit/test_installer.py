@@ -37,6 +37,20 @@ def context(tmp_path: Path, shell: Shell | None = None, **environ: str) -> Conte
     return Context(tmp_path, shell or Answers({}), environ=environ)
 
 
+# ---- becoming root -------------------------------------------------------------------------------------------------
+
+
+def test_who_needs_no_password_is_asked_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cloud images' users have no password, and are in the group sudo all the same: `sudo -v` asks them for one."""
+    asked: list[str] = []
+    monkeypatch.setattr(machine.os, "system", lambda command: asked.append(command) or 1)
+    machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(0, "")})), lambda _line: None)
+    assert asked == []
+    with pytest.raises(Refused, match="sudo refused"):
+        machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(1, "")})), lambda _line: None)
+    assert asked == ["sudo -v"]
+
+
 # ---- packages ------------------------------------------------------------------------------------------------------
 
 
