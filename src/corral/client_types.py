@@ -261,6 +261,7 @@ class DiskSpec(TypedDict):
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]
     bus: NotRequired[Bus]
+    slot: NotRequired[int | None]
     read_only: NotRequired[bool]
     cache: NotRequired[Literal['writeback', 'none', 'writethrough', 'directsync', 'unsafe']]
     aio: NotRequired[Literal['', 'threads', 'native', 'io_uring']]

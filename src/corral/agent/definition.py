@@ -150,6 +150,7 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         read_only=disk.read_only,
         backing=backing,
         device=disk.device,
+        slot=disk.slot,
         cache=disk.cache,
         aio=disk.aio,
         discard=disk.discard,

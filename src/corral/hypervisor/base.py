@@ -1,6 +1,6 @@
 """The hypervisor driver's contract: few methods over typed values. XML never crosses it, but for people to read."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -29,6 +29,8 @@ class DomainDisk:
     """A file of root's that no QEMU may own (relabel='no')."""
     device: Literal["disk", "cdrom"] = "disk"
     """An empty `path` is an empty drive."""
+    slot: int | None = None
+    """Its place among the disks of its kind; None: in the order of the list."""
     cache: str = "writeback"
     aio: str = ""
     discard: str = "unmap"
@@ -209,6 +211,12 @@ class ExecResult:
     stdout: bytes
     stderr: bytes
     truncated: bool
+    streamed: bool = True
+    """False: this guest cannot show what a command writes before its end."""
+
+
+OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
+"""Hears every byte that a command writes once, in the stream's order, while the command runs."""
 
 
 @dataclass(frozen=True)
@@ -317,8 +325,17 @@ class HypervisorDriver(Protocol):
         ...
 
     async def guest_exec(
-        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
-    ) -> ExecResult: ...
+        self,
+        uid: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes,
+        timeout_s: float,
+        capture_max_bytes: int,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        """Run it to its end. Late, or when the caller is cancelled, it is stopped where the guest allows that."""
+        ...
 
     async def document(self, uid: str) -> str:
         """The domain's XML, for people."""

@@ -11,6 +11,7 @@ MEMORY_MAX_MIB: Final = 4 * 2**20  # 4 TiB
 DISK_MIN_BYTES: Final = 2**20
 DISK_MAX_BYTES: Final = 64 * 2**40
 DISKS_MAX: Final = 16
+DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
 CPU_FEATURES_MAX: Final = 64
 NUMA_CELLS_MAX: Final = 8

@@ -74,6 +74,8 @@ class DiskSpec(Model):
     format: Literal["qcow2", "raw"] = "qcow2"
     """Recorded once, never probed again (a guest could write another header)."""
     bus: Bus = Bus.VIRTIO
+    slot: Annotated[int | None, Field(ge=0, lt=limits.DISK_SLOTS), written_unless(None)] = None
+    """Its place among the disks of its kind: 1 is `vdb`. Kept when another one goes; None: in the order of the list."""
     read_only: bool = False
     cache: Annotated[
         Literal["writeback", "none", "writethrough", "directsync", "unsafe"], written_unless("writeback")

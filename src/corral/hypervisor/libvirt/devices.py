@@ -22,15 +22,15 @@ SEED_ALIAS: Final = "ua-seed"
 
 
 def disk_targets(disks: Sequence[DomainDisk]) -> tuple[str, ...]:
-    """The target name of each disk: `vda`, `vdb` for virtio; `sda`, `sdb` for SCSI and SATA, which share a name space."""
-    names, virtio, others = [], 0, 0
+    """The target name of each disk: `vda`, `vdb` for virtio; `sda`, `sdb` for SCSI and SATA, which share a name space.
+
+    A disk with a slot of its own keeps its name when another one goes; the others are counted."""
+    names, counted = [], {"vd": 0, "sd": 0}
     for disk in disks:
-        if disk.bus == "virtio":
-            names.append(f"vd{chr(ord('a') + virtio)}")
-            virtio += 1
-        else:
-            names.append(f"sd{chr(ord('a') + others)}")
-            others += 1
+        family = "vd" if disk.bus == "virtio" else "sd"
+        slot = counted[family] if disk.slot is None else disk.slot
+        names.append(f"{family}{chr(ord('a') + slot)}")
+        counted[family] = max(counted[family], slot) + 1
     return tuple(names)
 
 

@@ -1,0 +1,133 @@
+"""What a running domain does not have yet of its persistent document: what only its next start brings.
+
+The live document is read as for a migration (`VIR_DOMAIN_XML_MIGRATABLE`): libvirt then prints what it was started with,
+in the words of the persistent one, without what it found out since.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from typing import Final
+
+from lxml.etree import _Element, tostring
+
+from corral.hypervisor.libvirt.owned import attribute, memory_mib
+
+# Devices that have a name of ours (`ua-disk-root`), each compared with its namesake.
+NAMED_DEVICES: Final = ("disk", "interface", "hostdev", "filesystem")
+
+# What of the domain is compared as a whole, and what people call it.
+_PARTS: Final = {
+    "cpu": "the CPU model",
+    "os": "firmware and boot",
+    "features": "features",
+    "clock": "the clock",
+    "memoryBacking": "memory backing",
+    "maxMemory": "the memory's ceiling",
+    "numatune": "NUMA placement",
+    "iothreads": "I/O threads",
+    "genid": "the generation id",
+}
+_DEVICES: Final = {
+    "tpm": "the TPM",
+    "watchdog": "the watchdog",
+    "rng": "the random number generator",
+    "panic": "the panic device",
+    "sound": "sound",
+    "video": "video",
+    "graphics": "graphics",
+    "input[@type='tablet']": "the tablet",
+    "controller[@type='usb']": "the USB controller",
+    "controller[@type='scsi']": "the SCSI controller",
+}
+# What libvirt adds to a running device, or moves on its own: nobody's wish.
+_RUNTIME_CHILDREN: Final = ("address", "backingStore", "alias", "label", "seclabel")
+_RUNTIME_ATTRIBUTES: Final = {
+    "source": ("index", "portid", "bridge", "startupPolicy"),
+    "graphics": ("port", "tlsPort", "autoport", "socket"),
+}
+_STARTED_WITH: Final = "it keeps what it was started with"
+
+
+def pending(live: _Element, wanted: _Element, reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each difference. `reasons` says, by name, why an attempt to change it live failed."""
+    return tuple(f"{name}: {reasons.get(name, why)}" for name, why in _differences(live, wanted))
+
+
+def _differences(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
+    yield from _processors(live, wanted)
+    if memory_mib(live, "memory") < memory_mib(wanted, "memory"):
+        yield "memory", f"it can have at most {memory_mib(live, 'memory')} MiB until then"
+    for path, name in _PARTS.items():
+        if plain(live.find(path)) != plain(wanted.find(path)):
+            yield name, _STARTED_WITH
+    for path, name in _DEVICES.items():
+        if _all(live, f"devices/{path}") != _all(wanted, f"devices/{path}"):
+            yield name, _STARTED_WITH
+    if len(live.findall("devices/serial")) != len(wanted.findall("devices/serial")):
+        yield "serial ports", _STARTED_WITH
+    for tag in NAMED_DEVICES:
+        yield from _devices(named(live, tag), named(wanted, tag))
+
+
+def _processors(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
+    maximum = live.findtext("vcpu")
+    if maximum != wanted.findtext("vcpu"):
+        yield "vcpus", f"it can have at most {maximum} until then"
+    elif vcpus(live) != vcpus(wanted):
+        yield "vcpus", f"it has {vcpus(live)}"
+
+
+def _devices(live: Mapping[str, _Element], wanted: Mapping[str, _Element]) -> Iterator[tuple[str, str]]:
+    for alias in sorted(live.keys() | wanted.keys()):
+        if alias not in wanted:
+            yield people_call(alias), "it is still there"
+        elif alias not in live:
+            yield people_call(alias), "it is not there yet"
+        elif plain(live[alias]) != plain(wanted[alias]):
+            yield people_call(alias), _STARTED_WITH
+
+
+def people_call(alias: str) -> str:
+    """`ua-disk-data` as `disk data`."""
+    return " ".join(alias.removeprefix("ua-").split("-", 1))
+
+
+def vcpus(domain: _Element) -> int:
+    """How many of its vCPUs are plugged in."""
+    element = domain.find("vcpu")
+    return 1 if element is None else int(element.get("current") or element.text or 1)
+
+
+def named(domain: _Element, tag: str) -> dict[str, _Element]:
+    """The devices of one kind that bear a name of ours."""
+    found = ((attribute(element, "alias", "name"), element) for element in domain.iterfind(f"devices/{tag}"))
+    return {alias: element for alias, element in found if alias.startswith("ua-")}
+
+
+def _all(domain: _Element, path: str) -> list[str]:
+    return sorted(plain(element) for element in domain.iterfind(path))
+
+
+def plain(element: _Element | None, *, without: Callable[[_Element], bool] = lambda _: False) -> str:
+    """An element as text that two documents agree upon; children that `without` names are left out."""
+    if element is None:
+        return ""
+    copy = deepcopy(element)
+    copy.tail = None
+    for child in list(copy):
+        if child.tag in _RUNTIME_CHILDREN or without(child) or _is_default(copy, child):
+            copy.remove(child)
+    for found in copy.iter():
+        for name in _RUNTIME_ATTRIBUTES.get(str(found.tag), ()):
+            if name in found.attrib:
+                del found.attrib[name]
+        found.text = (found.text or "").strip() or None
+        found.tail = None
+    return bytes(tostring(copy, method="c14n")).decode()
+
+
+def _is_default(parent: _Element, child: _Element) -> bool:
+    """What one of the two documents spells out and the other leaves unsaid."""
+    if parent.tag == "interface":
+        return child.tag == "target" or (child.tag == "link" and child.get("state") == "up")
+    return parent.tag == "graphics" and child.tag == "listen" and child.get("type") == "socket"
