@@ -1,9 +1,11 @@
 """A VM's ordinary life under the agent, and what happens to it by itself."""
 
 from corral.hypervisor.base import StopCause
+from corral.model.host import Host
 from corral.model.operation import (
     DeleteVm,
     DestroyVm,
+    Operation,
     OperationState,
     RebootVm,
     ResetVm,
@@ -14,6 +16,7 @@ from corral.model.operation import (
 )
 from corral.model.vm import CloudInitStatus, Power, VmState
 from corral.model.volume import Volume
+from corral.simulation import Fault, FaultKind
 from corral.store.objects import EVENTS
 
 
@@ -241,6 +244,116 @@ def test_while_the_hypervisor_is_away_no_state_is_said_and_nothing_is_made_up_af
         assert len(await w.objects.store.journal(EVENTS)) == events
 
     world(away)
+
+
+def test_the_hosts_counts_follow_what_is_made_and_deleted_even_if_they_could_not_be_written_at_once(world):
+    async def counted(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+
+        async def running():
+            hosts = await w.objects.list(Host)
+            return [host.status.vms_running for host in hosts]
+
+        async def one():
+            return await running() == [1]
+
+        async def none():
+            return await running() == [0]
+
+        await w.until(one)
+        w.simulation.inject(Fault(FaultKind.ERROR, "storage.usage"))
+        await w.ended(await w.wish(vm, DeleteVm(), delete=True))
+        await w.until(none, timeout_s=20)
+
+    world(counted)
+
+
+def test_a_vm_whose_redefinition_fails_is_watched_all_the_same(world):
+    async def watched(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        w.simulation.inject(Fault(FaultKind.ERROR, "hypervisor.define", times=10_000))
+        current = await w.vm(vm.uid)
+        spec = current.spec.model_copy(update={"vcpus": 2})
+        operation = w.operation(vm, UpdateVm(), tracks=current.generation + 1)
+        transaction = w.objects.transaction()
+        transaction.update(current.model_copy(update={"generation": current.generation + 1, "spec": spec}))
+        transaction.create(operation)
+        await transaction.commit()
+        assert (await w.ended(operation)).status.state is OperationState.FAILED
+        found = await w.vm(vm.uid)
+        assert found.status.state is VmState.RUNNING
+        ready = next(c for c in found.status.conditions if c.type == "Ready")
+        assert (ready.status, ready.reason) == ("false", "hypervisor-error")
+        w.hypervisor.stop(vm.uid, StopCause.GUEST)
+
+        async def off():
+            found = await w.vm(vm.uid)
+            return found.status.state is VmState.SHUT_OFF and found.spec.power is Power.OFF
+
+        await w.until(off, timeout_s=2)
+        w.hypervisor.run(vm.uid)
+
+        async def on():
+            found = await w.vm(vm.uid)
+            return found.status.state is VmState.RUNNING and found.spec.power is Power.ON
+
+        await w.until(on, timeout_s=2)
+        w.simulation.clear()
+        w.hypervisor.stop(vm.uid, StopCause.GUEST)
+        await w.until(off, timeout_s=2)
+        await w.until(lambda: w.hypervisor.domains[vm.uid].vcpus == 2, timeout_s=30)
+        await w.quiet()
+        await w.check_whole()
+
+    world(watched)
+
+
+def test_a_create_that_waits_for_an_absent_hypervisor_is_cancelled_at_once_if_nothing_was_made(world):
+    async def waiting(w):
+        await w.start()
+        w.hypervisor.disconnect()
+        vm, create = await w.create()
+        await w.cancel(create)
+        assert (await w.ended(create)).status.state is OperationState.CANCELLED
+        assert await w.vm(vm.uid) is None
+        await w.kill()
+        await w.start(wait=False)  # a daemon that has never seen its hypervisor
+        vm, create = await w.create("other")
+        await w.cancel(create)
+        assert (await w.ended(create, timeout_s=20)).status.state is OperationState.CANCELLED
+        assert await w.vm(vm.uid) is None
+        w.hypervisor.reconnect()
+        await w.quiet()
+        await w.check_whole()
+
+    world(waiting)
+
+
+def test_a_create_that_was_begun_says_that_its_cancelling_waits_and_is_undone_afterwards(world):
+    async def waiting(w):
+        await w.start()
+        w.simulation.on_call = lambda call: w.hypervisor.disconnect() if call == "hypervisor.define" else None
+        vm, create = await w.create()
+        await w.until(lambda: not w.simulation.connected)
+        w.simulation.on_call = None
+        await w.cancel(create)
+
+        async def said():
+            status = (await w.objects.get(Operation, create.uid)).status
+            return status.phase == "undoing: hypervisor-unavailable" and status.detail.startswith("cancelled; ")
+
+        await w.until(said)
+        w.hypervisor.reconnect()
+        assert (await w.ended(create)).status.state is OperationState.CANCELLED
+        assert await w.vm(vm.uid) is None
+        await w.quiet()
+        await w.check_whole()
+
+    world(waiting)
 
 
 def test_what_waits_for_an_absent_hypervisor_can_be_cancelled(world):

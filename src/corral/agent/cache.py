@@ -26,6 +26,7 @@ class Cache:
     def __init__(self, objects: Objects, on_change: Callable[[str, str], None]) -> None:
         self.objects = objects
         self.on_change = on_change
+        self._began = objects.store.revision
         self.vms: dict[str, Vm] = {}
         self.volumes: dict[str, Volume] = {}
         self.images: dict[str, Image] = {}
@@ -122,6 +123,10 @@ class Cache:
         if len(found) == 1:
             return tuple(found.values())
         return tuple(sorted(found.values(), key=lambda op: (self._created.get(op.uid, op.revision), op.uid)))
+
+    def is_new(self, operation: Operation) -> bool:
+        """It was asked for since this process began: no former one has done anything for it."""
+        return self._created.get(operation.uid, 0) > self._began
 
     def all_unfinished(self) -> Iterable[Operation]:
         return [operation for found in self._unfinished.values() for operation in found.values()]

@@ -113,11 +113,13 @@ class Dispatcher:
         if vm is None:
             self.memories.pop(uid, None)
             return None
-        if self.clock.monotonic_s() < memory.retry_at_s and memory.retry_for == self.reconciler.wish(uid):
-            memory.dirty = memory.changed = False
-            return memory.retry_at_s
         situation = self.situation()
         try:
+            if self.clock.monotonic_s() < memory.retry_at_s and memory.retry_for == self.reconciler.wish(uid):
+                happened, memory.dirty, memory.changed = memory.dirty, False, False
+                if happened:
+                    await self.reconciler.watch(vm, memory, situation)
+                return memory.retry_at_s
             return await self.reconciler.turn(vm, memory, situation, snapshot)
         except CorralError as error:
             current = self.reconciler.cache.vms.get(uid, vm)

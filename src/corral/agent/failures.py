@@ -1,10 +1,12 @@
 """What follows when a step fails: look again, wait, or give up and say so. Pure."""
 
 import random
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
-from corral.agent.plan_power import restored_power
+from corral.agent.plan_power import reached, restored_power
+from corral.agent.planner import plan_undo
 from corral.agent.queue import Queue, cancelled, superseded_endings
 from corral.agent.view import Ending, Plan, Settle, View
 from corral.errors import CorralError
@@ -70,10 +72,13 @@ def owner(queue: Queue) -> Operation | None:
     return queue.imperative[0] if queue.imperative else None
 
 
-def plan_cancelled(view: View, queue: Queue) -> Plan | None:
+def plan_cancelled(view: View, queue: Queue, *, untouched: bool) -> Plan | None:
     """How cancelled operations end while what they need is away; None: there is none that may end unseen.
 
-    A create or a deletion must be undone or finished, and what is done once may have been done already."""
+    A deletion must be finished and a create undone, unless it is `untouched`: nothing was made for it yet. What is done
+    once may have been done already."""
+    if queue.create is not None and cancelled(queue.create) and untouched:
+        return Plan(settle=plan_undo(view, queue, queue.create).settle)
     found = [operation for operation in (queue.power, *queue.document, *queue.imperative) if operation is not None]
     ended = [o for o in found if cancelled(o) and (o is queue.power or not o.status.steps)]
     if queue.create is not None or not ended:
@@ -93,4 +98,6 @@ def plan_failure(view: View, queue: Queue, problem: Problem) -> Plan | None:
         *(Ending(operation, OperationState.FAILED, problem) for operation in waiting),
     )
     power = restored_power(view, queue.power) if queue.power is not None else None
-    return Plan(settle=Settle(endings=endings, power=power, source="agent" if power is not None else ""))
+    settle = Settle(endings=endings, power=power, source="agent" if power is not None else "", refused=problem)
+    # What was asked of the document has failed; that its power is as wished stays true, and what happens next is news.
+    return Plan(settle=replace(settle, reached=queue.power is None and reached(view)))

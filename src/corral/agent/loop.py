@@ -28,7 +28,6 @@ from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain
 from corral.images.base import ImageFiles, ImageLibrary
 from corral.log import logger
 from corral.model.image import Image
-from corral.model.operation import CreateVm
 from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
 from corral.security.audit import AuditLog
@@ -37,7 +36,9 @@ from corral.storage.base import VolumeStore
 from corral.store.objects import Objects
 
 STOP_GRACE_S: Final = 5.0
-HOST_DEBOUNCE_S: Final = 5.0
+HOST_SETTLE_S: Final = 0.1
+"""What changes together is counted together."""
+HOST_PAUSE_S: Final = 1.0
 AWAY_GRACE_S: Final = 5.0
 """A libvirtd that is restarted is back within seconds: nobody need hear of it."""
 JANITOR_EVERY_S: Final = 300.0
@@ -240,8 +241,7 @@ class Agent:
 
     def _may_end_unseen(self, uid: str) -> bool:
         """Before the first look no turn is taken, and somebody cancels what waits for it."""
-        waiting = self.cache.unfinished(uid)
-        return any(cancelled(o) for o in waiting) and not any(isinstance(o.spec.intent, CreateVm) for o in waiting)
+        return any(cancelled(operation) for operation in self.cache.unfinished(uid))
 
     async def _end_cancelled(self, error: CorralError) -> None:
         """What was cancelled before anything could be looked at; later a VM's own turn sees to it."""
@@ -273,16 +273,21 @@ class Agent:
     # ---- the rest ----
 
     async def _host(self) -> None:
-        """The Host object, after something changed and at most every few seconds."""
+        """The Host object, after something changed and at most once a second."""
         await self.ready.wait()
         while True:
             await self._host_changed.wait()
+            await asyncio.sleep(HOST_SETTLE_S)
             self._host_changed.clear()
-            async with asyncio.timeout(self.settings.hypervisor_timeout_s):
-                self.host.facts = await self.hypervisor.facts()
-            self.recorder.host = HostKnown(self.host.accelerator, self.host.facts.qemu_version)
-            await self.host.record(list(self.cache.vms.values()))
-            await asyncio.sleep(HOST_DEBOUNCE_S)
+            try:
+                async with asyncio.timeout(self.settings.hypervisor_timeout_s):
+                    self.host.facts = await self.hypervisor.facts()
+                self.recorder.host = HostKnown(self.host.accelerator, self.host.facts.qemu_version)
+                await self.host.record(list(self.cache.vms.values()))
+            except (CorralError, TimeoutError):
+                self._host_changed.set()  # what has changed is still to be recorded
+                raise
+            await asyncio.sleep(HOST_PAUSE_S)
 
     async def _janitor(self) -> None:
         """Keeps histories bounded."""

@@ -77,9 +77,9 @@ def _driving(view: View, queue: Queue) -> bool:
 
 def _wished(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision table)
     operation = queue.power
-    if operation is not None and cancelled(operation) and not _reached(view):
+    if operation is not None and cancelled(operation) and not reached(view):
         return _taken_back(view, Ending(operation, OperationState.CANCELLED))
-    if _reached(view) and view.domain is not None:
+    if reached(view) and view.domain is not None:
         done = tuple(Ending(o, OperationState.SUCCEEDED) for o in (queue.create, queue.power) if o is not None)
         return Plan(settle=Settle(endings=done, reached=True, restarts=0))
     if view.known.started and not view.active and view.vm.spec.power is not Power.OFF:
@@ -97,7 +97,8 @@ def _wished(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision tab
             return _off(view, queue)
 
 
-def _reached(view: View) -> bool:
+def reached(view: View) -> bool:
+    """The domain's power is as wished."""
     state = view.domain.state if view.domain is not None else VmState.SHUT_OFF
     match view.vm.spec.power:
         case Power.ON:

@@ -34,7 +34,7 @@ def plan(view: View) -> Plan:
     if view.vm.being_deleted:
         return _plan_delete(view, queue)
     if queue.create is not None and (queue.create.status.error is not None or cancelled(queue.create)):
-        return _plan_undo(view, queue, queue.create)
+        return plan_undo(view, queue, queue.create)
     if (problem := _refusal(view, queue)) is not None:
         return _plan_refusal(view, queue, problem)
     existence = _plan_existence(view, redefine=_is_reset(queue))
@@ -145,6 +145,7 @@ def _drifted(view: View) -> bool:
         and domain.metadata is not None
         and not view.vm.spec.adopted
         and domain.metadata.spec_json == view.wanted_json
+        and bool(view.wanted_hashes)
         and domain.definition_hash not in view.wanted_hashes
         and bool(domain.definition_hash)
     )
@@ -177,7 +178,7 @@ def _has_data(view: View, volume: Volume) -> bool:
     return volume.status.ready or volume.uid in view.known.made or view.domain is not None
 
 
-def _plan_undo(view: View, queue: Queue, create: Operation) -> Plan:
+def plan_undo(view: View, queue: Queue, create: Operation) -> Plan:
     """Take back a create that failed or was cancelled. A volume that was ready before it began is somebody's data."""
     kept = frozenset(uid for uid, volume in view.volumes.items() if volume.status.ready)
     outcome = OperationState.FAILED if create.status.error is not None else OperationState.CANCELLED

@@ -63,6 +63,7 @@ class View:
     volumes: Mapping[str, Volume]
     """Those of this VM: of its disks, or naming it as theirs."""
     wanted_hashes: frozenset[str]
+    """What the document may hash to; none if it cannot be built, which whoever tries to define it says."""
     wanted_json: str
     installation_id: str
     boot_id: str

@@ -20,23 +20,30 @@ from corral.agent.failures import (
 )
 from corral.agent.operations import Progress, Shown, running
 from corral.agent.planner import plan
-from corral.agent.queue import problem_of, sorted_operations
+from corral.agent.queue import cancelled, problem_of, sorted_operations
 from corral.agent.record import Recorder
 from corral.agent.status import GuestKnown
 from corral.agent.steps import Step
-from corral.agent.view import Known, Plan, View, asked_ago_s, remembered
+from corral.agent.view import Known, Plan, Settle, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, ObservedDomain
 from corral.log import logger
 from corral.model import limits
-from corral.model.operation import Operation, OperationState, StepKind, StepRecord
+from corral.model.operation import Operation, OperationState, Problem, StepKind, StepRecord
 from corral.model.vm import Vm
 
 ROUNDS_MAX: Final = 16
 RACES_MAX: Final = 5
 
 log = logger("agent.vm")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the domain was found to be; None: there is none."""
+
+    domain: ObservedDomain | None
 
 
 @dataclass
@@ -62,6 +69,10 @@ class Memory:
     """Something was written about the VM since it was last planned for."""
     wish: str = ""
     """What was wished when it was last planned for."""
+    looked: Snapshot | None = None
+    """What the turn under way has found the domain to be; None before its first look."""
+    problem: Problem | None = None
+    """Why the last turn failed, where the domain itself could be looked at."""
     seen: tuple[int, ObservedDomain | None, bool, GuestKnown] | None = None
     """What the last look was made of, if nothing was left to do after it."""
     hashes: tuple[str, frozenset[str]] = ("", frozenset())
@@ -79,13 +90,6 @@ class Situation:
     installation_id: str
     boot_id: str
     draining: bool
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """An observation that somebody else made for us."""
-
-    domain: ObservedDomain | None
 
 
 class Reconciler:
@@ -110,10 +114,8 @@ class Reconciler:
     async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> float | None:
         """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
         for _ in range(ROUNDS_MAX):
-            memory.dirty = memory.changed = False
-            domain = snapshot.domain if snapshot is not None else await self._observe(vm)
-            snapshot = None
-            view = self._view(vm, domain, memory, situation)
+            view = await self._look(vm, memory, situation, snapshot)
+            snapshot, domain = None, view.domain
             if not view.operations and memory.nothing_new(vm.revision, domain) and not memory.known.asked:
                 return None
             memory.wish = wish_of(vm, view.operations)
@@ -128,9 +130,21 @@ class Reconciler:
             vm = found
         raise CorralError("internal", f"reconcile {vm.name}", f"no end after {ROUNDS_MAX} rounds")
 
+    async def watch(self, vm: Vm, memory: Memory, situation: Situation) -> None:
+        """Between two tries something happened to the domain: it is recorded and judged, and no step is taken."""
+        if memory.problem is None:
+            return
+        attempts, tries = memory.attempts, memory.tries
+        view = await self._look(vm, memory, situation, None)
+        decided = plan(view)
+        settle = Settle(refused=memory.problem) if decided.steps else replace(decided.settle, refused=memory.problem)
+        await self._settle(view, replace(decided, settle=settle), memory)
+        memory.attempts, memory.tries = attempts, tries  # nothing was tried
+
     async def failed(self, vm: Vm, memory: Memory, situation: Situation, error: CorralError) -> float:
         """A step, or a look, failed: end what cannot go on, or say what is waited for. Returns when to try again."""
-        view = self._view(vm, None, memory, situation)
+        looked = memory.looked if error.code not in WAITED_FOR else None
+        view = self._view(vm, looked.domain if looked is not None else None, memory, situation)
         queue = sorted_operations(view.operations)
         if error.code == "precondition-failed" and memory.races < RACES_MAX:
             memory.races += 1
@@ -141,7 +155,8 @@ class Reconciler:
         removing = is_removing(view, queue)
         current = owner(queue)
         problem = problem_of(error)
-        if error.code in WAITED_FOR and not removing and (taken := plan_cancelled(view, queue)) is not None:
+        taken = plan_cancelled(view, queue, untouched=self._untouched(queue.create, memory))
+        if error.code in WAITED_FOR and taken is not None:
             memory.attempts = memory.tries = 0
             await self.recorder.settle_unseen(view, taken.settle, [])
             return self.clock.monotonic_s()
@@ -152,18 +167,38 @@ class Reconciler:
             if given_up is None:
                 await self.recorder.begin_undo(queue.create, problem)  # type: ignore[arg-type]
             else:
-                await self.recorder.settle_unseen(view, given_up.settle, self._journal(memory, current))
+                await self._settle_failed(view, given_up.settle, memory, self._journal(memory, current), looked)
             return self.clock.monotonic_s()
         pause_s = backoff_s(memory.attempts)
         memory.retry_at_s = self.clock.monotonic_s() + pause_s
         memory.retry_for = wish_of(vm, view.operations)
         if current is not None:
             detail = f"{error.reason} [{error.code}]; tried {memory.attempts} times"
+            if cancelled(queue.create):
+                detail = f"cancelled; what was made for it is removed as soon as possible: {detail}"
             phase = f"{'undoing' if removing and not vm.being_deleted else 'waiting'}: {error.code}"
             self.progress.show(current, replace(self._shown(memory, current, phase), detail=detail))
-        if error.code in ("hypervisor-timeout", "hypervisor-unavailable") or memory.attempts == 1:
+        memory.problem = problem if looked is not None and not removing else None
+        if memory.problem is not None:
+            await self._settle_failed(view, Settle(refused=problem), memory, [], looked)
+        elif error.code in WAITED_FOR or memory.attempts == 1:
             await self.recorder.note_failure(vm, error)
         return memory.retry_at_s
+
+    def _untouched(self, create: Operation | None, memory: Memory) -> bool:
+        """Nothing has been made for it: this process knows its whole life, and has taken no step."""
+        if create is None or create.status.steps or not self.cache.is_new(create):
+            return False
+        return memory.journal_of != create.uid or not memory.journal
+
+    async def _settle_failed(
+        self, view: View, settle: Settle, memory: Memory, journal: list[StepRecord], looked: Snapshot | None
+    ) -> None:
+        """With what was seen of the domain before the failure, if it was looked at."""
+        if looked is not None:
+            await self.recorder.settle(view, settle, memory.guest, journal, memory.began_at)
+        else:
+            await self.recorder.settle_unseen(view, settle, journal)
 
     def wish(self, uid: str) -> str:
         """What is wished of a VM now; compared with `Memory.wish`."""
@@ -171,6 +206,12 @@ class Reconciler:
         return wish_of(vm, visible(vm, self.cache.unfinished(uid))) if vm is not None else ""
 
     # ---- looking ----
+
+    async def _look(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> View:
+        memory.dirty = memory.changed = False
+        memory.looked = None
+        memory.looked = snapshot or Snapshot(await self._observe(vm))
+        return self._view(vm, memory.looked.domain, memory, situation)
 
     async def _observe(self, vm: Vm) -> ObservedDomain | None:
         found: list[ObservedDomain | None] = []
@@ -209,7 +250,10 @@ class Reconciler:
             return frozenset({domain.definition_hash})
         key = f"{domain.name}\n{places.accelerator}\n{wanted_json}"
         if memory.hashes[0] != key:
-            definition = replace(build_definition(vm, self.cache.around, places), name=domain.name)
+            try:
+                definition = replace(build_definition(vm, self.cache.around, places), name=domain.name)
+            except CorralError:  # something that it needs is gone: to define it will say so, to look at it must not
+                return frozenset()
             other = under_other_accelerator(definition)
             memory.hashes = (key, frozenset({self.definition_hash(definition), self.definition_hash(other)}))
         return memory.hashes[1]
