@@ -284,6 +284,7 @@ class DriftItem(TypedDict):
     field: str
     wished: str
     found: str
+    refusal: NotRequired[str]
 
 
 class EventEntry(TypedDict):
@@ -779,6 +780,7 @@ class UpdateVmRequest(TypedDict):
     run_policy: NotRequired[RunPolicy | None]
     boot: NotRequired[BootOrder | None]
     reset_drift: NotRequired[bool]
+    accept_drift: NotRequired[bool]
 
 
 class UsageReport(TypedDict):

@@ -205,7 +205,7 @@ def test_description_changes_reach_the_domain_and_foreign_edits_are_drift(world)
         await transaction.commit()
         assert (await w.ended(operation)).status.state is OperationState.SUCCEEDED
         assert '"description":"new"' in w.hypervisor.domains[vm.uid].metadata.spec_json
-        w.hypervisor.edit(vm.uid, vcpus=7)
+        w.hypervisor.edit(vm.uid, lambda domain: setattr(domain, "vcpus", 7))
 
         async def drifted():
             return any(c.type == "Drifted" and c.status == "true" for c in (await w.vm(vm.uid)).status.conditions)

@@ -15,7 +15,6 @@ from corral.hypervisor.base import (
     DomainNic,
 )
 from corral.images.base import ImageFiles
-from corral.model import limits
 from corral.model.image import Image
 from corral.model.network import Network
 from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, Vm
@@ -88,7 +87,7 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
         description=spec.description,
         vcpus=spec.vcpus,
         memory_mib=spec.memory_mib,
-        cpu_shares=cpu_shares(vm),
+        cpu_shares=spec.weight,
         accelerator=places.accelerator,
         firmware="uefi" if spec.firmware == "uefi" else "bios",
         disks=tuple(_disk(vm, disk, around, places) for disk in spec.disks),
@@ -114,10 +113,6 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
         hardware=spec.hardware,
         graphics_listen=spec.graphics_listen,
     )
-
-
-def cpu_shares(vm: Vm) -> int:
-    return vm.spec.cpu_shares or min(limits.CPU_SHARES_PER_VCPU * vm.spec.vcpus, limits.CPU_SHARES_MAX)
 
 
 def under_other_accelerator(definition: DomainDefinition) -> DomainDefinition:

@@ -108,7 +108,7 @@ async def act_on_vm(call: ChangeParam, name: NameParam, action: PlainAction, if_
 
 @router.get("/{name}/drift", response_model=DriftAnswer, summary="What other tools changed of a VM's definition")
 async def drift_of_vm(call: CallParam, name: NameParam) -> Response:
-    """Undo it with a change: `{"reset_drift": true}`."""
+    """Undo it with a change, `{"reset_drift": true}`, or take it over: `{"accept_drift": true}`."""
     return model_response(await call.services.vms.drift(call.caller, call.project, name))
 
 

@@ -1,4 +1,4 @@
-"""`corral drift`: what other tools changed of a VM's definition, and the way back."""
+"""`corral drift`: what other tools changed of a VM's definition, and the two ways out of it."""
 
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,6 +15,7 @@ COLUMNS: Final = (
     Column("what", lambda item: item["field"]),
     Column("wished", lambda item: item["wished"] or "-"),
     Column("found", lambda item: item["found"] or "-"),
+    Column("accept", lambda item: f"no: {item['refusal']}" if item["refusal"] else "yes"),
 )
 
 
@@ -25,6 +26,7 @@ def drift() -> None:
     \b
     Examples:
       corral drift show web
+      corral drift accept web
       corral drift reset web
     """
 
@@ -46,8 +48,30 @@ def show(session: Session, name: str, output: str) -> None:
     elif found["items"]:
         show_list(found["items"], COLUMNS, output, name=lambda item: str(item["field"]))
     else:
-        what = "differs in its description, CPU shares, kernel or screen" if found["drifted"] else "is as defined"
+        what = "was changed in what Corral does not compare one by one" if found["drifted"] else "is as defined"
         click.echo(f"{name} {what}")
+
+
+@drift.command()
+@vm_names
+@async_option
+@output_option
+@pass_session
+def accept(session: Session, names: tuple[str, ...], asynchronous: bool, output: str) -> None:
+    """Make what others changed what Corral wants, too: everything that `drift show` lists, or nothing.
+
+    \b
+    Examples:
+      corral drift accept web
+    """
+    finish(
+        session,
+        names,
+        lambda name: session.client().update_vm(name, {"accept_drift": True})["operation"],
+        output=output,
+        done="accepted",
+        asynchronous=asynchronous,
+    )
 
 
 @drift.command()

@@ -108,7 +108,8 @@ class DomainDefinition:
 
 @dataclass(frozen=True)
 class DomainDescription:
-    """What a domain made elsewhere consists of, as far as Corral has words for it; read before it is adopted."""
+    """What a domain consists of, as far as Corral has words for it; read before one that was made elsewhere is adopted,
+    and before what was changed outside is shown or taken over. A disk's `name` is its target: `vda`."""
 
     uid: str
     name: str
@@ -117,6 +118,16 @@ class DomainDescription:
     firmware: Literal["bios", "uefi"]
     disks: tuple[DomainDisk, ...]
     nics: tuple[DomainNic, ...]
+    current_memory_mib: int = 0
+    """What the balloon leaves the guest at its start."""
+    description: str = ""
+    cpu_shares: int = 0
+    """0: none are set."""
+    seed_path: str = ""
+    kernel: DirectKernel | None = None
+    graphics: Literal["vnc", "spice", "none"] = "vnc"
+    foreign: tuple[str, ...] = ()
+    """What there are no words for among disks, told for people: `disk hda: bus ide`."""
 
 
 class StopCause(StrEnum):

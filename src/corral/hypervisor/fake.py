@@ -1,7 +1,7 @@
 """A hypervisor in memory: every state, event and error of the real one, at a thousand VMs a second."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, cast
 
@@ -21,7 +21,7 @@ from corral.hypervisor.base import (
     ObservedDomain,
     StopCause,
 )
-from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash, may_define, observed
+from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash, described, may_define, observed
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 from corral.simulation import Simulation
@@ -85,6 +85,9 @@ class FakeHypervisor:
             self._names[definition.name] = definition.uid
             domain.vcpus, domain.memory_mib = definition.vcpus, definition.memory_mib
             domain.firmware, domain.disks, domain.nics = definition.firmware, definition.disks, definition.nics
+            domain.description, domain.cpu_shares = definition.description, definition.cpu_shares
+            domain.seed_path, domain.kernel = definition.seed_path, definition.kernel
+            domain.graphics = definition.graphics
             domain.metadata = definition.metadata
             domain.definition_hash = definition_hash(definition)
             domain.persistent = True
@@ -192,8 +195,7 @@ class FakeHypervisor:
 
     async def describe(self, uid: str) -> DomainDescription:
         async with self._call("describe"):
-            d = self._domain(uid)
-            return DomainDescription(d.uid, d.name, d.vcpus, d.memory_mib, d.firmware, d.disks, d.nics)
+            return described(self._domain(uid))
 
     async def usage_all(self) -> tuple[DomainUsage, ...]:
         async with self._call("usage_all"):
@@ -296,10 +298,11 @@ class FakeHypervisor:
         self.simulation.connected = True
         self._emit(None, "connected")
 
-    def edit(self, uid: str, *, vcpus: int) -> None:
+    def edit(self, uid: str, change: Callable[[FakeDomain], object]) -> None:
         """`virsh edit` by somebody else."""
         domain = self._domain(uid)
-        domain.vcpus, domain.definition_hash = vcpus, "edited"
+        change(domain)
+        domain.definition_hash = definition_hash(domain)
         self._emit(domain, "defined")
 
     def add_foreign(self, domain: FakeDomain) -> None:

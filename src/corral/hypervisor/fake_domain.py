@@ -3,22 +3,25 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from corral.hypervisor.base import (
     Console,
+    DirectKernel,
     DomainDefinition,
+    DomainDescription,
     DomainDisk,
     DomainMetadata,
     DomainNic,
     ObservedDomain,
     StopCause,
 )
+from corral.hypervisor.targets import disk_targets
 from corral.model.vm import VmState
 
 
-def definition_hash(definition: DomainDefinition) -> str:
+def definition_hash(definition: "DomainDefinition | FakeDomain") -> str:
     """Of the fields that Corral owns; the metadata is not one of them."""
     owned = (
         definition.name,
@@ -27,8 +30,8 @@ def definition_hash(definition: DomainDefinition) -> str:
         definition.memory_mib,
         definition.cpu_shares,
         definition.firmware,
-        definition.disks,
-        definition.nics,
+        [(disk.path, disk.format, disk.bus, disk.read_only) for disk in definition.disks],
+        [(nic.mac, nic.network, nic.model) for nic in definition.nics],
         definition.seed_path,
         definition.kernel,
         definition.graphics,
@@ -49,6 +52,11 @@ class FakeDomain:
     firmware: Literal["bios", "uefi"] = "bios"
     disks: tuple[DomainDisk, ...] = ()
     nics: tuple[DomainNic, ...] = ()
+    description: str = ""
+    cpu_shares: int = 0
+    seed_path: str | None = None
+    kernel: DirectKernel | None = None
+    graphics: Literal["vnc", "spice", "none"] = "vnc"
     state: VmState = VmState.SHUT_OFF
     reason: str = "unknown"
     stop_cause: StopCause = StopCause.NONE
@@ -96,6 +104,26 @@ class FakeConsole(Console):
 def may_define(domain: FakeDomain, definition: DomainDefinition) -> bool:
     metadata = domain.metadata
     return metadata is None or metadata.installation_id == definition.metadata.installation_id
+
+
+def described(domain: FakeDomain) -> DomainDescription:
+    """As libvirt tells it: disks by their targets."""
+    targets = disk_targets((disk.bus, disk.slot) for disk in domain.disks)
+    return DomainDescription(
+        uid=domain.uid,
+        name=domain.name,
+        vcpus=domain.vcpus,
+        memory_mib=domain.memory_mib,
+        firmware=domain.firmware,
+        disks=tuple(replace(disk, name=target) for disk, target in zip(domain.disks, targets, strict=True)),
+        nics=domain.nics,
+        current_memory_mib=domain.memory_mib,
+        description=domain.description,
+        cpu_shares=domain.cpu_shares,
+        seed_path=domain.seed_path or "",
+        kernel=domain.kernel,
+        graphics=domain.graphics,
+    )
 
 
 def observed(domain: FakeDomain) -> ObservedDomain:

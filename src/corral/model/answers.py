@@ -42,14 +42,15 @@ class DriftItem(Model):
     field: str
     wished: str
     found: str
+    refusal: str = ""
+    """Why it cannot become the spec; empty: it can (`accept_drift`)."""
 
 
 class DriftAnswer(Model):
     """What other tools changed of a VM's definition."""
 
     drifted: bool
-    """The agent saw a definition that is not ours. With no `items` it differs in what has no words here: description,
-    CPU shares, kernel, screen."""
+    """The agent saw a definition that is not ours, or one is there now."""
     items: tuple[DriftItem, ...] = ()
 
 

@@ -121,6 +121,9 @@ class UpdateVmRequest(Model):
     reset_drift: bool = False
     """Undo what other tools changed of the domain's definition (the condition `Drifted`); a running guest sees it at
     its next start."""
+    accept_drift: bool = False
+    """Make what other tools changed of the domain's definition the VM's spec, all of it or, where something cannot be
+    taken over, nothing. Comes alone."""
 
 
 class ShutdownRequest(Model):

@@ -169,6 +169,11 @@ class VmSpec(Model):
     adopted: bool = False
     """The domain's document is not ours (made by virsh, virt-install …): it is started and stopped, never redefined."""
 
+    @property
+    def weight(self) -> int:
+        """The cgroup weight of the whole VM, as it is given to the hypervisor."""
+        return self.cpu_shares or min(limits.CPU_SHARES_PER_VCPU * self.vcpus, limits.CPU_SHARES_MAX)
+
 
 class CloudInitStatus(StrEnum):
     NONE = "none"  # the VM has no seed

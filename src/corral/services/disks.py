@@ -57,7 +57,7 @@ def plan_disks(context: Context, project: str, request: CreateVmRequest, image: 
             hint = f"give disk {name!r} bus=virtio or bus=scsi"
             check_together(asked, hint, Ability.READ_ONLY_DISK, Ability.SATA_DISK)
         if disk.path is not None:
-            specs.append(_by_path(context, disk, disk.path, name, asked))
+            specs.append(disk_by_path(context, disk, disk.path, name, asked))
             continue
         below = image if index == 0 and facts is not None and facts.disk_format else None
         volume = _volume(project, request.name, disk, name, vm_uid, below, asked)
@@ -102,7 +102,7 @@ def _size_bytes(disk: DiskRequest, facts: ImageFacts | None, name: str, asked: s
     return disk.size_bytes or facts.disk_virtual_bytes
 
 
-def _by_path(context: Context, disk: DiskRequest, path: str, name: str, asked: str) -> DiskSpec:
+def disk_by_path(context: Context, disk: DiskRequest, path: str, name: str, asked: str) -> DiskSpec:
     """A file or block device of the user's: there, absolute, no symbolic link into our own files."""
     if disk.size_bytes is not None:
         raise CorralError("invalid-argument", asked, f"disk {name!r} has a path and a size", "give one of the two")

@@ -8,7 +8,7 @@ from corral.model.base import Object
 from corral.model.vm import Power, Vm, VmState
 
 _RUNS: Final = frozenset({VmState.RUNNING, VmState.SHUTTING_DOWN})
-_HAS_MEMORY: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SUSPENDED, VmState.SHUTTING_DOWN})
+HAS_MEMORY: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SUSPENDED, VmState.SHUTTING_DOWN})
 
 
 def check_revision(value: Object, if_revision: int | None) -> None:
@@ -57,7 +57,7 @@ def check_save(vm: Vm) -> None:
     check_not_deleting(vm, "save")
     if vm.spec.power is Power.OFF and vm.status.has_saved_memory:
         return
-    if vm.status.seen_state not in _HAS_MEMORY:
+    if vm.status.seen_state not in HAS_MEMORY:
         raise _wrong(
             vm, "save", f"it is {vm.status.state.value}: there is no memory to save", f"corral start {vm.name}"
         )
@@ -85,13 +85,13 @@ def check_reboot(vm: Vm) -> None:
 
 def check_reset(vm: Vm) -> None:
     check_not_deleting(vm, "reset")
-    if vm.status.seen_state not in _HAS_MEMORY:
+    if vm.status.seen_state not in HAS_MEMORY:
         raise _wrong(vm, "reset", f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 
 def check_rename(vm: Vm) -> None:
     """The hypervisor renames a domain only while it is off."""
-    if vm.spec.power is not Power.OFF or vm.status.seen_state in _HAS_MEMORY:
+    if vm.spec.power is not Power.OFF or vm.status.seen_state in HAS_MEMORY:
         raise _wrong(vm, "rename", f"it is {vm.status.state.value}", f"corral shutdown {vm.name}, then rename it")
     if vm.status.has_saved_memory:
         raise _wrong(
@@ -99,11 +99,20 @@ def check_rename(vm: Vm) -> None:
         )
 
 
-def check_reset_drift(vm: Vm) -> None:
-    """The document of an adopted domain was never Corral's."""
+def check_has_definition(vm: Vm) -> None:
+    """The document of an adopted domain was never Corral's: what is done to it is no drift."""
     if vm.spec.adopted:
         reason = refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION)
-        raise _wrong(vm, "reset the definition of", reason, "virsh edit")
+        raise _wrong(vm, "settle the drift of", reason, "virsh edit")
+
+
+def check_accept_drift(vm: Vm) -> None:
+    """What Corral itself has not yet carried into the domain would look like a change made outside."""
+    check_not_deleting(vm, "change")
+    check_has_definition(vm)
+    if vm.status.observed_generation != vm.generation:
+        reason = "its last change is still being carried out"
+        raise _wrong(vm, "accept the drift of", reason, "corral operation list; then try again")
 
 
 def check_delete(vm: Vm) -> None:
@@ -119,7 +128,7 @@ def check_delete(vm: Vm) -> None:
 def check_session(vm: Vm, verb: str) -> None:
     """Console, exec and the guest agent need a running guest."""
     check_not_deleting(vm, verb)
-    if vm.status.seen_state not in _HAS_MEMORY:
+    if vm.status.seen_state not in HAS_MEMORY:
         raise _wrong(vm, verb, f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 

@@ -30,6 +30,7 @@ from corral.model.vm import Power, Vm
 from corral.names import parse_name
 from corral.scheduler.admission import Demand, demand_of
 from corral.services import listing, rules
+from corral.services.acceptance import accept_drift
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change
@@ -117,6 +118,9 @@ class VmService:
         self, caller: Caller, project: str, name: str, request: UpdateVmRequest, *, if_revision: int | None = None
     ) -> Operation:
         """Change what the request names; a rename moves the name's claim in the same transaction."""
+        if request.accept_drift:
+            mutation = Mutation(caller, project, "vm.update", name, request, if_revision)
+            return await accept_drift(self._context, mutation)
         new_name = None if request.name is None else parse_name(request.name)
         if new_name is not None:
             await self._check_new_name(caller, project, name, new_name)
@@ -128,7 +132,7 @@ class VmService:
                 rules.check_rename(vm)
             changed = _updated(vm, request, new_name)
             if request.reset_drift:
-                rules.check_reset_drift(vm)
+                rules.check_has_definition(vm)
             intent = UpdateVm(previous_name=vm.name if renamed else None, redefine=request.reset_drift)
             if not renamed:
                 return Decision(intent, changed)

@@ -5,6 +5,7 @@ from typing import Final
 
 from lxml.etree import Element, SubElement, _Element
 
+from corral.hypervisor import targets
 from corral.hypervisor.base import DomainDisk, DomainNic
 
 AGENT_CHANNEL: Final = "org.qemu.guest_agent.0"
@@ -22,16 +23,8 @@ SEED_ALIAS: Final = "ua-seed"
 
 
 def disk_targets(disks: Sequence[DomainDisk]) -> tuple[str, ...]:
-    """The target name of each disk: `vda`, `vdb` for virtio; `sda`, `sdb` for SCSI and SATA, which share a name space.
-
-    A disk with a slot of its own keeps its name when another one goes; the others are counted."""
-    names, counted = [], {"vd": 0, "sd": 0}
-    for disk in disks:
-        family = "vd" if disk.bus == "virtio" else "sd"
-        slot = counted[family] if disk.slot is None else disk.slot
-        names.append(f"{family}{chr(ord('a') + slot)}")
-        counted[family] = max(counted[family], slot) + 1
-    return tuple(names)
+    """The target name of each disk."""
+    return targets.disk_targets((disk.bus, disk.slot) for disk in disks)
 
 
 def build_disk(disk: DomainDisk, target: str, boot_order: int, *, relabelled: bool) -> _Element:

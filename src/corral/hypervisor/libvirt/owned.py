@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from lxml.etree import _Element
 
-from corral.hypervisor.base import DomainDefinition, DomainDescription, DomainDisk, DomainNic
+from corral.hypervisor.base import DirectKernel, DomainDefinition, DomainDescription, DomainDisk, DomainNic
 from corral.hypervisor.libvirt import devices
 from corral.hypervisor.libvirt.document import DOMAIN_TYPES
 from corral.hypervisor.libvirt.metadata import xml_text
@@ -108,7 +108,8 @@ def definition_hash(definition: DomainDefinition) -> str:
 
 
 def describe(domain: _Element) -> DomainDescription:
-    """A document made elsewhere, as far as there are words for it."""
+    """A document, as far as there are words for it."""
+    kernel = domain.findtext("os/kernel") or ""
     return DomainDescription(
         uid=domain.findtext("uuid") or "",
         name=domain.findtext("name") or "",
@@ -117,7 +118,19 @@ def describe(domain: _Element) -> DomainDescription:
         firmware=firmware(domain),
         disks=tuple(_described_disk(element) for element in _own_disks(domain)),
         nics=tuple(_nics(domain)),
+        current_memory_mib=memory_mib(domain, "currentMemory"),
+        description=domain.findtext("description") or "",
+        cpu_shares=int(domain.findtext("cputune/shares") or 0),
+        seed_path=_seed_path(domain),
+        kernel=DirectKernel(kernel, domain.findtext("os/initrd") or "", _cmdline(domain)) if kernel else None,
+        graphics=_graphics(domain),
+        foreign=tuple(words for element in _own_disks(domain) for words in _foreign(element)),
     )
+
+
+def _graphics(domain: _Element) -> Literal["vnc", "spice", "none"]:
+    kinds = {element.get("type") for element in domain.iterfind("devices/graphics")}
+    return "vnc" if "vnc" in kinds else "spice" if "spice" in kinds else "none"
 
 
 def memory_mib(domain: _Element, tag: str) -> int:
@@ -168,6 +181,17 @@ def owned_disk(element: _Element) -> OwnedDisk:
         bus=attribute(element, "target", "bus"),
         read_only=element.find("readonly") is not None,
     )
+
+
+def _foreign(element: _Element) -> Iterator[str]:
+    """What `_described_disk` has no word for."""
+    disk = owned_disk(element)
+    if element.get("type") not in ("file", "block"):
+        yield f"disk {disk.target}: source of type {element.get('type')}"
+    if disk.format not in ("qcow2", "raw"):
+        yield f"disk {disk.target}: format {disk.format or 'not told'}"
+    if disk.bus not in ("virtio", "scsi", "sata"):
+        yield f"disk {disk.target}: bus {disk.bus}"
 
 
 def _described_disk(element: _Element) -> DomainDisk:
