@@ -243,3 +243,16 @@ def test_root_runs_no_code_that_everybody_may_write(tmp_path: Path) -> None:
 
 def test_a_guests_console_does_not_steer_the_terminal() -> None:
     assert plain("login:\x1b]52;c;eA==\x07\x9b2J\r") == "login: ]52;c;eA==  2J "
+
+
+# ---- the unit of systemd ---------------------------------------------------------------------------------------------
+
+
+def test_the_unit_leaves_the_daemon_what_it_needs() -> None:
+    """Each of these broke it under systemd: libvirt's directory and disks given by path are written where they lie,
+    images are imported from /tmp, and doctor reads the kernel's list of modules."""
+    unit = (ROOT / "packaging/corral.service").read_text().splitlines()
+    for hidden in ("ProtectSystem=strict", "PrivateTmp=yes", "ProtectKernelModules=yes", "PrivateDevices=yes"):
+        assert hidden not in unit
+    for kept in ("NoNewPrivileges=yes", "ProtectSystem=full", "KillMode=process", "Type=notify"):
+        assert kept in unit

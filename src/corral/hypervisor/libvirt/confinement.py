@@ -36,9 +36,18 @@ def find_host(uri: str) -> Host:
         return Host(privileged=True, dac_gid=gid)
     needs_group = not device.st_mode & stat.S_IWOTH and bool(device.st_mode & stat.S_IWGRP) and device.st_gid != 0
     if needs_group and device.st_gid != gid:
-        LIBVIRT_DIR.chmod(stat.S_IMODE(directory.st_mode) | stat.S_IXOTH)
+        _open_for_passing(LIBVIRT_DIR, directory.st_mode)
         gid = device.st_gid
     return Host(privileged=True, dac_gid=gid)
+
+
+def _open_for_passing(directory: Path, mode: int) -> None:
+    if mode & stat.S_IXOTH:
+        return
+    try:
+        directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+    except OSError as error:
+        raise storage_error(f"let guests pass through {directory}", error) from error
 
 
 def ensure_run_dir(run_dir: str, owner: tuple[int, int] | None) -> None:
