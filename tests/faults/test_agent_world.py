@@ -8,6 +8,7 @@ from corral.errors import CorralError
 from corral.hypervisor.base import StopCause
 from corral.hypervisor.fake import FakeDomain, FakeHypervisor
 from corral.model.image import Image, ImageSource, ImageSpec, ImageState
+from corral.model.network import Network
 from corral.model.operation import (
     BuildImage,
     DeleteImage,
@@ -76,6 +77,32 @@ def test_a_domain_that_went_while_nobody_looked_is_made_again_and_runs(world):
         await w.check_whole()
 
     world(gone)
+
+
+def test_a_network_that_runs_with_an_older_definition_says_so_until_it_is_made_anew(world):
+    async def older(w):
+        async def outdated():
+            (network,) = await w.objects.list(Network)
+            return next((c.status for c in network.status.conditions if c.type == "Outdated"), None)
+
+        async def yes():
+            return await outdated() == "true"
+
+        async def no():
+            return await outdated() == "false"
+
+        await w.start()
+        assert await outdated() is None
+        await w.kill()
+        w.networks.outdated = True
+        await w.start()  # a newer version
+        await w.until(yes)
+        w.networks.outdated = False
+        w.hypervisor.disconnect()
+        w.hypervisor.reconnect()  # looks at everything
+        await w.until(no)
+
+    world(older)
 
 
 def test_a_host_that_reboots_brings_guests_up_in_order(world):

@@ -67,6 +67,14 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
             assert Path(f"/run/libvirt/network/{name}.pid").read_text() == dnsmasq  # never restarted
             (seen,) = (seen for seen in await networks.observe_all() if seen.uid == network.uid)
             assert (seen.active, seen.subnet, seen.name) == (True, subnet, name)
+
+            newer = network.model_copy(update={"spec": network.spec.model_copy(update={"domain": "newer.internal"})})
+            assert not await networks.ensure(newer, (one,))  # a restart would unplug the guest
+            assert Path(f"/run/libvirt/network/{name}.pid").read_text() == dnsmasq
+            await eventually("one.test.internal", f"{prefix}.1", True)
+            await driver.destroy(definition.uid)
+            assert await networks.ensure(newer, (one,))
+            await eventually("one.newer.internal", f"{prefix}.1", True)
         finally:
             if await driver.observe(definition.uid) is not None:
                 await driver.destroy(definition.uid)

@@ -1,15 +1,22 @@
 """Networks of this host: defined, started and with the addresses that VMs hold."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.executor import Executor, reservations_in
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
-from corral.model.base import Condition, ConditionStatus
+from corral.model.base import Condition, ConditionStatus, with_condition
 from corral.model.network import Network, NetworkStatus
 from corral.store.objects import Objects
+
+OUTDATED: Final = (
+    "its definition has changed, and guests are plugged into it: it runs on as it was, and takes the new definition once "
+    "its VMs are off, or with the host's next boot"
+)
 
 log = logger("agent.network")
 
@@ -23,7 +30,7 @@ class NetworkKeeper:
     executor: Executor
     clock: Clock
     ensured: dict[str, int] = field(default_factory=dict)
-    """Network uid to the generation that was ensured by this process."""
+    """Network uid to the generation that was ensured by this process, wholly."""
 
     async def sync(self) -> None:
         """All of them; one that fails does not stop the others, and is tried again at the next relist."""
@@ -40,27 +47,34 @@ class NetworkKeeper:
 
     async def _ensure(self, network: Network) -> None:
         drivers = self.executor.drivers
-        call = drivers.networks.ensure(network, reservations_in(self.cache, network))
-        await self.executor.bounded(call, f"start network {network.name}")
-        self.ensured[network.uid] = network.generation
-        await self._record(network, None)
+        whole: list[bool] = []
 
-    async def _record(self, network: Network, error: CorralError | None) -> None:
-        active = error is None
-        old = network.status
-        if active and old.active and old.observed_generation == network.generation:
+        async def ensure() -> None:
+            whole.append(await drivers.networks.ensure(network, reservations_in(self.cache, network)))
+
+        await self.executor.bounded(ensure(), f"start network {network.name}")
+        if whole[0]:
+            self.ensured[network.uid] = network.generation
+        await self._record(network, None, outdated=not whole[0])
+
+    async def _record(self, network: Network, error: CorralError | None, *, outdated: bool = False) -> None:
+        old, now = network.status, self.clock.now()
+        ready = ("active", "") if error is None else (error.code, error.reason)
+        conditions = with_condition(old.conditions, _condition("Ready", error is None, *ready, now))
+        if error is None and (outdated or any(found.type == "Outdated" for found in conditions)):
+            why = ("guests-connected", OUTDATED) if outdated else ("as-defined", "")
+            conditions = with_condition(conditions, _condition("Outdated", outdated, *why, now))
+        generation = network.generation if error is None else old.observed_generation
+        status = NetworkStatus(active=error is None, observed_generation=generation, conditions=conditions)
+        if status == old:
             return
-        condition = Condition(
-            type="Ready",
-            status=ConditionStatus.TRUE if active else ConditionStatus.FALSE,
-            reason="active" if error is None else error.code,
-            message="" if error is None else error.reason,
-            since=self.clock.now(),
-        )
-        generation = network.generation if active else old.observed_generation
-        status = NetworkStatus(active=active, observed_generation=generation, conditions=(condition,))
         transaction = self.objects.transaction()
         changed = network.model_copy(update={"status": status})
         transaction.update(changed)
         committed = await transaction.commit(durable=False)
         self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+
+
+def _condition(kind: str, true: bool, reason: str, message: str, now: datetime) -> Condition:
+    status = ConditionStatus.TRUE if true else ConditionStatus.FALSE
+    return Condition(type=kind, status=status, reason=reason, message=message, since=now)

@@ -33,8 +33,10 @@ class NetworkDriver(Protocol):
         """What the hypervisor calls it; differs between installations on one host."""
         ...
 
-    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> None:
-        """Defined, started, with exactly these reservations in DHCP and DNS; live, without cutting anyone off."""
+    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> bool:
+        """Defined, started, with exactly these reservations in DHCP and DNS; live, without cutting anyone off.
+
+        False: guests are plugged into it and it runs with an older definition; the new one waits until none is."""
         ...
 
     async def reserve(self, network: Network, reservation: Reservation) -> None: ...

@@ -33,6 +33,8 @@ class FakeNetworks:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
+        self.outdated = False
+        """They run with an older definition, and guests are plugged in."""
         # Reservations are kept one by one: a network of thousands is not written anew for each.
         self._kept = simulation.section("networks", _NETWORK)
         self._kept_reservations = simulation.section("reservations", _RESERVATION)
@@ -43,7 +45,7 @@ class FakeNetworks:
     def driver_name(self, network: Network) -> str:
         return f"fake-{network.name}"
 
-    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> None:
+    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> bool:
         async with self._call("ensure"):
             known = self.networks.setdefault(
                 network.uid, FakeNetwork(self.driver_name(network), network.spec.bridge, network.spec.subnet)
@@ -55,6 +57,7 @@ class FakeNetworks:
                 self._forget(network.uid, known, mac)
             for reservation in reservations:
                 self._reserve(network.uid, known, reservation)
+            return not self.outdated
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
         async with self._call("reserve"):

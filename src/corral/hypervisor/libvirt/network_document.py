@@ -16,22 +16,6 @@ GATEWAY_OFFSET: Final = 1
 FIRST_GUEST_OFFSET: Final = 2
 
 
-@dataclass(frozen=True)
-class NetworkFields:
-    """What makes a network another one. Reservations are not among them: those change live."""
-
-    name: str
-    bridge: str
-    stp: str
-    domain: str
-    gateway: str
-    prefix: str
-    dhcp_start: str
-    dhcp_end: str
-    forward: str
-    hosts_dir: str
-
-
 def build_network(network: Network, name: str, reservations: Iterable[Reservation], hosts_dir: str) -> str:
     """NAT, DHCP and DNS on a bridge without spanning tree, which would keep each new port silent for 4 s.
 
@@ -77,23 +61,21 @@ def build_dns_host(reservation: Reservation) -> _Element:
     return host
 
 
-def fields_of(root: _Element) -> NetworkFields:
-    def attribute(path: str, name: str) -> str:
-        found = root.find(path)
-        return "" if found is None else found.get(name) or ""
+def holds(root: _Element, wanted: _Element) -> bool:
+    """`root` says all that `wanted` says, and perhaps more (libvirt adds a MAC address, ports, counters). Reservations
+    are left out: those change live."""
+    if root.tag != wanted.tag or (root.text or "").strip() != (wanted.text or "").strip():
+        return False
+    if any(root.get(name) != value for name, value in wanted.attrib.items()):
+        return False
+    if wanted.tag == "dns":
+        return True
+    return all(any(holds(found, child) for found in root) for child in wanted)
 
-    return NetworkFields(
-        name=root.findtext("name") or "",
-        bridge=attribute("bridge", "name"),
-        stp=attribute("bridge", "stp"),
-        domain=attribute("domain", "name"),
-        gateway=attribute("ip", "address"),
-        prefix=attribute("ip", "prefix"),
-        dhcp_start=attribute("ip/dhcp/range", "start"),
-        dhcp_end=attribute("ip/dhcp/range", "end"),
-        forward=attribute("forward", "mode"),
-        hosts_dir=attribute(f"{{{DNSMASQ_NAMESPACE}}}options/{{{DNSMASQ_NAMESPACE}}}option", "value"),
-    )
+
+def in_use(live: _Element) -> bool:
+    """A guest is plugged into the running network `live`."""
+    return int(live.get("connections") or 0) > 0
 
 
 def subnet_of(root: _Element) -> str:
@@ -130,8 +112,8 @@ def plan_changes(root: _Element, wanted: Sequence[Reservation]) -> tuple[Change,
 
 def refreshing_changes(root: _Element) -> tuple[Change, Change]:
     """An addition taken back at once: each makes libvirt tell dnsmasq to read all of its files again."""
-    fields = fields_of(root)
-    text = _dns_text(fields.gateway, ("corral-refresh",))
+    address = root.find("ip")
+    text = _dns_text("" if address is None else address.get("address") or "", ("corral-refresh",))
     return Change(True, text), Change(False, text)
 
 

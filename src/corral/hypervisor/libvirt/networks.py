@@ -14,10 +14,10 @@ from corral.hypervisor.libvirt.driver import LibvirtDriver
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.network_document import (
     Change,
-    NetworkFields,
     build_network,
     dhcp_host_line,
-    fields_of,
+    holds,
+    in_use,
     plan_changes,
     refreshing_changes,
     subnet_of,
@@ -48,14 +48,14 @@ class LibvirtNetworks:
     def driver_name(self, network: Network) -> str:
         return f"{self._prefix}-{network.name}"
 
-    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> None:
+    async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> bool:
         wanted = tuple(reservations)
         name = self.driver_name(network)
 
-        def act(handle: libvirt.virConnect) -> None:
-            _ensure(handle, network, name, wanted, self._files(network))
+        def act(handle: libvirt.virConnect) -> bool:
+            return _ensure(handle, network, name, wanted, self._files(network))
 
-        await self._driver.call(f"ensure network {name}", act)
+        return await self._driver.call(f"ensure network {name}", act)
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -174,28 +174,32 @@ class _HostFiles:
 
 def _ensure(
     handle: libvirt.virConnect, network: Network, name: str, wanted: Sequence[Reservation], host_files: _HostFiles
-) -> None:
-    """Define, start, and make the reservations so. What differs in more than reservations is defined anew and restarted:
-    bridge or subnet changed, and guests of the old one have nothing to lose by it."""
+) -> bool:
+    """Define, start, and make the reservations so. What differs in more than reservations takes a restart of the network,
+    which would unplug its guests: False where it runs on as it was, and the new definition waits for its next start."""
     document = build_network(network, name, wanted, str(host_files.directory))
+    wish = parse_document(document)
     found = _find(handle, network.uid)
+    waits = False
     if found is None:
         _remove_left(handle, network, name)
         found = handle.networkDefineXML(document)
-    elif _fields(found) != fields_of(parse_document(document)):
-        _stop(found)
-        if found.name() != name:
+    elif found.isActive() and not holds(live := parse_document(found.XMLDesc(0)), wish):
+        waits = in_use(live)
+        if not waits:
+            _stop(found)
+    if not holds(parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)), wish):
+        renamed = found.name() != name
+        if renamed and not waits:
             found.undefine()
-        found = handle.networkDefineXML(document)
+        if not (renamed and waits):
+            found = handle.networkDefineXML(document)
     _sync(found, wanted, host_files)
     if not found.isActive():
         _start(found, network)
     if not found.autostart():
         found.setAutostart(True)
-
-
-def _fields(found: libvirt.virNetwork) -> NetworkFields:
-    return fields_of(parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)))
+    return not waits
 
 
 def _remove_left(handle: libvirt.virConnect, network: Network, name: str) -> None:
