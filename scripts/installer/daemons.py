@@ -126,6 +126,8 @@ def ensure_daemon(context: Context, say: Callable[[str], None]) -> str:
     verb = "restart" if status else "start"
     shell = context.shell
     if context.by_systemd:
+        # After several failures systemd refuses to start it for a while; what failed may be mended by now.
+        shell.ask(shell.as_root(["systemctl", "reset-failed", "corral.service"]))
         shell.must(f"{verb} the daemon", shell.as_root(["systemctl", verb, "corral.service"]), say)
     else:
         shell.must(f"{verb} the daemon", shell.as_root([context.corral, "daemon", verb]), say)

@@ -16,6 +16,8 @@ IMAGE_TIMEOUT_S = 1800.0
 VM_TIMEOUT_S = 300.0
 SSH_TIMEOUT_S = 600.0
 POLL_S = 0.5
+# Images without an SSH server: one logs in on the console, as soon as the guest's agent answers.
+CONSOLE_ONLY = ("micro",)
 OWN_KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub", "corral_ed25519.pub")
 
 
@@ -60,10 +62,14 @@ def _start(context: Context, name: str, say: Say) -> None:
 
 
 def wait_for_login(context: Context, say: Say) -> str:
-    """sshd answers in the guest; meanwhile the last line of its console shows how far it is."""
+    """sshd answers in the guest, or the agent of a guest without one; meanwhile the last line of its console shows how
+    far it is."""
+    by = "agent" if context.image in CONSOLE_ONLY else "ssh"
     deadline = time.monotonic() + SSH_TIMEOUT_S
     while True:
-        if context.client("wait", context.vm, "--for", "ssh", "--timeout", "3s", timeout_s=30).ok:
+        if context.client("wait", context.vm, "--for", by, "--timeout", "3s", timeout_s=30).ok:
+            if by == "agent":
+                return "its console is ready"
             vm = context.document("info", context.vm) or {}
             addresses = vm.get("status", {}).get("addresses") or [nic["address"] for nic in vm["spec"]["nics"]]
             return f"ssh answers at {addresses[0]}" if addresses else "ssh answers"
@@ -75,7 +81,7 @@ def wait_for_login(context: Context, say: Say) -> str:
             last = "\n".join(lines[-10:])
             raise Refused(
                 f"log in to {context.vm}",
-                f"ssh does not answer within {SSH_TIMEOUT_S:g} s; its console says:\n{last}",
+                f"{by} does not answer within {SSH_TIMEOUT_S:g} s; its console says:\n{last}",
                 f"look at it: corral console {context.vm}",
             )
 
