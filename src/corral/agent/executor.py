@@ -9,6 +9,7 @@ from typing import Final
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition, build_metadata, console_log, run_dir
 from corral.agent.steps import (
+    ApplyLive,
     AskShutdown,
     Define,
     Destroy,
@@ -118,6 +119,8 @@ class Executor:
                 return hypervisor.destroy(vm.uid)
             case Undefine():
                 return hypervisor.undefine(vm.uid)
+            case ApplyLive():
+                return hypervisor.apply_live(vm.uid)
             case Rename():
                 return hypervisor.rename(vm.uid, vm.domain_name)
             case Reset():

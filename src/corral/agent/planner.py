@@ -7,6 +7,7 @@ sees a world in which some of the steps are already done.
 from corral.agent.plan_power import plan_news, plan_power
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
+    ApplyLive,
     Define,
     Destroy,
     MakeVolume,
@@ -102,15 +103,25 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
     if domain.metadata is None or domain.metadata.spec_json != view.wanted_json or (redefine and not as_wished):
         steps += [Rename()] if renamed else []
         steps += _reservations(view)
-        if as_wished or (_known_as_drifted(view) and not redefine):
+        if as_wished:
+            return (*steps, *_live(view))
+        if _known_as_drifted(view) and not redefine:
             return (*steps, SetMetadata())
         steps += () if view.active or RECOVERED_ANNOTATION in vm.annotations else _seed(view)
-        return (*steps, Define())
+        return (*steps, Define(), *(_live(view) if view.active else ()))
     if renamed:
         return (*steps, Rename())
     if not domain.persistent and not vm.spec.adopted:
         return (*steps, Define())
+    if view.active and as_wished and domain.live_spec_json != view.wanted_json:
+        return (*steps, *_live(view))
     return tuple(steps)
+
+
+def _live(view: View) -> tuple[Step, ...]:
+    """The running guest follows its definition; an adopted one's document is its maker's."""
+    follows = view.active and not view.vm.spec.adopted
+    return (ApplyLive(), SetMetadata()) if follows else (SetMetadata(),)
 
 
 def _unmade(view: View, volume_uid: str) -> bool:

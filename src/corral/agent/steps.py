@@ -40,6 +40,13 @@ class Define(Step):
 
 
 @dataclass(frozen=True)
+class ApplyLive(Step):
+    """Before SetMetadata, which marks the running domain as changed: cut between the two, it is done again."""
+
+    NAME, PHASE = "apply-live", "changing the running guest"
+
+
+@dataclass(frozen=True)
 class SetMetadata(Step):
     NAME, PHASE = "set-metadata", "recording the change in the domain"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from corral.hypervisor.reach import Guests, Screens
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
@@ -160,6 +161,10 @@ class ObservedDomain:
     agent_connected: bool = False
     definition_hash: str = ""
     """Of the fields Corral owns in the persistent document; compared with `definition_hash(DomainDefinition)`."""
+    live_spec_json: str | None = None
+    """What the running domain's own metadata says: the spec that it was started with, or last changed to. None: off."""
+    pending: tuple[str, ...] = ()
+    """What of the persistent definition only its next start brings, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,12 @@ class HypervisorDriver(Protocol):
     `hypervisor-unavailable`, `hypervisor-timeout` (the call may still happen: observe), `hypervisor-error`,
     `domain-not-found`, `domain-name-taken`, `domain-not-ours`, `guest-agent-*`, `console-in-use`, `disk-full`."""
 
+    @property
+    def screens(self) -> Screens: ...
+
+    @property
+    def guests(self) -> Guests: ...
+
     async def facts(self) -> HypervisorFacts: ...
 
     async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
@@ -303,6 +314,11 @@ class HypervisorDriver(Protocol):
 
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
         """Into the live and the persistent document, without a restart."""
+        ...
+
+    async def apply_live(self, uid: str) -> None:
+        """Bring the running domain to its persistent definition as far as that goes without a restart; what is left is
+        observed as `pending`. Nothing happens to a domain that is off."""
         ...
 
     async def observe(self, uid: str) -> ObservedDomain | None:

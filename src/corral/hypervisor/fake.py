@@ -19,9 +19,19 @@ from corral.hypervisor.base import (
     GuestFacts,
     HypervisorFacts,
     ObservedDomain,
+    OnOutput,
     StopCause,
 )
-from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash, described, may_define, observed
+from corral.hypervisor.fake_domain import (
+    FakeConsole,
+    FakeDomain,
+    definition_hash,
+    described,
+    document,
+    may_define,
+    observed,
+)
+from corral.hypervisor.fake_reach import FakeGuests, FakeScreens
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 from corral.simulation import Simulation
@@ -49,6 +59,8 @@ class FakeHypervisor:
         self._kept = simulation.section("domains", _DOMAIN)
         self.domains = self._kept.restore()
         self.consoles: dict[str, FakeConsole] = {}
+        self.screens = FakeScreens(self._call, self._active)
+        self.guests = FakeGuests(self._call, self._with_agent)
         self._names = {domain.name: uid for uid, domain in self.domains.items()}
         self._queues: set[asyncio.Queue[DomainEvent]] = set()
         self._pids = 1000 + len(self.domains)
@@ -178,7 +190,12 @@ class FakeHypervisor:
         async with self._call("set_metadata"):
             domain = self._domain(uid)
             domain.metadata = metadata
+            domain.live_spec_json = metadata.spec_json if domain.active else None
             self._kept.keep(uid, domain)
+
+    async def apply_live(self, uid: str) -> None:
+        async with self._call("apply_live"):
+            self._domain(uid)  # what can change while it runs is what the definition says
 
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe"):
@@ -235,19 +252,28 @@ class FakeHypervisor:
             return GuestFacts(hostname, "Fake Guest 1", ())
 
     async def guest_exec(
-        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+        self,
+        uid: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes,
+        timeout_s: float,
+        capture_max_bytes: int,
+        on_output: OnOutput | None = None,
     ) -> ExecResult:
         async with self._call("guest_exec"):
             self._with_agent(uid)
             if list(argv[:2]) == ["cloud-init", "status"]:
                 return ExecResult(0, None, b'{"status": "done", "errors": []}\n', b"", False)
             said = stdin if list(argv) == ["cat"] else " ".join(argv[1:]).encode() + b"\n"
-            return ExecResult(0, None, said[:capture_max_bytes], b"", len(said) > capture_max_bytes)
+            kept = said[:capture_max_bytes]
+            if on_output is not None:
+                on_output("stdout", kept)
+            return ExecResult(0, None, kept, b"", len(said) > capture_max_bytes)
 
     async def document(self, uid: str) -> str:
         async with self._call("document"):
-            domain = self._domain(uid)
-            return f'<domain type="fake"><name>{domain.name}</name><uuid>{uid}</uuid></domain>\n'
+            return document(self._domain(uid).name, uid)
 
     async def close(self) -> None:
         self.simulation.close()
@@ -264,6 +290,7 @@ class FakeHypervisor:
         domain.stop_cause, domain.pid = StopCause.NONE, self._pids
         domain.has_managed_save = False
         domain.starts += 1
+        domain.boot()
         self._emit(domain, "started")
         self._agent_later(uid, domain.starts)
 
@@ -277,6 +304,7 @@ class FakeHypervisor:
         domain.stop_cause, domain.pid, domain.agent_connected = cause, None, False
         if uid in self.consoles:
             self.consoles[uid].end()
+        self.screens.end(uid)
         if not domain.persistent:
             self._forget(domain)
         self._emit(domain, "crashed" if cause is StopCause.CRASHED else "stopped", cause)

@@ -67,10 +67,29 @@ class FakeDomain:
     agent_connected: bool = False
     starts: int = 0
     resets: int = 0
+    live_spec_json: str | None = None
+    started_with: tuple[int, int] = (0, 0)
+    """vCPUs and MiB at its start: the most that it can have until the next one. Its devices can all be plugged."""
 
     @property
     def active(self) -> bool:
         return self.state not in (VmState.SHUT_OFF, VmState.CRASHED)
+
+    def boot(self) -> None:
+        """Everything is as defined."""
+        self.started_with = (self.vcpus, self.memory_mib)
+        self.live_spec_json = self.metadata.spec_json if self.metadata is not None else None
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        if not self.active:
+            return ()
+        limits = (("vcpus", self.vcpus), ("memory", self.memory_mib))
+        return tuple(
+            f"{name}: it can have at most {most} until then"
+            for (name, wanted), most in zip(limits, self.started_with, strict=True)
+            if wanted > most
+        )
 
 
 @dataclass
@@ -143,4 +162,15 @@ def observed(domain: FakeDomain) -> ObservedDomain:
         pid=domain.pid,
         agent_connected=domain.agent_connected,
         definition_hash=domain.definition_hash,
+        live_spec_json=domain.live_spec_json if domain.active else None,
+        pending=domain.pending,
     )
+
+
+def document(name: str, uid: str) -> str:
+    return f'<domain type="fake"><name>{name}</name><uuid>{uid}</uuid></domain>\n'
+
+
+def render(definition: DomainDefinition) -> str:
+    """What `document` would show of it."""
+    return document(definition.name, definition.uid)

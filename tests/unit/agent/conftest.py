@@ -10,7 +10,7 @@ from corral.agent import steps as s
 from corral.agent.definition import build_metadata, recovery_json
 from corral.agent.planner import plan
 from corral.agent.status import GuestKnown, HostKnown, observed_status
-from corral.agent.view import Known, Plan, View, remembered
+from corral.agent.view import ACTIVE, Known, Plan, View, remembered
 from corral.hypervisor.base import ObservedDomain, StopCause
 from corral.model.operation import CreateVm, Intent, Operation, OperationSpec, OperationState, StepKind, StepRecord
 from corral.model.vm import (
@@ -49,6 +49,8 @@ class ModelWorld:
     obeys: bool = True
     taken: list[s.Step] = field(default_factory=list)
     ended: dict[str, OperationState] = field(default_factory=dict)
+    applied: str = ""
+    """The spec that the running domain was last brought to."""
 
     def view(self) -> View:
         assert self.vm is not None
@@ -110,13 +112,18 @@ class ModelWorld:
                 self.reserved = False
             case s.Define():
                 state = self.domain.state if self.domain else VmState.SHUT_OFF
-                self.domain = self.observed(state)
+                live = self.domain.live_spec_json if self.domain else None
+                self.domain = self.observed(state, live_spec_json=live)
+            case s.ApplyLive():
+                self.applied = recovery_json(self.vm)
             case s.SetMetadata():
-                self.domain = replace(self.domain, metadata=build_metadata(self.vm, HERE))
+                live = recovery_json(self.vm) if self.domain.state in ACTIVE else None
+                self.domain = replace(self.domain, metadata=build_metadata(self.vm, HERE), live_spec_json=live)
             case s.Rename():
                 self.domain = replace(self.domain, name=self.vm.domain_name)
             case s.Start():
-                self.domain = replace(self.domain, state=VmState.RUNNING, has_managed_save=False)
+                live = self.domain.metadata.spec_json
+                self.domain = replace(self.domain, state=VmState.RUNNING, has_managed_save=False, live_spec_json=live)
             case s.Resume():
                 self.domain = replace(self.domain, state=VmState.RUNNING)
             case s.Suspend():
@@ -148,6 +155,7 @@ class ModelWorld:
             vcpus=1,
             memory_mib=1024,
             definition_hash="hash",
+            live_spec_json=recovery_json(self.vm) if state in ACTIVE else None,
         )
         return replace(domain, **changes)
 

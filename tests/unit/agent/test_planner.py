@@ -186,8 +186,35 @@ def test_a_drifted_definition_is_changed_by_a_reset_alone(model):
     world.vm = world.vm.model_copy(update={"generation": 3})
     world.request(UpdateVm(redefine=True), tracks=3)
     world.run()
-    assert world.taken[-1].NAME == "define"
+    assert [step.NAME for step in world.taken[-3:]] == ["define", "apply-live", "set-metadata"]
     assert world.domain.definition_hash == "hash"
+
+
+@pytest.mark.parametrize("cut_after", ["", "define", "apply-live"])
+def test_a_running_guest_is_changed_wherever_the_change_was_cut(model, cut_after):
+    world = model(was=VmState.RUNNING, domain=VmState.RUNNING, ready=True)
+    world.run()
+    changed = world.vm.spec.model_copy(update={"vcpus": 2})
+    world.vm = world.vm.model_copy(update={"spec": changed, "generation": 2})
+    world.domain = replace(world.domain, definition_hash="before")
+    world.request(UpdateVm(), tracks=2)
+    for step in plan(world.view()).steps if cut_after else ():
+        world.apply(step)
+        if step.NAME == cut_after:
+            break
+    world.applied = ""
+    world.known = replace(world.known, started=False)
+    world.run()
+    assert world.applied == world.domain.live_spec_json == world.view().wanted_json
+    assert set(world.ended.values()) == {OperationState.SUCCEEDED}
+
+
+def test_a_label_on_a_guest_that_is_off_is_only_written_down(model):
+    world = model(was=VmState.SHUT_OFF, domain=VmState.SHUT_OFF, ready=True, power=Power.OFF)
+    world.vm = world.vm.model_copy(update={"labels": {"tier": "web"}, "generation": 2})
+    world.request(UpdateVm(), tracks=2)
+    world.run()
+    assert [step.NAME for step in world.taken if step.NAME != "reserve"] == ["set-metadata"]
     assert set(world.ended.values()) == {OperationState.SUCCEEDED}
     assert any(c.type == "Drifted" and c.status == "false" for c in world.vm.status.conditions)
 

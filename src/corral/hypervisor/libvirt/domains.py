@@ -15,9 +15,11 @@ from corral.hypervisor.base import (
     ObservedDomain,
     StopCause,
 )
-from corral.hypervisor.libvirt import confinement, metadata, owned
+from corral.hypervisor.libvirt import confinement, metadata, owned, reading
 from corral.hypervisor.libvirt.document import Host, build_document
+from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
+from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.redefinition import redefine
 
 Remembered = Callable[[str], StopCause | None]
@@ -57,17 +59,18 @@ def persistent_document(domain: libvirt.virDomain) -> Any:
     return metadata.parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
-def observe(domain: libvirt.virDomain, remembered: Remembered) -> ObservedDomain:
+def observe(domain: libvirt.virDomain, remembered: Remembered, left: Left) -> ObservedDomain:
     return _observed(
         domain,
         remembered,
+        left,
         persistent=bool(domain.isPersistent()),
         autostart=bool(domain.autostart()) if domain.isPersistent() else False,
         saved=bool(domain.hasManagedSaveImage(0)),
     )
 
 
-def observe_all(handle: libvirt.virConnect, remembered: Remembered) -> tuple[ObservedDomain, ...]:
+def observe_all(handle: libvirt.virConnect, remembered: Remembered, left: Left) -> tuple[ObservedDomain, ...]:
     """All of them; flags by listing, so that most of the questions are asked once and not for each domain."""
 
     def listed(flag: int) -> frozenset[str]:
@@ -82,7 +85,12 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered) -> tuple[Obs
         try:
             observed.append(
                 _observed(
-                    domain, remembered, persistent=uid in persistent, autostart=uid in autostart, saved=uid in saved
+                    domain,
+                    remembered,
+                    left,
+                    persistent=uid in persistent,
+                    autostart=uid in autostart,
+                    saved=uid in saved,
                 )
             )
         except libvirt.libvirtError as error:
@@ -92,13 +100,14 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered) -> tuple[Obs
 
 
 def _observed(
-    domain: libvirt.virDomain, remembered: Remembered, *, persistent: bool, autostart: bool, saved: bool
+    domain: libvirt.virDomain, remembered: Remembered, left: Left, *, persistent: bool, autostart: bool, saved: bool
 ) -> ObservedDomain:
     uid = domain.UUIDString()
     document = persistent_document(domain)
     state, reason = domain.state(0)
     active = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-    connected = active and owned.agent_connected(metadata.parse_document(domain.XMLDesc(0)))
+    running = metadata.parse_document(domain.XMLDesc(0)) if active else None
+    mark = metadata.parse_metadata(running, uid) if running is not None else None
     fields = owned.owned_in(document)
     return ObservedDomain(
         uid=uid,
@@ -113,8 +122,10 @@ def _observed(
         vcpus=fields.vcpus,
         memory_mib=fields.memory_mib,
         pid=_pid(fields.name) if active else None,
-        agent_connected=connected,
+        agent_connected=running is not None and reading.agent_connected(running),
         definition_hash=fields.digest(),
+        live_spec_json=mark.spec_json if mark is not None else None,
+        pending=left.of(uid, lambda: live_document(domain), document) if active and persistent else (),
     )
 
 
@@ -225,8 +236,8 @@ def start(domain: libvirt.virDomain) -> None:
     if domain.isActive():
         return
     document = persistent_document(domain)
-    if run_dir := owned.run_dir_of(document):
-        confinement.ensure_run_dir(run_dir, owned.dac_owner_of(document))
+    if run_dir := reading.run_dir_of(document):
+        confinement.ensure_run_dir(run_dir, reading.dac_owner_of(document))
     try:
         domain.create()
     except libvirt.libvirtError as error:

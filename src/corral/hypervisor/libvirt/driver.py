@@ -19,13 +19,18 @@ from corral.hypervisor.base import (
     GuestFacts,
     HypervisorFacts,
     ObservedDomain,
+    OnOutput,
 )
-from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent
+from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent, guest_exec
 from corral.hypervisor.libvirt.connection import Connection
 from corral.hypervisor.libvirt.console import StreamConsole, open_stream
 from corral.hypervisor.libvirt.document import Host
 from corral.hypervisor.libvirt.events import Events
-from corral.hypervisor.libvirt.owned import describe
+from corral.hypervisor.libvirt.live import apply_live
+from corral.hypervisor.libvirt.guests import LibvirtGuests
+from corral.hypervisor.libvirt.reading import describe
+from corral.hypervisor.libvirt.screens import LibvirtScreens
+from corral.hypervisor.libvirt.pending import Left
 from corral.model.host import AcceleratorFinding
 
 T = TypeVar("T")
@@ -45,9 +50,12 @@ class LibvirtDriver:
         loop = asyncio.get_running_loop()
         self._uri = uri
         self._host = host
-        self._events = Events(loop)
+        self._left = Left()
+        self._events = Events(loop, self._left)
         self._facts = HypervisorFacts("libvirt", connected=False, libvirt_version="", qemu_version="", uri=uri)
         self._agent_turns = guest_agent.Turns()
+        self.screens = LibvirtScreens(self._on)
+        self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
         self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
         self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)
 
@@ -96,8 +104,9 @@ class LibvirtDriver:
         return await accelerator.probe_accelerators()
 
     async def observe(self, uid: str) -> ObservedDomain | None:
+        remembered = self._events.remembered_stop
         try:
-            return await self._on(uid, "observe", lambda domain: domains.observe(domain, self._events.remembered_stop))
+            return await self._on(uid, "observe", lambda domain: domains.observe(domain, remembered, self._left))
         except CorralError as error:
             if error.code == "domain-not-found":
                 return None
@@ -105,7 +114,9 @@ class LibvirtDriver:
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
         remembered = self._events.remembered_stop
-        return await self._quick.call("list domains", lambda handle: domains.observe_all(handle, remembered))
+        return await self._quick.call(
+            "list domains", lambda handle: domains.observe_all(handle, remembered, self._left)
+        )
 
     async def find(self, name: str) -> str | None:
         def look(handle: libvirt.virConnect) -> str | None:
@@ -173,6 +184,9 @@ class LibvirtDriver:
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
         await self._on(uid, "write metadata of", lambda domain: domains.set_metadata(domain, metadata))
 
+    async def apply_live(self, uid: str) -> None:
+        self._left.tried(uid, await self._slow_on(uid, "change", apply_live))
+
     # ---- talking to guests -----------------------------------------------------------------------------------------
 
     async def open_console(self, uid: str, *, force: bool) -> Console:
@@ -185,14 +199,22 @@ class LibvirtDriver:
         return await guest_agent.facts(lambda command: self._ask_agent(uid, command))
 
     async def guest_exec(
-        self, uid: str, argv: Sequence[str], *, stdin: bytes, timeout_s: float, capture_max_bytes: int
+        self,
+        uid: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes,
+        timeout_s: float,
+        capture_max_bytes: int,
+        on_output: OnOutput | None = None,
     ) -> ExecResult:
-        return await guest_agent.execute(
+        return await guest_exec.execute(
             lambda command: self._ask_agent(uid, command),
             argv,
             stdin=stdin,
             timeout_s=timeout_s,
             capture_max_bytes=capture_max_bytes,
+            on_output=on_output,
         )
 
     async def _ask_agent(self, uid: str, command: str) -> str:

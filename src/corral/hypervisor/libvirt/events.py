@@ -10,6 +10,7 @@ import libvirt
 
 from corral.hypervisor.base import DomainEvent, StopCause
 from corral.hypervisor.libvirt.observe import EVENT_STOP_CAUSES
+from corral.hypervisor.libvirt.pending import Left
 
 Kind = Literal["defined", "undefined", "started", "suspended", "resumed", "stopped", "shutdown", "crashed"]
 
@@ -33,8 +34,9 @@ QUEUE_MAX: Final = 10_000
 class Events:
     """Fans events out, and remembers why each domain stopped, which libvirtd forgets when it restarts."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, left: Left) -> None:
         self._loop = loop
+        self._left = left
         self._queues: set[asyncio.Queue[DomainEvent]] = set()
         self._stops: dict[str, StopCause] = {}
 
@@ -48,6 +50,7 @@ class Events:
 
     def publish(self, event: DomainEvent) -> None:
         """To every listener; in the loop's thread."""
+        self._left.heard(event.uid, event.kind)
         if event.kind in ("started", "undefined"):
             self._stops.pop(event.uid, None)
         elif event.kind == "stopped":

@@ -13,8 +13,8 @@ import libvirt
 from lxml.etree import Element, SubElement, _Element, tostring
 
 from corral.hypervisor.libvirt.metadata import parse_document
-from corral.hypervisor.libvirt.owned import attribute, memory_mib
-from corral.hypervisor.libvirt.pending import named, pending, people_call, plain, vcpus
+from corral.hypervisor.libvirt.reading import attribute, memory_mib
+from corral.hypervisor.libvirt.pending import named, people_call, plain, vcpus
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # A guest gives a device back when its driver let it go; one that is still booting, or has no driver, never does.
@@ -49,10 +49,10 @@ _REFUSED: Final = frozenset(
 Change = tuple[str, Callable[[], object]]
 
 
-def apply_live(domain: libvirt.virDomain) -> tuple[str, ...]:
-    """Change what can be changed; what is left for the next start, each with its reason. Nothing for one that is off."""
+def apply_live(domain: libvirt.virDomain) -> dict[str, str]:
+    """Change what can be changed; by name, why a change was refused. Nothing happens to a domain that is off."""
     if not domain.isActive():
-        return ()
+        return {}
     live, wanted = live_document(domain), _persistent_document(domain)
     reasons: dict[str, str] = {}
     for name, change in _changes(domain, live, wanted):
@@ -62,7 +62,7 @@ def apply_live(domain: libvirt.virDomain) -> tuple[str, ...]:
             if error.get_error_code() not in _REFUSED:
                 raise
             reasons[name] = error.get_error_message() or str(error)
-    return pending(live_document(domain), wanted, reasons)
+    return reasons
 
 
 def live_document(domain: libvirt.virDomain) -> _Element:

@@ -10,7 +10,7 @@ from typing import Final
 
 from lxml.etree import _Element, tostring
 
-from corral.hypervisor.libvirt.owned import attribute, memory_mib
+from corral.hypervisor.libvirt.reading import attribute, memory_mib
 
 # Devices that have a name of ours (`ua-disk-root`), each compared with its namesake.
 NAMED_DEVICES: Final = ("disk", "interface", "hostdev", "filesystem")
@@ -131,3 +131,34 @@ def _is_default(parent: _Element, child: _Element) -> bool:
     if parent.tag == "interface":
         return child.tag == "target" or (child.tag == "link" and child.get("state") == "up")
     return parent.tag == "graphics" and child.tag == "listen" and child.get("type") == "socket"
+
+
+class Left:
+    """What each running domain waits for its next start with: found once, kept until something happens to it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, ...]] = {}
+        self._reasons: dict[str, Mapping[str, str]] = {}
+
+    def heard(self, uid: str, kind: str) -> None:
+        """An event: a start brings everything, a new definition may bring something."""
+        if kind == "started":
+            self._found[uid] = ()
+            self._reasons.pop(uid, None)
+        elif kind in ("stopped", "crashed", "undefined"):
+            self._found.pop(uid, None)
+            self._reasons.pop(uid, None)
+        elif kind == "defined":
+            self._found.pop(uid, None)
+
+    def tried(self, uid: str, reasons: Mapping[str, str]) -> None:
+        """What was tried to change while it runs, and why that failed."""
+        self._reasons[uid] = reasons
+        self._found.pop(uid, None)
+
+    def of(self, uid: str, live: Callable[[], _Element], wanted: _Element) -> tuple[str, ...]:
+        """Of a running domain; `live` reads its document, which takes a call to libvirt."""
+        found = self._found.get(uid)
+        if found is None:
+            found = self._found[uid] = pending(live(), wanted, self._reasons.get(uid, {}))
+        return found
