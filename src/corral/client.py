@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "ExecEnd", "ExecOutput", "WatchEvent", "raise_for_operation"]
 
 LONG_POLL_S: Final = 30.0
-# How long a wait looks for a daemon that went away: a restart takes about two seconds, and operations survive it.
-RECONNECT_S: Final = 20.0
+RECONNECT_S: Final = 20.0  # a restart takes about two seconds, and operations survive it
 RECONNECT_INTERVAL_S: Final = 0.2
 # Answers of calls that wait come a little after the time that they were given.
 MARGIN_S: Final = 15.0
@@ -181,6 +180,9 @@ class Client:
     def get_volume(self, name: str) -> t.Volume:
         return cast("t.Volume", self._get(f"/volumes/{_name(name)}"))
 
+    def delete_volume(self, name: str) -> t.OperationAccepted:
+        return cast("t.OperationAccepted", self._change("DELETE", f"/volumes/{_name(name)}"))
+
     def list_hosts(self, selector: str = "", fields: str = "") -> list[t.Host]:
         return self._pages("hosts", selector, fields)
 
@@ -213,8 +215,7 @@ class Client:
         """The operation when it has ended, however that was (`raise_for_operation` tells). Raises `wait-timeout`.
 
         With `on_progress`, which is called for each change, a stream is followed; else the daemon is asked rarely.
-        A daemon that is restarted meanwhile is waited for.
-        """
+        A daemon that is restarted meanwhile is waited for."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         lost_at: float | None = None
         while True:

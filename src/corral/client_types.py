@@ -239,6 +239,10 @@ class DeleteVm(TypedDict):
     keep_disks: NotRequired[bool]
 
 
+class DeleteVolume(TypedDict):
+    verb: NotRequired[Literal['volume-delete']]
+
+
 class DestroyVm(TypedDict):
     verb: NotRequired[Literal['destroy']]
 
@@ -543,7 +547,7 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | DeleteVolume
     target_kind: Literal['vm', 'image', 'volume', 'network', 'host']
     target_uid: str
     target_name: str

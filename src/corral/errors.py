@@ -115,6 +115,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "vm-being-deleted": ErrorKind.CONFLICT,
         "image-in-use": ErrorKind.CONFLICT,
         "image-not-ready": ErrorKind.CONFLICT,
+        "volume-in-use": ErrorKind.CONFLICT,
         "operation-finished": ErrorKind.CONFLICT,
         "idempotency-key-reused": ErrorKind.CONFLICT,
         "domain-not-ours": ErrorKind.CONFLICT,

@@ -22,6 +22,7 @@ from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
 from corral.agent.status import AWAY, HostKnown
 from corral.agent.vm import Reconciler, Situation, Snapshot
+from corral.agent.volume import VolumeKeeper
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
@@ -85,6 +86,7 @@ class Agent:
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
+        self.volume_keeper = VolumeKeeper(objects, self.cache, volumes, self.progress, clock)
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
         self._background: set[asyncio.Task[None]] = set()
@@ -98,6 +100,7 @@ class Agent:
                 ("events", self._events),
                 ("relist", self._relists),
                 ("images", self.image_keeper.run),
+                ("volumes", self.volume_keeper.run),
                 ("host", self._host),
                 ("janitor", self._janitor),
             )
@@ -138,6 +141,8 @@ class Agent:
             self._host_changed.set()
         elif kind == "image":
             self.image_keeper.wake()
+        elif kind == "volume":
+            self.volume_keeper.wake()
         elif kind == "network":
             network = self.cache.networks.get(uid)
             if network is not None and self.network_keeper.ensured.get(uid) != network.generation:

@@ -29,6 +29,7 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "net-info": ("network", "show"),
     "vol-list": ("volume", "list"),
     "vol-info": ("volume", "show"),
+    "vol-delete": ("volume", "delete"),
     "domjobinfo": ("operation", "list"),
 }
 

@@ -176,7 +176,9 @@ def reboot(session: Session, names: tuple[str, ...], timeout: float | None, asyn
 
 @click.command()
 @vm_names
-@click.option("--keep-disks", is_flag=True, help="Keep the disks; `corral volume list` shows them.")
+@click.option(
+    "--keep-disks", is_flag=True, help="Keep the disks: `corral volume list` shows them, `volume delete` removes them."
+)
 @click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing is asked (see `corral protect`).")
 @async_option
 @output_option

@@ -1,11 +1,13 @@
-"""Volumes, the disks of VMs: list, show."""
+"""Volumes, the disks of VMs: list, show, delete."""
 
 from typing import Any, Final
 
 import click
 
 from corral.cli.completion import complete_volume
+from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_list, show_one
+from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes
 
@@ -27,6 +29,7 @@ def volume() -> None:
     \b
     Examples:
       corral volume list
+      corral volume delete web-root-5d2e8c1a
     """
 
 
@@ -75,3 +78,27 @@ def show(session: Session, name: str, output: str) -> None:
         ("created", found["created_at"]),
     ]
     show_one(found, rows, output)
+
+
+@volume.command()
+@click.argument("names", nargs=-1, required=True, metavar="VOLUME…", shell_complete=complete_volume)
+@click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing is asked.")
+@async_option
+@output_option
+@pass_session
+def delete(session: Session, names: tuple[str, ...], yes: bool, asynchronous: bool, output: str) -> None:
+    """Delete volumes that no VM has, by name or uid (virsh: vol-delete).
+
+    \b
+    Examples:
+      corral volume delete web-root-5d2e8c1a
+    """
+    del yes
+    finish(
+        session,
+        names,
+        lambda name: session.client().delete_volume(name)["operation"],
+        output=output,
+        done="deleted",
+        asynchronous=asynchronous,
+    )

@@ -121,6 +121,12 @@ class DeleteImage(Model):
     verb: Literal["image-delete"] = "image-delete"
 
 
+class DeleteVolume(Model):
+    """Declarative: `deletion_requested_at` is set on a volume that no VM has."""
+
+    verb: Literal["volume-delete"] = "volume-delete"
+
+
 Intent = Annotated[
     CreateVm
     | StartVm
@@ -135,7 +141,8 @@ Intent = Annotated[
     | RebootVm
     | ResetVm
     | BuildImage
-    | DeleteImage,
+    | DeleteImage
+    | DeleteVolume,
     Field(discriminator="verb"),
 ]
 

@@ -42,6 +42,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "image.delete": Role.OPERATOR,
         "network.read": Role.VIEWER,
         "volume.read": Role.VIEWER,
+        "volume.delete": Role.OPERATOR,
         "operation.read": Role.VIEWER,
         "operation.cancel": Role.OPERATOR,
         "event.read": Role.VIEWER,

@@ -188,7 +188,12 @@ def _disks(vm: Vm, around: Surroundings) -> tuple[tuple[DiskSpec, ...], tuple[Vo
         if disk_targets([*places, (found.bus, slot)])[-1] != found.name:
             slot = slot_of(found.name, found.bus)
         places.append((found.bus, slot))
-        update = {"format": found.format, "bus": Bus(found.bus), "read_only": found.read_only, "slot": slot}
+        update: dict[str, object] = {
+            "format": found.format,
+            "bus": Bus(found.bus),
+            "read_only": found.read_only,
+            "slot": slot,
+        }
         if old is not None:
             disks.append(DiskSpec.model_validate({**dict(old), **update}))
             continue

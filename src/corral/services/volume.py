@@ -1,14 +1,26 @@
-"""Volumes, for reading."""
+"""Volumes: read, and those that no VM has any more deleted."""
 
+import re
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model.operation import DeleteVolume, Operation
 from corral.model.requests import ListRequest
+from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.services import listing
+from corral.services.access import audited, authorize
 from corral.services.caller import Caller
+from corral.services.changes import Decision, Mutation, change
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 
+_UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 
 class VolumeService:
+    """A volume is meant by its name or, where that is long, by its uid."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -16,4 +28,58 @@ class VolumeService:
         return await listing.list_objects(self._context, caller, project, Volume, request)
 
     async def get(self, caller: Caller, project: str, name: str) -> Document:
-        return await listing.get_object(self._context, caller, project, Volume, name)
+        await authorize(self._context, caller, project, "volume.read", name)
+        return await listing.get_object(self._context, caller, project, Volume, await self._named(project, name))
+
+    async def delete(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        """Remove a volume that no VM has; `volume-in-use` names the one that does."""
+        action = "volume.delete"
+        await authorize(self._context, caller, project, action, name)
+        async with audited(self._context, caller, project, action, name):
+            name = await self._named(project, name)
+            volume = await self._context.objects.find(Volume, project, name)
+            if volume is not None:
+                await self._check_unused(volume)
+        mutation = Mutation(caller, project, action, name, None, if_revision)
+        return (await change(self._context, mutation, Volume, self._deletion))[1]
+
+    def _deletion(self, volume: Volume) -> Decision:
+        if volume.spec.vm_uid is not None:
+            raise _in_use(volume, "its VM")
+        asked_at = volume.deletion_requested_at or self._context.clock.now()
+        return Decision(DeleteVolume(), volume.model_copy(update={"deletion_requested_at": asked_at}))
+
+    async def _named(self, project: str, name: str) -> str:
+        """The name of the volume that is meant."""
+        if not _UID.fullmatch(name):
+            return name
+        volume = await self._context.objects.get(Volume, name)
+        return volume.name if volume is not None and volume.project == project else name
+
+    async def _check_unused(self, volume: Volume) -> None:
+        """By what Corral knows, and by what the hypervisor's domains say: somebody may have attached it with virsh, or
+        put an overlay over it."""
+        path = str(self._context.volumes.path(volume.uid))
+        for vm in await self._context.objects.list(Vm):
+            named = any(disk.volume_uid == volume.uid or disk.path == path for disk in vm.spec.disks)
+            if named or vm.uid == volume.spec.vm_uid:
+                raise _in_use(volume, f"VM {vm.name}")
+        hypervisor = self._context.hypervisor
+        for domain in await hypervisor.observe_all():
+            try:
+                found = await hypervisor.describe(domain.uid)
+            except CorralError as error:
+                if error.code == "domain-not-found":  # it went meanwhile
+                    continue
+                raise
+            if any(path in (disk.path, *(below for below, _ in disk.backing)) for disk in found.disks):
+                raise _in_use(volume, f"domain {domain.name}")
+
+
+def _in_use(volume: Volume, user: str) -> CorralError:
+    return CorralError(
+        "volume-in-use",
+        f"delete volume {volume.name!r}",
+        f"{user} has it",
+        "delete the VM, or detach the disk first",
+    )
