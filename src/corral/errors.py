@@ -138,6 +138,8 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "guest-agent-unavailable": ErrorKind.UNAVAILABLE,
         "guest-agent-timeout": ErrorKind.TIMEOUT,
         "guest-agent-error": ErrorKind.INTERNAL,
+        "guest-file-not-found": ErrorKind.NOT_FOUND,
+        "guest-file-error": ErrorKind.CONFLICT,
         "command-failed": ErrorKind.INTERNAL,
         "command-timeout": ErrorKind.TIMEOUT,
         "command-missing": ErrorKind.UNAVAILABLE,

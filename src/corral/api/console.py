@@ -12,6 +12,7 @@ from corral.hypervisor.base import Console
 
 # A close frame holds 125 bytes, two of them the code (RFC 6455, 5.5).
 REASON_MAX_BYTES: Final = 123
+CONSOLE_ENDED: Final = "the console ended: the VM is off, or somebody else took it"
 
 
 class CloseCode(IntEnum):
@@ -22,17 +23,17 @@ class CloseCode(IntEnum):
     RESTART = 1012
 
 
-async def connect(socket: WebSocket, console: Console, stopping: asyncio.Event) -> None:
-    """Accept, and carry bytes until one side ends; say why in the close frame."""
+async def connect(socket: WebSocket, console: Console, stopping: asyncio.Event, ended: str = CONSOLE_ENDED) -> None:
+    """Accept, and carry bytes until one side ends; say why in the close frame: `ended`, if the guest's side did."""
     await socket.accept()
-    from_guest = asyncio.create_task(_from_guest(socket, console))
+    from_guest = asyncio.create_task(_from_guest(socket, console, ended))
     from_user = asyncio.create_task(_from_user(socket, console))
     stop = asyncio.create_task(_stopped(stopping))
     tasks = (from_guest, from_user, stop)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        ended = next(task for task in tasks if task.done())
-        code, reason = await ended
+        first = next(task for task in tasks if task.done())
+        code, reason = await first
     finally:
         for task in tasks:
             task.cancel()
@@ -46,7 +47,7 @@ Ending = tuple[CloseCode | None, str]
 """How to close and why; None: the other side has gone."""
 
 
-async def _from_guest(socket: WebSocket, console: Console) -> Ending:
+async def _from_guest(socket: WebSocket, console: Console, ended: str) -> Ending:
     try:
         while data := await console.read():
             await socket.send_bytes(data)
@@ -54,7 +55,7 @@ async def _from_guest(socket: WebSocket, console: Console) -> Ending:
         return CloseCode.INTERNAL, f"{error.code}: {error.reason}"
     except WebSocketDisconnect:
         return None, ""
-    return CloseCode.NORMAL, "the console ended: the VM is off, or somebody else took it"
+    return CloseCode.NORMAL, ended
 
 
 async def _from_user(socket: WebSocket, console: Console) -> Ending:

@@ -45,6 +45,13 @@ EXEC_ARGS_MAX: Final = 256
 EXEC_STDIN_MAX_BYTES: Final = 256 * 1024
 CONSOLE_LOG_MAX_BYTES: Final = 1 * 2**20
 
+# keys, files and clocks of a running guest
+KEYS_MAX: Final = 64
+TYPED_TEXT_MAX_CHARS: Final = 1024
+KEY_HOLD_MAX_MS: Final = 5000
+GUEST_PATH_MAX_CHARS: Final = 4096  # the kernel's PATH_MAX
+COPY_MAX_BYTES: Final = 1 * 2**30  # a file, or a directory's archive; larger ones go over SSH
+
 # time
 SHUTDOWN_DEADLINE_DEFAULT_S: Final = 120.0
 SHUTDOWN_DEADLINE_MAX_S: Final = 3600.0

@@ -34,6 +34,13 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "vm.exec": Role.OPERATOR,
         "vm.console": Role.OPERATOR,
         "vm.console-log": Role.OPERATOR,
+        "vm.screenshot": Role.OPERATOR,  # what stands on a screen is the guest's own
+        "vm.vnc": Role.OPERATOR,
+        "vm.send-key": Role.OPERATOR,
+        "vm.nmi": Role.OPERATOR,
+        "vm.clock": Role.OPERATOR,
+        "vm.password": Role.OPERATOR,
+        "vm.copy": Role.OPERATOR,
         "vm.document": Role.VIEWER,
         "vm.guest": Role.VIEWER,
         "vm.usage": Role.VIEWER,
@@ -54,6 +61,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "host.doctor": Role.OPERATOR,
         "host.shutdown-guests": Role.ADMIN,
         "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
+        "host.open-port": Role.ADMIN,  # a graphical console on an address of the host's, without a password
         "domain.read": Role.OPERATOR,
         "domain.adopt": Role.ADMIN,
         "audit.read": Role.ADMIN,

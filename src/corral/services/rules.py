@@ -132,6 +132,13 @@ def check_session(vm: Vm, verb: str) -> None:
         raise _wrong(vm, verb, f"it is {vm.status.state.value}", f"corral start {vm.name}")
 
 
+def check_awake(vm: Vm, verb: str) -> None:
+    """A guest agent answers only while its guest runs."""
+    check_session(vm, verb)
+    if vm.status.seen_state not in _RUNS:
+        raise _wrong(vm, verb, f"it is {vm.status.state.value}", f"corral resume {vm.name}")
+
+
 def _wrong(vm: Vm, verb: str, reason: str, hint: str) -> CorralError:
     return CorralError(
         "wrong-state",
