@@ -7,7 +7,7 @@ from typing import Final
 
 from corral.agent.steps import AskShutdown, MakeVolume, Reboot, Reset, Start, Step
 from corral.hypervisor.base import ObservedDomain, StopCause
-from corral.model.operation import Operation, OperationState, Problem, ShutdownVm
+from corral.model.operation import Operation, OperationState, Problem, ShutdownVm, StepKind
 from corral.model.vm import Power, Vm, VmState
 from corral.model.volume import Volume
 
@@ -141,6 +141,11 @@ class Plan:
     settle: Settle = field(default_factory=Settle)
     wait: Wait | None = None
     again: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Only steps that do no harm where they are done already, and a look before anything is written."""
+        return bool(self.steps) and self.again and all(step.KIND is StepKind.REPEATABLE for step in self.steps)
 
 
 def asked_ago_s(operation: Operation | None, now: datetime) -> float:

@@ -78,6 +78,10 @@ class Memory:
     hashes: tuple[str, frozenset[str]] = ("", frozenset())
     json: tuple[int, str] = (-1, "")
 
+    def remembered(self) -> Snapshot | None:
+        """The last look's finding, where nothing is known to have happened to the domain since: enough to begin with."""
+        return Snapshot(self.seen[1]) if self.seen is not None and not self.dirty else None
+
     def nothing_new(self, revision: int, domain: ObservedDomain | None) -> bool:
         """A look at this VM and this domain would find what the last one found."""
         return self.seen == (revision, domain, self.known.queued_for_boot, self.guest)
@@ -113,13 +117,17 @@ class Reconciler:
 
     async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> float | None:
         """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
+        remembered = memory.remembered() if snapshot is None else None
         for _ in range(ROUNDS_MAX):
-            view = await self._look(vm, memory, situation, snapshot)
-            snapshot, domain = None, view.domain
-            if not view.operations and memory.nothing_new(vm.revision, domain) and not memory.known.asked:
+            view = await self._look(vm, memory, situation, snapshot or remembered)
+            snapshot, idle = None, not view.operations and not memory.known.asked
+            if remembered is None and idle and memory.nothing_new(vm.revision, view.domain):
                 return None
             memory.wish = wish_of(vm, view.operations)
             decided = plan(view)
+            enough, remembered = remembered is None or decided.repeatable, None
+            if not enough:
+                continue
             if decided.steps and not await self._run(view, decided, memory):
                 decided = replace(decided, again=True)
             if not decided.again and await self._settle(view, decided, memory):
