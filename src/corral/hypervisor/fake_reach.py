@@ -108,7 +108,7 @@ class FakeScreens:
 
 
 @dataclass
-class FakeReader(GuestReader):
+class FakeReader:
     file: GuestFile
     content: bytes
     at: int = 0
@@ -123,7 +123,7 @@ class FakeReader(GuestReader):
 
 
 @dataclass
-class FakeWriter(GuestWriter):
+class FakeWriter:
     files: dict[str, tuple[int, bytes]]
     path: str
     mode: int
