@@ -26,11 +26,13 @@ class ExecOutput(NamedTuple):
 
 
 class ExecEnd(NamedTuple):
-    """How the command ended: by itself or by a signal; `truncated`: it wrote more than was kept."""
+    """How the command ended: by itself or by a signal; `truncated`: it wrote more than was kept; not `streamed`: this
+    guest could show nothing before its end."""
 
     exit_code: int | None
     signal: int | None
     truncated: bool
+    streamed: bool = True
 
 
 class WatchEvent(NamedTuple):
@@ -64,7 +66,7 @@ def exec_records(stream: Stream) -> Iterator[ExecOutput | ExecEnd]:
         elif "error" in record:
             raise error_of(json.dumps(record["error"]).encode(), 200, "exec")
         elif "exit_code" in record:
-            yield ExecEnd(record["exit_code"], record["signal"], record["truncated"])
+            yield ExecEnd(record["exit_code"], record["signal"], record["truncated"], record.get("streamed", True))
             return
     raise CorralError(
         "daemon-unreachable", "exec", "the answer broke off before the command's end", "see `corral daemon status`"

@@ -1,11 +1,12 @@
-"""Routes of sessions with a VM: run a command, its console, its document, what its guest says, what it uses."""
+"""Routes of sessions with a VM: run a command, its console, its document, what it uses."""
 
 import asyncio
 import base64
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import Query, WebSocket
 from starlette.responses import PlainTextResponse, Response
@@ -18,7 +19,7 @@ from corral.api.live import LiveResponse
 from corral.api.route import noun_router
 from corral.errors import CorralError
 from corral.hypervisor.base import ExecResult
-from corral.model.answers import GuestAnswer, UsageReport
+from corral.model.answers import UsageReport
 from corral.model.requests import ExecRequest
 
 router = noun_router("sessions")
@@ -29,9 +30,8 @@ EXEC_CHUNK_BYTES: Final = 48 * 1024
 # A refusal (no such VM, no agent) is known by then and gets its own status; after that it comes as the last line.
 EXEC_GRACE_S: Final = 5.0
 
-_EXEC_EXAMPLE: Final = (
-    '{"stream":"stdout","data":"TGludXgK"}\n{"heartbeat":true}\n{"exit_code":0,"signal":null,"truncated":false}\n'
-)
+_EXEC_END: Final = '{"exit_code":0,"signal":null,"truncated":false,"streamed":true}\n'
+_EXEC_EXAMPLE: Final = '{"stream":"stdout","data":"TGludXgK"}\n{"heartbeat":true}\n' + _EXEC_END
 
 
 @router.post(
@@ -40,41 +40,82 @@ _EXEC_EXAMPLE: Final = (
     response_class=Response,
     responses={
         200: {
-            "description": "Lines of JSON: parts of both streams (base64), heartbeats, and at the end the exit code, "
-            "or `error` with a problem.",
+            "description": "Lines of JSON: parts of both streams (base64) as they are written, heartbeats, and at the "
+            "end the exit code or signal, or `error` with a problem. Who leaves before it stops the command.",
             "content": {NDJSON: {"schema": {"type": "string"}, "example": _EXEC_EXAMPLE}},
         }
     },
 )
 async def exec_in_vm(call: CallParam, name: NameParam, body: ExecRequest) -> Response:
-    running = asyncio.create_task(call.services.sessions.exec(call.caller, call.project, name, body))
+    lines = _ExecLines()
+    running = asyncio.create_task(call.services.sessions.exec(call.caller, call.project, name, body, lines.add))
+    running.add_done_callback(lines.end)
     try:
-        done, _ = await asyncio.wait({running}, timeout=EXEC_GRACE_S)
+        await lines.begun(EXEC_GRACE_S)
     except asyncio.CancelledError:
         running.cancel()
         raise
-    if done and (error := running.exception()) is not None:
+    if running.done() and (error := running.exception()) is not None and lines.empty:
         raise error
     return LiveResponse(
-        _exec_frames(running, call.caller.request_id),
+        _exec_frames(lines, running, call.caller.request_id),
         media_type=NDJSON,
         heartbeat=EXEC_HEARTBEAT,
         stopping=call.stopping,
     )
 
 
-async def _exec_frames(running: asyncio.Task[ExecResult], request_id: str) -> AsyncGenerator[bytes, None]:
+class _ExecLines:
+    """What the command writes, waiting to be sent. What the guest may say in all bounds it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._ended = False
+
+    @property
+    def empty(self) -> bool:
+        return not self._waiting
+
+    def add(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
+        for chunk in _chunks(data):
+            line = {"stream": stream, "data": base64.b64encode(chunk).decode()}
+            self._waiting.append(json.dumps(line).encode() + b"\n")
+        self._news.set()
+
+    def end(self, _running: asyncio.Task[ExecResult]) -> None:
+        self._ended = True
+        self._news.set()
+
+    async def begun(self, timeout_s: float) -> None:
+        """Something came, it has ended, or it takes longer than that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), timeout_s)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        while self._waiting or not self._ended:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if not self._ended:
+                self._news.clear()
+                await self._news.wait()
+
+
+async def _exec_frames(
+    lines: _ExecLines, running: asyncio.Task[ExecResult], request_id: str
+) -> AsyncGenerator[bytes, None]:
+    """Closed before its end, since the client left, it stops the command."""
     try:
+        async for line in lines:
+            yield line
         result = await running
     except CorralError as error:
         yield b'{"error":%s}\n' % problem_document(error, request_id)
         return
     finally:
         running.cancel()
-    for stream, data in (("stdout", result.stdout), ("stderr", result.stderr)):
-        for chunk in _chunks(data):
-            yield json.dumps({"stream": stream, "data": base64.b64encode(chunk).decode()}).encode() + b"\n"
-    end = {"exit_code": result.exit_code, "signal": result.signal, "truncated": result.truncated}
+    end = {"exit_code": result.exit_code, "signal": result.signal}
+    end.update(truncated=result.truncated, streamed=result.streamed)
     yield json.dumps(end).encode() + b"\n"
 
 
@@ -112,11 +153,6 @@ async def console_log(call: CallParam, name: NameParam) -> Response:
 @router.get("/vms/{name}/document", summary="The hypervisor's own document", response_class=PlainTextResponse)
 async def document(call: CallParam, name: NameParam) -> Response:
     return PlainTextResponse(await call.services.sessions.document(call.caller, call.project, name))
-
-
-@router.get("/vms/{name}/guest", response_model=GuestAnswer, summary="What the guest agent tells")
-async def guest(call: CallParam, name: NameParam) -> Response:
-    return model_response(await call.services.sessions.guest(call.caller, call.project, name))
 
 
 @router.get("/usage", response_model=UsageReport, summary="CPU, memory, disk and network of the running VMs")

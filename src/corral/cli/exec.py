@@ -1,7 +1,9 @@
 """`corral exec`: a command in the guest, through its agent, with both streams and its exit code."""
 
+from __future__ import annotations
+
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,8 +13,12 @@ from corral.cli.session import Session, pass_session
 from corral.errors import EXIT_FAILED, CorralError
 from corral.names import MIB, parse_duration_s
 
+if TYPE_CHECKING:
+    from corral.client import ExecEnd
+
 STDIN_MAX_BYTES: Final = MIB // 4  # base64 in one request: below the API's limit of a body
 SIGNAL_BASE: Final = 128  # as shells say it
+CODE_MAX: Final = 255
 
 
 @click.command(
@@ -26,14 +32,15 @@ SIGNAL_BASE: Final = 128  # as shells say it
 def exec_(session: Session, name: str, with_stdin: bool, timeout: str, command: tuple[str, ...]) -> None:
     """Run a command in the guest through the guest agent; no network is needed, no shell is put between.
 
-    Standard output and standard error are the command's, the exit code too (128 + N after signal N). Options
-    of exec come before the `--`.
+    Standard output and standard error come as the command writes them; the exit code is its own too (128 + N
+    after signal N). It is stopped when this command is, and after --timeout. Options of exec come before the `--`.
 
     \b
     Examples:
       corral exec web -- uname -a
       corral exec web -- sh -c 'systemctl is-active nginx || journalctl -u nginx'
-      corral exec -i --timeout 10s web -- tee /etc/motd < motd
+      corral exec web --timeout 30m -- apt-get upgrade -y
+      corral exec -i web -- sh < script
     """
     from corral.client import ExecOutput
 
@@ -51,8 +58,19 @@ def exec_(session: Session, name: str, with_stdin: bool, timeout: str, command: 
             continue
         if record.truncated:
             click.echo("note: the command said more than the daemon keeps; the rest was cut", err=True)
-        status = SIGNAL_BASE + record.signal if record.signal is not None else (record.exit_code or 0)
+        if not record.streamed and sys.stderr.isatty():
+            click.echo("note: this guest shows what a command writes at its end alone", err=True)
+        status = _status(record)
     raise click.exceptions.Exit(status)
+
+
+def _status(end: ExecEnd) -> int:
+    """The command's own code. What is none here (Windows has codes of 32 bits) must not turn into a 0."""
+    if end.signal is not None:
+        click.echo(f"note: the command was ended by signal {end.signal}", err=True)
+        return SIGNAL_BASE + end.signal
+    code = end.exit_code or 0
+    return code if 0 <= code <= CODE_MAX else CODE_MAX
 
 
 def _read_stdin() -> bytes:

@@ -1,25 +1,23 @@
-"""Sessions with a running guest: console, exec, what its agent tells, usage. They write no state, only audit."""
+"""Sessions with a running guest: console, exec, its document, usage. They write no state, only audit."""
 
 import asyncio
 import base64
 import binascii
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from corral.errors import CorralError
 from corral.files import storage_error
-from corral.hypervisor.base import Console, ExecResult
+from corral.hypervisor.base import Console, ExecResult, OnOutput
 from corral.model import limits
-from corral.model.answers import GuestAnswer, UsageReport
+from corral.model.answers import UsageReport
 from corral.model.requests import ExecRequest
 from corral.model.vm import Vm
-from corral.services import rules
 from corral.services.access import audited, authorize, record
 from corral.services.caller import Caller
 from corral.services.context import Context
+from corral.services.talk import asking, begin
 from corral.services.usage import UsageMeter
 
 CONSOLES: Final = "consoles"
@@ -32,29 +30,33 @@ class SessionService:
         self._context = context
         self._meter = UsageMeter(context)
 
-    async def exec(self, caller: Caller, project: str, name: str, request: ExecRequest) -> ExecResult:
-        """Run a command in the guest to its end, or to the deadline (`guest-agent-timeout`)."""
-        vm = await self._begin(
-            caller, project, name, "vm.exec", "run a command in", f"argv[0] {request.argv[0][:64]!r}"
+    async def exec(
+        self, caller: Caller, project: str, name: str, request: ExecRequest, on_output: OnOutput | None = None
+    ) -> ExecResult:
+        """Run a command in the guest to its end, or to the deadline (`guest-agent-timeout`). It is stopped then, as it is
+        when the caller is cancelled; `on_output` hears what it writes meanwhile."""
+        vm = await begin(
+            self._context, caller, project, name, "vm.exec", "run a command in", f"argv[0] {request.argv[0][:64]!r}"
         )
         stdin = _stdin(request)
         asked = f"run {request.argv[0][:64]!r} in VM {name!r}"
         async with audited(self._context, caller, project, "vm.exec", name):
-            with _asking(asked):
+            with asking(asked):
                 return await self._context.hypervisor.guest_exec(
                     vm.uid,
                     request.argv,
                     stdin=stdin,
                     timeout_s=request.timeout_s,
                     capture_max_bytes=limits.EXEC_CAPTURE_MAX_BYTES,
+                    on_output=on_output,
                 )
 
     async def open_console(self, caller: Caller, project: str, name: str, *, force: bool) -> Console:
         """The serial console, exclusively; `console-in-use` unless `force` takes it from whoever has it."""
         detail = "taken by force" if force else ""
-        vm = await self._begin(caller, project, name, "vm.console", "open the console of", detail)
+        vm = await begin(self._context, caller, project, name, "vm.console", "open the console of", detail)
         async with audited(self._context, caller, project, "vm.console", name):
-            with _asking(f"open the console of VM {name!r}"):
+            with asking(f"open the console of VM {name!r}"):
                 return await self._context.hypervisor.open_console(vm.uid, force=force)
 
     async def console_log(self, caller: Caller, project: str, name: str) -> bytes:
@@ -71,38 +73,11 @@ class SessionService:
         vm = await self._context.objects.require(Vm, project, name)
         return await self._context.hypervisor.document(vm.uid)
 
-    async def guest(self, caller: Caller, project: str, name: str) -> GuestAnswer:
-        """What the guest agent says of its system, now."""
-        await authorize(self._context, caller, project, "vm.guest", name)
-        vm = await self._context.objects.require(Vm, project, name)
-        rules.check_session(vm, "ask the guest agent of")
-        with _asking(f"ask the guest agent of VM {name!r}"):
-            facts = await self._context.hypervisor.guest_facts(vm.uid)
-        return GuestAnswer(hostname=facts.hostname, os=facts.os, addresses=facts.addresses)
-
     async def usage(self, caller: Caller, project: str) -> UsageReport:
         """Counters and rates of the running VMs of `project`; of all that the caller may see for an empty one."""
         if project:
             await authorize(self._context, caller, project, "vm.usage")
         return await self._meter.report(caller, project)
-
-    async def _begin(self, caller: Caller, project: str, name: str, action: str, verb: str, detail: str) -> Vm:
-        """Authorize, find, check and write down: the record is there before the guest hears anything."""
-        await authorize(self._context, caller, project, action, name)
-        async with audited(self._context, caller, project, action, name):
-            vm = await self._context.objects.require(Vm, project, name)
-            rules.check_session(vm, verb)
-        await record(self._context, caller, project, action, name, "accepted", detail)
-        return vm
-
-
-@contextmanager
-def _asking(asked: str) -> Iterator[None]:
-    """The hypervisor speaks of domains by uid; whoever asked gave a name."""
-    try:
-        yield
-    except CorralError as error:
-        raise CorralError(error.code, asked, error.reason, error.hint, error.context) from error
 
 
 def _stdin(request: ExecRequest) -> bytes:

@@ -13,6 +13,7 @@ from corral.client import Client, ExecEnd, ExecOutput
 from corral.client_http import Stream
 from corral.client_stream import frames
 from corral.errors import CorralError
+from corral.hypervisor.base import ExecResult
 from corral.model.operation import OperationState
 from corral.model.vm import Vm
 
@@ -157,6 +158,38 @@ def test_exec_brings_both_streams_and_the_exit_code(world: World, client: Client
     said = list(client.exec("a", ["cat"], stdin=b"\x00\xff" * 100_000))
     assert b"".join(part.data for part in said if isinstance(part, ExecOutput)) == b"\x00\xff" * 100_000
     assert said[-1] == ExecEnd(0, None, False)
+
+
+def test_exec_shows_what_is_written_when_it_is_written(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever leaves before the end has it stopped."""
+    client.create_vm({"name": "a", "memory_mib": 64})
+    world.boot("a")
+    go_on, stopped = threading.Event(), threading.Event()
+
+    async def slow(uid: str, argv: Any, *, on_output: Any, **_: Any) -> ExecResult:
+        on_output("stdout", b"first")
+        try:
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        on_output("stderr", b"second")
+        return ExecResult(None, 9, b"first", b"second", True, streamed=False)
+
+    monkeypatch.setattr(world.context.hypervisor, "guest_exec", slow)
+    running = client.exec("a", ["job"])
+    assert next(running) == ExecOutput("stdout", b"first")
+    go_on.set()
+    assert list(running) == [ExecOutput("stderr", b"second"), ExecEnd(None, 9, True, False)]
+
+    go_on.clear()
+    running = client.exec("a", ["job"])
+    assert next(running) == ExecOutput("stdout", b"first")
+    running.close()
+    assert stopped.wait(WAIT_S)
 
 
 @pytest.mark.parametrize("watched", [False, True])
