@@ -5,16 +5,25 @@ import asyncio
 from typing import Final, cast
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from corral.api.errors import MEDIA_TYPE, problem_document
+from corral.api.handshakes import Handshakes
 from corral.api.peer import PeerSocket, peer_of
 from corral.errors import CorralError
 
 CONNECTIONS_MAX: Final = 1024
 # From a connection's beginning, or a request's first byte, until its head is complete.
 HEAD_TIMEOUT_S: Final = 20.0
+
+
+class ListenerConfig(uvicorn.Config):
+    """What one listener's protocols are made with."""
+
+    handshakes: Handshakes | None = None
+    """Where it speaks TLS: those who wait for it."""
 
 
 class PeerHttpProtocol(H11Protocol):
@@ -24,8 +33,11 @@ class PeerHttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if isinstance(self.config, ListenerConfig) and self.config.handshakes is not None:
+            self.config.handshakes.done(connection.fileno())
         try:
-            peer = peer_of(cast(PeerSocket | None, transport.get_extra_info("socket")))
+            peer = peer_of(cast(PeerSocket | None, connection))
         except OSError:  # it has gone already
             transport.abort()
             return

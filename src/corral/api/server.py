@@ -15,8 +15,9 @@ from typing import Final
 import uvicorn
 
 from corral.api.app import Api
+from corral.api.handshakes import GatedListener, Handshakes
 from corral.api.peer import group_id
-from corral.api.protocols import PeerHttpProtocol, PeerWebSocketProtocol
+from corral.api.protocols import ListenerConfig, PeerHttpProtocol, PeerWebSocketProtocol
 from corral.errors import CorralError
 from corral.log import logger
 from corral.settings import Settings
@@ -62,9 +63,10 @@ async def serve(api: Api, settings: Settings, *, stop: asyncio.Event, ready: Cal
     local = bind_unix(settings.socket, settings.admin_group)
     inode = settings.socket.stat().st_ino
     try:
-        servers = [(_server(api), local)]
+        servers: list[tuple[_Server, socket.socket]] = [(_server(api), local)]
         if settings.listen:
-            servers.append((_server(api, _tls_context(settings)), _bind_tcp(settings.listen)))
+            listener = GatedListener(_bind_tcp(settings.listen), Handshakes())
+            servers.append((_server(api, _tls_context(settings), listener.handshakes), listener))
         async with asyncio.TaskGroup() as tasks:
             observer = tasks.create_task(api.face.metrics.follow_operations(api.face.services))
             running = [tasks.create_task(server.serve(sockets=[listener])) for server, listener in servers]
@@ -90,8 +92,8 @@ async def _started(running: list[asyncio.Task[None]], servers: list[_Server]) ->
         await asyncio.sleep(0.005)
 
 
-def _server(api: Api, tls: ssl.SSLContext | None = None) -> _Server:
-    config = uvicorn.Config(
+def _server(api: Api, tls: ssl.SSLContext | None = None, handshakes: Handshakes | None = None) -> _Server:
+    config = ListenerConfig(
         api,
         loop="none",
         http=PeerHttpProtocol,
@@ -112,6 +114,7 @@ def _server(api: Api, tls: ssl.SSLContext | None = None) -> _Server:
         h11_max_incomplete_event_size=HEADERS_MAX_BYTES,
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
+    config.handshakes = handshakes
     return _Server(config)
 
 
@@ -238,7 +241,10 @@ def _bind_tcp(listen: str) -> socket.socket:
     host, port = parse_listen(listen)
     try:
         listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),  # every address: those of IPv4, too
         )
     except OSError as error:
         reason = error.strerror or str(error)

@@ -23,7 +23,7 @@ def _session(ctx: click.Context) -> Session:
         state_dir=given.get("state_dir") or "",
         url=given.get("url") or "",
         ca_file=given.get("ca_file") or "",
-        project=given.get("project") or "default",
+        project=given.get("project") or "",
         timeout_s=COMPLETION_TIMEOUT_S,
     )
 

@@ -34,7 +34,7 @@ Exit codes: 0 done, 1 failed, 2 usage or bad input, 3 not found, 4 conflict,
 
 \b
 Environment: CORRAL_SOCKET, CORRAL_STATE_DIR (which daemon), CORRAL_URL and
-CORRAL_TOKEN (a daemon over TLS), NO_COLOR."""
+CORRAL_TOKEN (a daemon over TLS), CORRAL_PROJECT, NO_COLOR."""
 
 
 class CommandTable(click.Group):
@@ -85,7 +85,7 @@ class CommandTable(click.Group):
 )
 @click.option("--url", metavar="URL", default="", help="A daemon over TLS: https://HOST:PORT, with CORRAL_TOKEN.")
 @click.option("--ca-file", metavar="FILE", default="", help="Certificates to trust with --url.")
-@click.option("--project", metavar="NAME", default="default", show_default=True, help="The project to work in.")
+@click.option("--project", metavar="NAME", default="", help="The project to work in.  [default: default]")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is being done.")
 @click.version_option(__version__, prog_name="corral", message="%(prog)s %(version)s")
 @click.pass_context

@@ -25,7 +25,7 @@ class Session:
     state_dir: str = ""
     url: str = ""
     ca_file: str = ""
-    project: str = "default"
+    project: str = ""
     verbose: bool = False
     timeout_s: float = 30.0
     _clients: list["Client"] = field(default_factory=list)
@@ -53,15 +53,16 @@ class Session:
         from corral.settings import variable
 
         url = self.url or variable("CORRAL_URL")
+        project = self.project or variable("CORRAL_PROJECT", "default")
         if url and not (self.socket or self.state_dir):
             return Client(
                 url=url,
                 token=variable("CORRAL_TOKEN"),
                 ca_file=self.ca_file,
-                project=self.project,
+                project=project,
                 timeout_s=self.timeout_s,
             )
-        return Client(self.socket_path, project=self.project, timeout_s=self.timeout_s)
+        return Client(self.socket_path, project=project, timeout_s=self.timeout_s)
 
     def close(self) -> None:
         while self._clients:

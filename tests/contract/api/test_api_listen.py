@@ -9,13 +9,15 @@ import socket
 import ssl
 import stat
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from corral.api import server
+from corral.api.handshakes import Handshakes
 from corral.api.server import bind_unix
 from corral.client import Client
 from corral.errors import CorralError
@@ -223,6 +225,97 @@ def test_nothing_is_spoken_in_the_clear_over_tcp(settings: Settings, start: Star
     ):
         tls.sendall(b"GET /healthz HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in tls.recv(1000)
+
+
+@pytest.fixture
+def handshakes(settings: Settings, start: Start, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Handshakes, int]]:
+    """A TLS listener that lets 4 of one address wait for 0.5 s, and where it listens."""
+    made = Handshakes(most=6, most_of_one_address=4, timeout_s=0.5)
+    monkeypatch.setattr(server, "Handshakes", lambda: made)
+    port = _free_port()
+    start(replace(settings, listen=f":{port}"))
+    yield made, port
+    _until(lambda: len(made) == 0)
+
+
+def _is_shut(connection: socket.socket) -> bool:
+    connection.settimeout(10)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _shakes_hands(settings: Settings, port: int, source: str = "127.0.0.1") -> bool:
+    context = ssl.create_default_context(cafile=str(settings.state_dir / "tls" / "cert.pem"))
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+        ):
+            tls.sendall(b"GET /healthz HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n")
+            return b"200 OK" in tls.recv(1000)
+    except OSError:
+        return False
+
+
+def test_who_never_shakes_hands_is_cut_off(handshakes: tuple[Handshakes, int]) -> None:
+    made, port = handshakes
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        _until(lambda: len(made) == 1)
+        assert _is_shut(silent)
+
+
+def test_who_is_secured_waits_no_longer(handshakes: tuple[Handshakes, int], settings: Settings) -> None:
+    made, port = handshakes
+    context = ssl.create_default_context(cafile=str(settings.state_dir / "tls" / "cert.pem"))
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
+        _until(lambda: len(made) == 0)
+        tls.sendall(b"GET /healthz HTTP/1.1\r\nHost: c\r\n\r\n")
+        assert b"200 OK" in tls.recv(1000)
+
+
+def test_one_address_has_few_that_wait_and_keeps_nobody_else_out(
+    handshakes: tuple[Handshakes, int], settings: Settings
+) -> None:
+    made, port = handshakes
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
+        _until(lambda: len(made) == 4)
+        assert _is_shut(stack.enter_context(socket.create_connection(("127.0.0.1", port))))
+        assert not _shakes_hands(settings, port)
+        assert _shakes_hands(settings, port, "127.0.0.2"), "another address was kept out"
+        silent.pop().close()
+        _until(lambda: len(made) == 3)
+        assert _shakes_hands(settings, port)
+        _until(lambda: len(made) <= 3)
+
+
+def test_where_all_are_too_many_the_oldest_goes(handshakes: tuple[Handshakes, int], settings: Settings) -> None:
+    made, port = handshakes
+    with contextlib.ExitStack() as stack:
+
+        def connect(number: int) -> socket.socket:
+            source = (f"127.0.1.{number}", 0)
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=source))
+
+        oldest = connect(1)
+        _until(lambda: len(made) == 1)
+        others = [connect(number) for number in range(2, 7)]
+        _until(lambda: len(made) == 6)
+        assert _shakes_hands(settings, port)
+        assert _is_shut(oldest)
+        assert others
 
 
 def test_who_asks_too_often_is_told_when_to_come_back(settings: Settings, start: Start) -> None:

@@ -11,6 +11,7 @@ from corral.cli.aliases import ALIASES, expand
 from corral.cli.commands import COMMANDS
 from corral.cli.main import cli
 from corral.cli.serve import SETTINGS_HELP
+from corral.cli.session import Session
 from corral.settings import Settings
 
 # What "What a user does" promises at the top level.
@@ -144,3 +145,13 @@ def test_completion_scripts_name_the_program(shell: str) -> None:
     answer = CliRunner().invoke(cli, ["completion", shell])
     assert answer.exit_code == 0
     assert "_CORRAL_COMPLETE" in answer.output
+
+
+@pytest.mark.parametrize(("flag", "variable", "project"), [("", "", "default"), ("", "b", "b"), ("a", "b", "a")])
+def test_the_project_is_the_flags_or_the_environments(
+    monkeypatch: pytest.MonkeyPatch, flag: str, variable: str, project: str
+) -> None:
+    monkeypatch.setenv("CORRAL_PROJECT", variable)
+    session = Session(socket="/nonexistent", project=flag)
+    assert session.client().project == project
+    session.close()
