@@ -36,6 +36,8 @@ def stop_networks(context: Context, say: Say) -> str:
     """Take our networks down, so that no dnsmasq is left; their definitions stay."""
     if not libvirt_answers(context):
         return "libvirtd does not run"
+    if guests := _domains(context, "--state-running", "--state-paused"):
+        return f"left up: {len(guests)} virtual machines run"
     names = _networks(context)
     for name in names:
         say(name)
@@ -69,12 +71,13 @@ def belongs(document: str, installation: str) -> bool:
     return same_uid and element.findtext(f"{NAMESPACE}installation") == installation
 
 
-def _domains(context: Context) -> list[str]:
+def _domains(context: Context, *states: str) -> list[str]:
+    """The UUIDs of our domains: of all, or of those in some states."""
     installation = _installation(context)
     if not installation:
         return []
     virsh = context.shell.as_root(VIRSH)
-    uids = context.shell.ask([*virsh, "list", "--all", "--uuid"]).output.split()
+    uids = context.shell.ask([*virsh, "list", *(states or ("--all",)), "--uuid"]).output.split()
     return [uid for uid in uids if belongs(context.shell.ask([*virsh, "dumpxml", uid]).output, installation)]
 
 

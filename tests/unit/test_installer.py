@@ -245,6 +245,27 @@ def test_a_guests_console_does_not_steer_the_terminal() -> None:
     assert plain("login:\x1b]52;c;eA==\x07\x9b2J\r") == "login: ]52;c;eA==  2J "
 
 
+def test_networks_stay_up_under_running_guests(tmp_path: Path) -> None:
+    """With a dead daemon guests are left alone: their network must be, too."""
+    document = (
+        "<domain><uuid>u-1</uuid><metadata><vm xmlns='urn:corral:domain:1'><uid>u-1</uid>"
+        "<installation>3fa1c2d4</installation></vm></metadata></domain>"
+    )
+    answers = {
+        "version": Result(0, ""),
+        "cat": Result(0, "3fa1c2d4\n"),
+        "list --uuid --state-running": Result(0, "u-1\n"),
+        "dumpxml u-1": Result(0, document),
+        "net-list": Result(0, "corral-3fa1c2-default\n"),
+        "net-destroy": Result(0, ""),
+    }
+    shell = Answers(answers)
+    assert leave.stop_networks(context(tmp_path, shell), lambda _line: None) == "left up: 1 virtual machines run"
+    assert not any("net-destroy" in argv for argv in shell.asked)
+    shell = Answers({**answers, "list --uuid --state-running": Result(0, "")})
+    assert leave.stop_networks(context(tmp_path, shell), lambda _line: None) == "took down corral-3fa1c2-default"
+
+
 # ---- the unit of systemd ---------------------------------------------------------------------------------------------
 
 
