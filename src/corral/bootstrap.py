@@ -7,7 +7,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from corral.host.stopping import host_is_stopping
 from corral.hypervisor.base import DomainDefinition, HypervisorDriver
 from corral.images.base import ImageLibrary
 from corral.model.vm import Vm
+from corral.model.volume import Volume
 from corral.names import MIB, new_uid
 from corral.network.base import NetworkDriver
 from corral.settings import Settings, notify_address
@@ -56,6 +57,8 @@ class Backend:
     library: ImageLibrary
     networks: NetworkDriver
     definition_hash: Callable[[DomainDefinition], str]
+    render: Callable[[DomainDefinition], str]
+    """A definition as the hypervisor's document."""
     seed_files: Callable[[Vm], Mapping[str, bytes]]
     used_subnets: Callable[[], Awaitable[tuple[str, ...]]]
     choose_subnet: Callable[[Iterable[str], str], str]
@@ -127,7 +130,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             seed_files=backend.seed_files,
         )
         context = build_context(settings, clock, objects, backend, identity)
-        services = build_services(context, agent)
+        services = build_services(context, agent, backend.render)
         await ensure_project(context)
         network_is_there = await ensure_network(context, backend)
         since = await context.ledger.prime()
@@ -200,44 +203,22 @@ def build_context(
     )
 
 
-def build_services(context: "Context", agent: "Agent") -> "Services":
-    """Every noun's service over one context."""
-    from corral.services import (  # noqa: PLC0415  # noqa: PLC0415
-        audit,
-        bundle,
-        daemon,
-        domain,
-        event,
-        host,
-        image,
-        network,
-        operation,
-        session,
-        token,
-        vm,
-        volume,
-    )
+def build_services(context: "Context", agent: "Agent", render: Callable[[DomainDefinition], str]) -> "Services":
+    """Every noun's service over one context and the agent beside it."""
+    from corral.agent.preview import preview_definition  # noqa: PLC0415
+    from corral.services import bundle  # noqa: PLC0415
     from corral.store.backup import backup  # noqa: PLC0415
 
-    return bundle.Services(
-        vms=vm.VmService(context),
-        sessions=session.SessionService(context),
-        images=image.ImageService(context),
-        networks=network.NetworkService(context),
-        volumes=volume.VolumeService(context),
-        hosts=host.HostService(context, agent.shutdown_guests),
-        operations=operation.OperationService(context),
-        events=event.EventService(context),
-        tokens=token.TokenService(context),
-        audit=audit.AuditService(context),
-        domains=domain.DomainService(context),
-        daemon=daemon.DaemonService(
-            context,
-            started_at=context.clock.now(),
-            agent_ready=agent.ready.is_set,
-            backup=lambda target: backup(context.settings.database, target),
-        ),
+    async def draw(vm: Vm, volumes: Sequence[Volume]) -> str:
+        return render(preview_definition(vm, volumes, agent.cache, agent.executor.places))
+
+    around = bundle.Surroundings(
+        shutdown_guests=agent.shutdown_guests,
+        agent_ready=agent.ready.is_set,
+        backup=lambda target: backup(context.settings.database, target),
+        draw=draw,
     )
+    return bundle.build_services(context, around)
 
 
 # ---- what must be there before anybody asks ------------------------------------------------------------------------
@@ -306,11 +287,14 @@ async def open_backend(settings: Settings, installation_id: str) -> Backend:
 
 async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.libvirt import LibvirtDriver, LibvirtNetworks, definition_hash  # noqa: PLC0415
+    from corral.hypervisor.libvirt.confinement import find_host  # noqa: PLC0415
+    from corral.hypervisor.libvirt.document import build_document  # noqa: PLC0415
     from corral.images.library import DirLibrary  # noqa: PLC0415
     from corral.network.host_routes import used_cidrs  # noqa: PLC0415
     from corral.network.subnets import choose_subnet  # noqa: PLC0415
     from corral.storage.dir import DirVolumes  # noqa: PLC0415
 
+    host = find_host(settings.libvirt_uri)
     driver = await LibvirtDriver.open(settings.libvirt_uri, timeout_s=settings.hypervisor_timeout_s)
     return Backend(
         hypervisor=driver,
@@ -318,6 +302,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
         library=DirLibrary(settings.state_dir / "images"),
         networks=LibvirtNetworks(driver, installation_id, settings.state_dir / "reservations"),
         definition_hash=definition_hash,
+        render=lambda definition: build_document(definition, host),
         seed_files=_seed_files,
         used_subnets=used_cidrs,
         choose_subnet=choose_subnet,
@@ -327,6 +312,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
 
 def _fake_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.fake import FakeHypervisor, definition_hash  # noqa: PLC0415
+    from corral.hypervisor.fake_domain import render  # noqa: PLC0415
     from corral.images.fake import FakeLibrary  # noqa: PLC0415
     from corral.network.fake import FakeNetworks  # noqa: PLC0415
     from corral.simulation import Simulation  # noqa: PLC0415
@@ -342,6 +328,7 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
         library=FakeLibrary(simulation, settings.state_dir / "images"),
         networks=FakeNetworks(simulation),
         definition_hash=definition_hash,
+        render=render,
         seed_files=_seed_files,
         used_subnets=nothing_used,
         choose_subnet=lambda _used, wanted: wanted or FAKE_SUBNET,

@@ -132,6 +132,8 @@ def _kernel(vm: Vm, image: Image | None, places: Places) -> DirectKernel | None:
 def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> DomainDisk:
     path = disk.path or ""
     backing: tuple[tuple[str, str], ...] = ()
+    if disk.image_uid is not None:
+        path = _medium(vm, disk.image_uid, around, places)
     if disk.volume_uid is not None:
         volume = around.volumes.get(disk.volume_uid)
         if volume is None:
@@ -144,6 +146,7 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         bus=disk.bus.value,
         read_only=disk.read_only,
         backing=backing,
+        shared_image=disk.image_uid is not None,
         device=disk.device,
         slot=disk.slot,
         cache=disk.cache,
@@ -153,6 +156,14 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         iops_max=disk.iops_max,
         bytes_per_s_max=disk.bytes_per_s_max,
     )
+
+
+def _medium(vm: Vm, image_uid: str, around: Surroundings, places: Places) -> str:
+    image = around.images.get(image_uid)
+    files = places.image_files(image) if image is not None else None
+    if files is None or files.disk is None:
+        raise CorralError("image-not-found", f"define {vm.name}", "the medium in one of its drives is gone")
+    return str(files.disk)
 
 
 def _backing(volume: Volume, around: Surroundings, places: Places) -> tuple[tuple[str, str], ...]:

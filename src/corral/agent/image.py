@@ -116,7 +116,7 @@ class ImageKeeper:
     async def _delete(self, operation: Operation, image: Image) -> None:
         asked = f"delete image {image.name}"
         users = [volume.name for volume in self.cache.volumes.values() if volume.spec.image_uid == image.uid]
-        users += [vm.name for vm in self.cache.vms.values() if vm.spec.image_uid == image.uid and not users]
+        users += [vm.name for vm in self.cache.vms.values() if image.uid in vm.image_uids and not users]
         if users:
             problem = Problem(code="image-in-use", asked=asked, reason=f"needed by {', '.join(sorted(users)[:5])}")
             return await self._end(operation, OperationState.FAILED, problem, image=image, undelete=True)

@@ -7,7 +7,24 @@ from typing import Any, Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral.api import audit, daemon, domain, errors, event, host, image, network, operation, session, token, vm, volume
+from corral.api import (
+    audit,
+    daemon,
+    device,
+    domain,
+    errors,
+    event,
+    guest,
+    host,
+    image,
+    network,
+    operation,
+    os,
+    session,
+    token,
+    vm,
+    volume,
+)
 from corral.api.authentication import Authentication, TokenVerifier
 from corral.api.call import Face
 from corral.api.errors import MEDIA_TYPE, ProblemDocument
@@ -28,7 +45,23 @@ problem documents (RFC 9457) with a `code` that a program can compare. Documents
 with `If-Match` is refused when the object has changed since. The same `Idempotency-Key` again answers with the same
 operation."""
 
-_ROUTERS: Final = (vm, session, image, network, volume, host, domain, operation, event, token, audit, daemon)
+_ROUTERS: Final = (
+    vm,
+    device,
+    session,
+    guest,
+    image,
+    os,
+    network,
+    volume,
+    host,
+    domain,
+    operation,
+    event,
+    token,
+    audit,
+    daemon,
+)
 
 
 @dataclass(frozen=True)

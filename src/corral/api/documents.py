@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import Field, TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +15,7 @@ from corral.model.doctor import Finding
 from corral.model.event import AuditRecord, Event
 from corral.model.image import Image
 from corral.model.operation import Operation
+from corral.model.os import OsInfo
 from corral.model.vm import Vm
 from corral.services.documents import Document, Listing
 from corral.store.base import JournalEntry
@@ -56,6 +58,8 @@ class OperationAccepted(Model):
 class VmAccepted(OperationAccepted):
     vm: Vm | None = None
     """The new VM, where one was made."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know of it."""
 
 
 class ImageAccepted(OperationAccepted):
@@ -68,6 +72,10 @@ class DomainItems(Items[UnmanagedDomain]):
 
 
 class FindingItems(Items[Finding]):
+    pass
+
+
+class OsItems(Items[OsInfo]):
     pass
 
 
@@ -98,9 +106,10 @@ def page_response(listing: Listing) -> Response:
     return Response(body, media_type=JSON)
 
 
-def accepted_response(operation: Operation, **made: Object | None) -> Response:
+def accepted_response(operation: Operation, *, warnings: Sequence[str] = (), **made: Object | None) -> Response:
     """202 with the operation and what was made with it."""
     parts = [b'"operation":' + operation.model_dump_json().encode()]
+    parts += [b'"warnings":' + to_json(warnings)] if warnings else []
     parts += [b'"%s":%s' % (kind.encode(), _json(value)) for kind, value in made.items()]
     headers = {"Location": f"/v1/operations/{operation.uid}"}
     return Response(b"{" + b",".join(parts) + b"}", status_code=202, media_type=JSON, headers=headers)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from corral.api.call import CallParam, ChangeParam, IfRevisionParam, ListParam, NameParam
 from corral.api.documents import Page, VmAccepted, accepted_response, document_response, model_response, page_response
 from corral.api.route import noun_router
-from corral.model.answers import DriftAnswer, WaitAnswer
+from corral.model.answers import DriftAnswer, VmPreview, WaitAnswer
 from corral.model.limits import WAIT_TIMEOUT_DEFAULT_S, WAIT_TIMEOUT_MAX_S
 from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, UpdateVmRequest, WaitCondition
 from corral.model.vm import Vm
@@ -34,11 +34,18 @@ async def list_vms(call: CallParam, request: ListParam) -> Response:
     return page_response(await call.services.vms.list(call.caller, call.project, request))
 
 
-@router.post("", status_code=202, response_model=VmAccepted, summary="Create a VM")
+@router.post(
+    "", status_code=202, response_model=VmAccepted, summary="Create a VM", responses={200: {"model": VmPreview}}
+)
 async def create_vm(call: ChangeParam, body: CreateVmRequest) -> Response:
-    """Allocates everything, writes the VM and an operation that follows it until it runs (or is defined)."""
+    """Allocates everything, writes the VM and an operation that follows it until it runs (or is defined).
+
+    With `dry_run`, everything is checked, nothing is made, and 200 says what would be."""
+    previews = call.services.previews
+    if body.dry_run:
+        return model_response(await previews.create(call.caller, call.project, body))
     vm, operation = await call.services.vms.create(call.caller, call.project, body)
-    return accepted_response(operation, vm=vm)
+    return accepted_response(operation, vm=vm, warnings=() if vm is None else previews.warnings(vm))
 
 
 @router.get("/{name}", response_model=Vm, summary="Show a VM")

@@ -1,5 +1,6 @@
 """An image library in memory, with two images that cost nothing to make."""
 
+import asyncio
 import hashlib
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
+from corral import files
 from corral.errors import CorralError
 from corral.images.base import CatalogueEntry, FoundImage, ImageFiles, Progress
+from corral.images.iso_import import iso_facts
 from corral.model.image import ImageFacts, ImageSpec
 from corral.simulation import Simulation
 
@@ -17,6 +20,7 @@ CATALOGUE: Final = (
     CatalogueEntry("debian-12", "debian12", "A pretended Debian 12", "debian", "bookworm", "", "", "debian", 256),
 )
 VIRTUAL_BYTES: Final = 2**30
+ISO_MAX_BYTES: Final = 64 * 2**20
 _FOUND: Final = TypeAdapter(FoundImage)
 
 
@@ -34,10 +38,14 @@ class FakeLibrary:
 
     def files(self, facts: ImageFacts) -> ImageFiles:
         directory = self.images_dir / facts.digest
+        if facts.kind == "iso":
+            return ImageFiles(directory / "medium.iso", None, None)
         return ImageFiles(directory / "disk.qcow2", None, None)
 
     async def make(self, name: str, spec: ImageSpec, progress: Progress) -> ImageFacts:
         async with self._call("make"):
+            if spec.format == "iso":
+                return await self._described(name, spec)
             entry = next((entry for entry in CATALOGUE if entry.name == spec.catalogue), None)
             if entry is None:
                 raise CorralError(
@@ -57,6 +65,16 @@ class FakeLibrary:
             self.images[facts.digest] = found = FoundImage(name, spec, facts)
             self._kept.keep(facts.digest, found)
             return facts
+
+    async def _described(self, name: str, spec: ImageSpec) -> ImageFacts:
+        """A medium is read for what it is, but not copied."""
+        path = Path(spec.path)
+        content = await asyncio.to_thread(files.read_limited, path, ISO_MAX_BYTES)
+        facts = iso_facts(path, f"imported from {path.name}")
+        facts = facts.model_copy(update={"digest": hashlib.sha256(content).hexdigest(), "disk_bytes": len(content)})
+        self.images[facts.digest] = found = FoundImage(name, spec, facts)
+        self._kept.keep(facts.digest, found)
+        return facts
 
     async def verify(self, facts: ImageFacts) -> bool:
         async with self._call("verify"):

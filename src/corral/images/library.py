@@ -21,6 +21,7 @@ from corral.images.build_micro import build_micro
 from corral.images.catalogue import load_catalogue
 from corral.images.download import Download, fetch, file_digest
 from corral.images.importer import make_standalone, take_copy
+from corral.images.iso_import import import_iso
 from corral.model.image import ImageFacts, ImageSource, ImageSpec
 
 MANIFEST_MAX_BYTES: Final = 64 * 1024
@@ -31,6 +32,7 @@ _PARTIAL: Final = ".partial-"
 _DOWNLOAD: Final = ".download-"
 _DIGEST_CHARS: Final = 64
 _FILES: Final = ("disk.qcow2", "kernel", "initrd")
+_ISO: Final = "medium.iso"
 
 _log = log.logger(__name__)
 
@@ -70,6 +72,8 @@ class DirLibrary:
 
     def files(self, facts: ImageFacts) -> ImageFiles:
         directory = self._dir / _checked(facts.digest)
+        if facts.kind == "iso":
+            return ImageFiles(directory / _ISO, None, None)
         disk = directory / "disk.qcow2" if facts.disk_format else None
         kernel, initrd = (directory / "kernel", directory / "initrd") if facts.has_kernel else (None, None)
         return ImageFiles(disk, kernel, initrd)
@@ -147,12 +151,15 @@ class DirLibrary:
         try:
             await fetch(Download(entry.url, entry.checksum_url, target), progress)
             await progress("copying the disk", None)
+            assert spec.format != "iso"  # of files of the user's alone
             virtual_bytes = await make_standalone(target, spec.format, scratch.made / "disk.qcow2")
         finally:
             self._in_use.discard(kept)
         return _disk_facts(entry, virtual_bytes, f"{entry.title}, the vendor's cloud image")
 
     async def _import(self, spec: ImageSpec, scratch: _Scratch, progress: Progress) -> ImageFacts:
+        if spec.format == "iso":
+            return await import_iso(spec, scratch.made / _ISO, progress)
         copy = scratch.work / "disk"
         await progress("copying the file", None)
         await take_copy(Path(spec.path), copy)
@@ -163,7 +170,7 @@ class DirLibrary:
 
     def _publish(self, name: str, spec: ImageSpec, facts: ImageFacts, made: Path) -> ImageFacts:
         """Seal the files and give their directory the name of their content."""
-        disk = made / "disk.qcow2"
+        disk = made / (_ISO if facts.kind == "iso" else "disk.qcow2")
         facts = facts.model_copy(
             update={
                 "digest": _digest_of(made),
@@ -238,10 +245,11 @@ def _make_scratch(scratch: _Scratch) -> None:
 
 
 def _digest_of(directory: Path) -> str:
-    """sha256 of the disk; without a disk, of the kernel followed by the initrd."""
+    """sha256 of the disk or medium; without one, of the kernel followed by the initrd."""
     disk, kernel, initrd = (directory / name for name in _FILES)
-    if disk.exists():
-        return file_digest(disk, "sha256")
+    for whole in (disk, directory / _ISO):
+        if whole.exists():
+            return file_digest(whole, "sha256")
     digest = hashlib.sha256()
     try:
         for path in (kernel, initrd):

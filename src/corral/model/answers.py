@@ -4,7 +4,9 @@ from datetime import datetime
 
 from corral.model.base import Model
 from corral.model.identity import Token
+from corral.model.reach import GuestFileSystemAnswer, GuestUserAnswer
 from corral.model.requests import WaitCondition
+from corral.model.vm import Vm
 
 
 class VmUsage(Model):
@@ -54,6 +56,15 @@ class DriftAnswer(Model):
     items: tuple[DriftItem, ...] = ()
 
 
+class VmPreview(Model):
+    """What a request with `dry_run` would have made."""
+
+    vm: Vm
+    document: str
+    """The hypervisor's document (libvirt's XML)."""
+    warnings: tuple[str, ...] = ()
+
+
 class UnmanagedDomain(Model):
     """A domain of the hypervisor that is not ours; `adopt` takes it over."""
 
@@ -74,6 +85,19 @@ class GuestAnswer(Model):
     hostname: str
     os: str
     addresses: tuple[str, ...]
+    os_id: str = ""
+    os_version: str = ""
+    kernel: str = ""
+    machine: str = ""
+    time: datetime | None = None
+    timezone: str = ""
+    utc_offset_s: int | None = None
+    users: tuple[GuestUserAnswer, ...] = ()
+    """Who is logged in."""
+    file_systems: tuple[GuestFileSystemAnswer, ...] = ()
+    agent_version: str = ""
+    untold: tuple[str, ...] = ()
+    """Commands that this agent lacks, or that the guest's administrator has blocked: their facts are empty."""
 
 
 class WaitAnswer(Model):

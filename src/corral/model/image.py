@@ -1,9 +1,9 @@
 """An image: read-only files that VMs start from, immutable and named by their content."""
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from corral.model.base import ImageName, Model, Object
+from corral.model.base import ImageName, Model, Object, written_unless
 
 
 class ImageSource(StrEnum):
@@ -25,20 +25,24 @@ class ImageSpec(Model):
     source: ImageSource
     path: str = ""
     """For `import`: the user's file; read once, copied."""
-    format: Literal["qcow2", "raw"] = "qcow2"
+    format: Literal["qcow2", "raw", "iso"] = "qcow2"
     """For `download` and `import`: the file's format, told and never probed."""
 
 
 class ImageFacts(Model):
     """What is known once the files are there. Files live in `images/<digest>/`, root-owned, read-only."""
 
+    kind: Annotated[Literal["disk", "iso"], written_unless("disk")] = "disk"
+    """`iso`: the image of a CD or DVD, put into drives and never written."""
+    volume_id: Annotated[str, written_unless("")] = ""
+    """An ISO's label."""
     digest: str
     """sha256 of the disk (or of the kernel and initrd where there is no disk), in hex; the directory's name."""
     os_id: str
     """libosinfo's short id (`debian12`), or empty."""
     arch: str = "x86_64"
     disk_format: Literal["qcow2", "raw", ""] = "qcow2"
-    """Empty: no disk, the VM gets an empty one and boots the kernel."""
+    """Empty: no disk, the VM gets an empty one and boots the kernel. An ISO has none either."""
     disk_virtual_bytes: int = 0
     disk_bytes: int = 0
     has_kernel: bool = False

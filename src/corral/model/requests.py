@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
 from corral.model import limits
-from corral.model.base import LabelKey, LabelValue, Mac, Model, Name
+from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
+from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.identity import Role
 from corral.model.image import ImageSource
 from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
@@ -42,8 +43,20 @@ class DiskRequest(Model):
     """A file or block device of the user's own, absolute; used as it is, never created or deleted. Administrators only."""
     format: Literal["qcow2", "raw"] = "qcow2"
     """The format of `path`; told, never probed."""
+    create: bool = False
+    """Make the file at `path`, of `size_bytes`, if nothing lies there. It is then the user's own: never deleted."""
+    device: Literal["disk", "cdrom"] = "disk"
+    image: ImageName | None = None
+    """`cdrom` alone: the ISO image in the drive; None is an empty drive."""
     bus: Bus = Bus.VIRTIO
+    """What the system has drivers for where it is known; SATA for CDs."""
     read_only: bool = False
+    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = "writeback"
+    aio: Literal["", "threads", "native", "io_uring"] = ""
+    discard: Literal["unmap", "ignore"] = "unmap"
+    io_thread: Annotated[int, Field(ge=0, le=limits.IO_THREADS_MAX)] = 0
+    iops_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
+    bytes_per_s_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] = 0
     delete_with_vm: bool = True
 
 
@@ -56,6 +69,53 @@ class NicRequest(Model):
     mac: Mac | None = None
     address: Annotated[str, StringConstraints(max_length=45)] | None = None
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"
+    """What the system has drivers for where it is known."""
+    link_up: bool = True
+    queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] = 1
+    pxe: bool = False
+    """The firmware may boot from it, after disks and media."""
+
+
+class AttachDiskRequest(DiskRequest):
+    """One more disk, or drive for CDs, of a VM that is there."""
+
+    model_config = _example({"size_bytes": 21474836480}, {"device": "cdrom", "image": "virtio-win.iso"})
+
+    force: bool = False
+    """Allow a size larger than the free space (thin provisioning)."""
+
+
+class ChangeDiskRequest(Model):
+    """What is given changes. A running guest has it at once where that is possible, else at its next start."""
+
+    model_config = _example({"size_bytes": 42949672960}, {"image": "virtio-win.iso"}, {"iops_max": 500})
+
+    size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)] | None = None
+    """Volumes grow only; the guest sees it at once, its partitions and file systems grow by its own tools."""
+    image: ImageName | Literal[""] | None = None
+    """Drives alone: the ISO image that goes in; an empty text takes it out."""
+    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] | None = None
+    aio: Literal["", "threads", "native", "io_uring"] | None = None
+    discard: Literal["unmap", "ignore"] | None = None
+    io_thread: Annotated[int, Field(ge=0, le=limits.IO_THREADS_MAX)] | None = None
+    iops_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] | None = None
+    bytes_per_s_max: Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] | None = None
+    force: bool = False
+    """Allow a size larger than the free space (thin provisioning)."""
+
+
+class ChangeNicRequest(Model):
+    """What is given changes, under the eyes of a running guest."""
+
+    model_config = _example({"link_up": False}, {"network": "web"})
+
+    network: Name | None = None
+    """Another one gives it another address."""
+    address: Annotated[str, StringConstraints(max_length=45)] | None = None
+    model: Literal["virtio", "e1000e", "rtl8139"] | None = None
+    link_up: bool | None = None
+    queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] | None = None
+    pxe: bool | None = None
 
 
 class CreateVmRequest(Model):
@@ -70,6 +130,13 @@ class CreateVmRequest(Model):
             "ssh_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPqVv0VEhYxX5uQ1vfQ9o6mJ2c9e3yJxqkYw7F0tUuFZ ann@laptop"],
         },
         {"name": "db", "image": "debian-12", "memory_mib": 4096, "disks": [{"size_bytes": 21474836480}]},
+        {
+            "name": "desk",
+            "os": "ubuntu22.04",
+            "memory_mib": 4096,
+            "disks": [{"size_bytes": 21474836480}, {"device": "cdrom", "image": "ubuntu-22.04.iso"}],
+            "hardware": {"sound": "ich9"},
+        },
     )
 
     name: str
@@ -98,10 +165,18 @@ class CreateVmRequest(Model):
     protected: bool = False
     run_policy: RunPolicy = RunPolicy.ON_FAILURE
     boot: BootOrder = BootOrder()
-    graphics: Literal["vnc", "none"] = "vnc"
+    graphics: Literal["vnc", "spice", "none"] = "vnc"
+    graphics_listen: Annotated[str, StringConstraints(max_length=45)] = ""
+    """An IP address to open the graphical console on, for everyone who reaches it; empty: a Unix socket."""
+    os: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$|^$")] = ""
+    """The guest's system (`GET /os`): what this request leaves open is chosen for it. Empty: the image's own."""
+    hardware: HardwareSpec = PLAIN
+    """Only what it names is decided; the rest is chosen for the system."""
     start: bool = True
     force: bool = False
     """Allow disks whose virtual size is larger than the free space (thin provisioning)."""
+    dry_run: bool = False
+    """Check everything, make nothing, and answer what would be made."""
 
 
 class UpdateVmRequest(Model):
@@ -118,6 +193,18 @@ class UpdateVmRequest(Model):
     protected: bool | None = None
     run_policy: RunPolicy | None = None
     boot: BootOrder | None = None
+    vcpus: Annotated[int, Field(ge=1, le=limits.VCPUS_MAX)] | None = None
+    """More than it was started with needs a restart, unless `hardware.cpu.vcpus_max` left room."""
+    memory_mib: Annotated[int, Field(ge=limits.MEMORY_MIN_MIB, le=limits.MEMORY_MAX_MIB)] | None = None
+    """Less takes memory out of a running guest by its balloon; more needs a restart, unless `hardware.memory.max_mib`
+    left room."""
+    cpu_shares: Annotated[int, Field(ge=2, le=limits.CPU_SHARES_MAX)] | None = None
+    firmware: Firmware | None = None
+    graphics: Literal["vnc", "spice", "none"] | None = None
+    graphics_listen: Annotated[str, StringConstraints(max_length=45)] | None = None
+    hardware: dict[str, Any] | None = None
+    """A part of the VM's `hardware`, merged into it (RFC 7396): `{"cpu": {"quota_percent": 50}}`; null goes back to the
+    default."""
     reset_drift: bool = False
     """Undo what other tools changed of the domain's definition (the condition `Drifted`); a running guest sees it at
     its next start."""
@@ -178,6 +265,8 @@ class BuildImageRequest(Model):
     """`build` where the catalogue has a recipe, else `download`; `import` when a path is given."""
     path: Annotated[str, StringConstraints(max_length=4096)] = ""
     """A file to import; read once and copied. Administrators only."""
+    format: Literal["qcow2", "raw", "iso"] = "qcow2"
+    """The format of `path`; told, never probed. `iso` is the image of a CD or DVD."""
     labels: Labels = Field(default_factory=dict)
 
 

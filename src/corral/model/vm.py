@@ -241,6 +241,12 @@ class Vm(Object):
         """libvirt's name for it: `web` in the default project, `PROJECT.web` elsewhere."""
         return domain_name(self.project, self.name)
 
+    @property
+    def image_uids(self) -> frozenset[str]:
+        """The image that it was made from, and those in its drives."""
+        media = (disk.image_uid for disk in self.spec.disks)
+        return frozenset(uid for uid in (self.spec.image_uid, *media) if uid is not None)
+
 
 def domain_name(project: str, name: str) -> str:
     """libvirt's name for the VM `name` of `project`."""

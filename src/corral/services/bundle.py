@@ -1,15 +1,22 @@
 """All services together: what the API is built on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from corral.services.audit import AuditService
+from corral.services.context import Context
+from corral.services.creation import Draw, PreviewService
 from corral.services.daemon import DaemonService
+from corral.services.device import DeviceService
 from corral.services.domain import DomainService
 from corral.services.event import EventService
-from corral.services.host import HostService
+from corral.services.guest import GuestService
+from corral.services.host import HostService, ShutdownGuests
 from corral.services.image import ImageService
 from corral.services.network import NetworkService
 from corral.services.operation import OperationService
+from corral.services.os import OsService
 from corral.services.session import SessionService
 from corral.services.token import TokenService
 from corral.services.vm import VmService
@@ -19,7 +26,11 @@ from corral.services.volume import VolumeService
 @dataclass(frozen=True)
 class Services:
     vms: VmService
+    devices: DeviceService
+    previews: PreviewService
+    systems: OsService
     sessions: SessionService
+    guests: GuestService
     images: ImageService
     networks: NetworkService
     volumes: VolumeService
@@ -30,3 +41,37 @@ class Services:
     audit: AuditService
     domains: DomainService
     daemon: DaemonService
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What services need of the daemon's other parts."""
+
+    shutdown_guests: ShutdownGuests
+    agent_ready: Callable[[], bool]
+    backup: Callable[[Path], object]
+    draw: Draw
+
+
+def build_services(context: Context, around: Surroundings) -> Services:
+    """Every noun's service over one context."""
+    return Services(
+        vms=VmService(context),
+        devices=DeviceService(context),
+        previews=PreviewService(context, around.draw),
+        systems=OsService(context),
+        sessions=SessionService(context),
+        guests=GuestService(context),
+        images=ImageService(context),
+        networks=NetworkService(context),
+        volumes=VolumeService(context),
+        hosts=HostService(context, around.shutdown_guests),
+        operations=OperationService(context),
+        events=EventService(context),
+        tokens=TokenService(context),
+        audit=AuditService(context),
+        domains=DomainService(context),
+        daemon=DaemonService(
+            context, started_at=context.clock.now(), agent_ready=around.agent_ready, backup=around.backup
+        ),
+    )

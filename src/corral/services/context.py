@@ -1,10 +1,11 @@
 """What all services work with, put together once by bootstrap."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from corral.clock import Clock
 from corral.hypervisor.base import HypervisorDriver
 from corral.images.base import ImageLibrary
+from corral.images.os_table import OsTable, host_table
 from corral.model.host import Host
 from corral.network.base import NetworkDriver
 from corral.scheduler.admission import Capacity
@@ -37,6 +38,7 @@ class Context:
     cpus: int
     memory_mib: int
     """Of this machine as bootstrap measured it; the host object's own figures win once the agent wrote them."""
+    systems: OsTable = field(default_factory=host_table)
 
     async def capacity(self) -> Capacity:
         """What this host has and may promise."""

@@ -1,36 +1,60 @@
 """Making a VM: everything that can be wrong is found before anything is written, then one transaction writes it all."""
 
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from corral.errors import CorralError
+from corral.model.answers import VmPreview
 from corral.model.base import DEFAULT_PROJECT
-from corral.model.image import Image, ImageFacts, ImageState
+from corral.model.image import Image, ImageFacts
 from corral.model.operation import CreateVm, Operation
+from corral.model.os import OsInfo
 from corral.model.requests import CreateVmRequest
-from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Firmware, Placement, Power, Vm, VmSpec
-from corral.names import parse_image_name, parse_name
+from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Firmware, NicSpec, Placement, Power, Vm, VmSpec
+from corral.model.volume import Volume
+from corral.names import parse_name
 from corral.scheduler.admission import Capacity, Demand, admit, admit_disk
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
 from corral.services.context import Context
-from corral.services.disks import Disks, plan_disks
+from corral.services.disks import Disks, new_files, plan_disks
+from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
+from corral.services.media import find_media, ready_image
 from corral.services.nics import Allocated, allocate_nics, find_networks
+from corral.services.os import apply_os, find_os, warnings_of
 from corral.services.seeds import plan_cloud_init
 from corral.store.objects import claim_key, name_claim
+
+Draw = Callable[[Vm, Sequence[Volume]], Awaitable[str]]
+"""What the hypervisor's document of a VM would be."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the request comes to, but for what is allocated at each attempt."""
+    """What the request comes to, but for what is allocated at each attempt. `request` is complete: what its user left
+    open was chosen for `system`."""
 
     request: CreateVmRequest
+    system: OsInfo | None
     image: Image | None
+    media: Mapping[str, Image]
     disks: Disks
     spec: VmSpec
     capacity: Capacity
     asked: str
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.request.vcpus, self.request.memory_mib)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return (*(() if self.image is None else (self.image,)), *self.media.values())
 
 
 async def create_vm(
@@ -41,8 +65,7 @@ async def create_vm(
     await authorize(context, caller, project, mutation.action, request.name)
     async with audited(context, caller, project, mutation.action, request.name):
         parse_name(request.name)
-        if any(disk.path is not None for disk in request.disks):
-            await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", request.name)
+        await _authorize_host(context, caller, request)
         async with context.ledger.name(project, request.name):
             if (known := await repeated(context, mutation)) is not None:
                 return await context.objects.get(Vm, known.spec.target_uid), known
@@ -51,18 +74,56 @@ async def create_vm(
             return await _create(context, mutation, request)
 
 
+class PreviewService:
+    """Dry runs, and what a VM's user should know."""
+
+    def __init__(self, context: Context, draw: Draw) -> None:
+        self._context = context
+        self._draw = draw
+
+    async def create(self, caller: Caller, project: str, request: CreateVmRequest) -> VmPreview:
+        """What the same request would make now. Nothing is made; everything that would be refused is refused."""
+        context, asked = self._context, f"create VM {request.name!r}"
+        await authorize(context, caller, project, "vm.create", request.name)
+        parse_name(request.name)
+        await _authorize_host(context, caller, request)
+        await _check_name_free(context, project, request.name)
+        await check_domain_name_free(context, project, request.name, asked)
+        plan = await _plan(context, project, request, asked)
+        admit(plan.demand, Demand(), plan.capacity, asked)
+        with _promised(context, plan), Allocated(context.ledger) as allocated:
+            nics = allocate_nics(allocated, await find_networks(context, project, plan.request), plan.request)
+            vm = _vm(context, project, plan, nics, allocated)
+            document = await self._draw(vm, plan.disks.volumes)
+        return VmPreview(vm=without_vm_secrets(vm), document=document, warnings=warnings_of(vm.spec, plan.system))
+
+    def warnings(self, vm: Vm) -> tuple[str, ...]:
+        """What the user of a VM that was just made should know. Its system was looked up when it was made."""
+        return warnings_of(vm.spec, self._context.systems.find(vm.spec.os) if vm.spec.os else None)
+
+
+async def _authorize_host(context: Context, caller: Caller, request: CreateVmRequest) -> None:
+    """What reaches beyond the VM into the host is for those who own the host."""
+    hardware = request.hardware
+    if (
+        any(disk.path is not None for disk in request.disks)
+        or hardware.kernel is not None
+        or hardware.shares
+        or hardware.host_devices
+    ):
+        await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", request.name)
+    if request.graphics_listen:
+        await authorize(context, caller, DEFAULT_PROJECT, "host.open-port", request.name)
+
+
 async def _create(context: Context, mutation: Mutation, request: CreateVmRequest) -> tuple[Vm | None, Operation]:
     asked = f"create VM {request.name!r}"
     for _ in range(ATTEMPTS_MAX):
-        plan = await _plan(context, mutation, request, asked)
-        demand = Demand(request.vcpus, request.memory_mib)
-        admit(demand, Demand(), plan.capacity, asked)  # more than the host has is refused for a VM that stays off too
-        wanted = demand if request.start else Demand()
+        plan = await _plan(context, mutation.project, request, asked)
+        admit(plan.demand, Demand(), plan.capacity, asked)  # more than the host has: refused also if it stays off
         try:
-            with context.ledger.promise(wanted, plan.capacity, asked):
-                if plan.image is None:
-                    return await _attempt(context, mutation, plan)
-                with context.ledger.using_image(plan.image.uid, asked):
+            with _promised(context, plan):
+                async with new_files(plan.disks.files, asked):
                     return await _attempt(context, mutation, plan)
         except CorralError as error:
             if error.code != "precondition-failed":
@@ -74,9 +135,24 @@ async def _create(context: Context, mutation: Mutation, request: CreateVmRequest
     raise too_busy(mutation)
 
 
-async def _plan(context: Context, mutation: Mutation, request: CreateVmRequest, asked: str) -> _Plan:
-    image = await _ready_image(context, mutation.project, request.image) if request.image else None
+@contextmanager
+def _promised(context: Context, plan: _Plan) -> Iterator[None]:
+    """What the VM takes is kept for it, and its images from being deleted."""
+    wanted = plan.demand if plan.request.start else Demand()
+    with ExitStack() as stack:
+        stack.enter_context(context.ledger.promise(wanted, plan.capacity, plan.asked))
+        for image in plan.images:
+            stack.enter_context(context.ledger.using_image(image.uid, plan.asked))
+        yield
+
+
+async def _plan(context: Context, project: str, request: CreateVmRequest, asked: str) -> _Plan:
+    image = await ready_image(context, project, request.image, "disk") if request.image else None
+    media = await find_media(context, project, request)
     facts = image.status.facts if image is not None else None
+    os_id, system = await _system(context, request, facts, media, asked)
+    if system is not None:
+        request = apply_os(request, system, installed=image is not None)
     if facts is not None and request.memory_mib < facts.memory_min_mib:
         raise CorralError(
             "invalid-argument",
@@ -84,7 +160,8 @@ async def _plan(context: Context, mutation: Mutation, request: CreateVmRequest, 
             f"image {request.image} needs at least {facts.memory_min_mib} MiB of memory, not {request.memory_mib}",
             f"ask for {facts.memory_min_mib} MiB or more",
         )
-    disks = plan_disks(context, mutation.project, request, image, asked)
+    _check_graphics(request, asked)
+    disks = plan_disks(context, project, request, image, media, asked)
     if not request.force:
         usage = await context.volumes.usage()
         admit_disk(disks.new_bytes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, asked)
@@ -95,53 +172,89 @@ async def _plan(context: Context, mutation: Mutation, request: CreateVmRequest, 
         vcpus=request.vcpus,
         memory_mib=request.memory_mib,
         cpu_shares=request.cpu_shares,
-        firmware=_firmware(request, facts, asked),
+        firmware=_firmware(request, facts, media, asked),
         image=image.name if image is not None else None,
         image_uid=image.uid if image is not None else None,
         disks=disks.specs,
         cloud_init=await plan_cloud_init(context, request, facts, asked),
         graphics=request.graphics,
+        graphics_listen=request.graphics_listen,
+        os=os_id,
+        hardware=request.hardware,
         description=request.description,
         protected=request.protected,
     )
-    return _Plan(request, image, disks, spec, await context.capacity(), asked)
+    return _Plan(request, system, image, media, disks, spec, await context.capacity(), asked)
+
+
+async def _system(
+    context: Context, request: CreateVmRequest, facts: ImageFacts | None, media: Mapping[str, Image], asked: str
+) -> tuple[str, OsInfo | None]:
+    """The guest's system: what was said, else what its image is, else what the first medium installs."""
+    if request.os:
+        system = await find_os(context.systems, request.os, asked)
+        return system.id, system
+    known = [facts, *(medium.status.facts for medium in media.values())]
+    os_id = next((found.os_id for found in known if found is not None and found.os_id), "")
+    return os_id, await asyncio.to_thread(context.systems.find, os_id) if os_id else None
+
+
+def _check_graphics(request: CreateVmRequest, asked: str) -> None:
+    if not request.graphics_listen:
+        return
+    try:
+        ipaddress.ip_address(request.graphics_listen)
+    except ValueError as error:
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"the console is to listen on {request.graphics_listen!r}, which is no IP address",
+            "write 127.0.0.1 or 0.0.0.0; leave it out for a Unix socket, which `corral vnc` opens",
+        ) from error
+    if request.graphics == "none":
+        raise CorralError(
+            "invalid-argument", asked, "it has no graphics that could listen", "leave listen out, or choose vnc"
+        )
 
 
 async def _attempt(context: Context, mutation: Mutation, plan: _Plan) -> tuple[Vm, Operation]:
     """Allocate, write, commit. What was allocated is let go on failure; on success the claims hold it."""
-    request, now = plan.request, context.clock.now()
-    networks = await find_networks(context, mutation.project, request)
+    networks = await find_networks(context, mutation.project, plan.request)
     with Allocated(context.ledger) as allocated:
-        nics = allocate_nics(allocated, networks, request)
-        dac = allocated.dac_uid() if context.own_dac_uids else None
-        vm = Vm(
-            project=mutation.project,
-            name=request.name,
-            uid=plan.disks.vm_uid,
-            created_at=now,
-            labels=request.labels,
-            annotations={} if dac is None else {DAC_UID_ANNOTATION: str(DAC_UID_FIRST + dac)},
-            spec=plan.spec.model_copy(update={"nics": nics}),
-            placement=Placement(host_uid=context.host_uid),
-        )
+        nics = allocate_nics(allocated, networks, plan.request)
+        vm = _vm(context, mutation.project, plan, nics, allocated)
         transaction = context.objects.transaction()
         transaction.create(vm)
         for volume in plan.disks.volumes:
-            transaction.create(volume.model_copy(update={"created_at": now}))
+            transaction.create(volume.model_copy(update={"created_at": vm.created_at}))
         for nic in nics:
             transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
             if nic.address:
                 transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
-        if dac is not None:
-            transaction.claim(claim_key("dac-uid", "host", str(dac)), vm.uid)
-        if plan.image is not None:
-            transaction.require(plan.image)
+        if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
+            transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
+        for image in plan.images:
+            transaction.require(image)
         operation = new_operation(context, mutation, vm, CreateVm(), vm.generation)
         revision = await submit(context, mutation, transaction, operation)
         allocated.keep()
         vm = vm.model_copy(update={"revision": revision})
         context.ledger.observe(vm)
     return vm, operation.model_copy(update={"revision": revision})
+
+
+def _vm(context: Context, project: str, plan: _Plan, nics: tuple[NicSpec, ...], allocated: Allocated) -> Vm:
+    dac = allocated.dac_uid() if context.own_dac_uids else None
+    return Vm(
+        project=project,
+        name=plan.request.name,
+        uid=plan.disks.vm_uid,
+        created_at=context.clock.now(),
+        labels=plan.request.labels,
+        annotations={} if dac is None else {DAC_UID_ANNOTATION: str(DAC_UID_FIRST + dac)},
+        spec=plan.spec.model_copy(update={"nics": nics}),
+        placement=Placement(host_uid=context.host_uid),
+    )
 
 
 def _check_macs(request: CreateVmRequest, lost_claim: str, asked: str) -> None:
@@ -163,32 +276,11 @@ async def _check_name_free(context: Context, project: str, name: str) -> None:
         )
 
 
-async def _ready_image(context: Context, project: str, name: str) -> Image:
-    parse_image_name(name)
-    image = await context.objects.find(Image, project, name)
-    if image is None:
-        known = any(entry.name == name for entry in context.library.catalogue())
-        raise CorralError(
-            "image-not-found",
-            f"image {name!r}",
-            "it is in the catalogue but not on this host" if known else "there is none of that name",
-            f"corral image build {name}" if known else "corral image list shows what there is and what can be made",
-        )
-    if image.being_deleted or image.status.state is not ImageState.READY or image.status.facts is None:
-        failed = image.status.state is ImageState.FAILED
-        raise CorralError(
-            "image-not-ready",
-            f"image {name!r}",
-            "it is being deleted"
-            if image.being_deleted
-            else image.status.last_error or f"it is {image.status.state.value}",
-            f"corral image build {name}" if failed else "wait for its operation: corral operation list",
-        )
-    return image
-
-
-def _firmware(request: CreateVmRequest, facts: ImageFacts | None, asked: str) -> Firmware:
-    """What was asked for, if the image boots by it; BIOS where it can."""
+def _firmware(request: CreateVmRequest, facts: ImageFacts | None, media: Mapping[str, Image], asked: str) -> Firmware:
+    """What was asked for, if the image boots by it; BIOS where it can. A medium that knows one way alone decides."""
+    if facts is None and request.firmware is None:
+        first = next((found for image in media.values() if (found := image.status.facts) is not None), None)
+        return Firmware.UEFI if first is not None and first.uefi and not first.bios else Firmware.BIOS
     if facts is None or facts.has_kernel:
         return request.firmware or Firmware.BIOS
     wanted = request.firmware or (Firmware.BIOS if facts.bios else Firmware.UEFI)

@@ -1,7 +1,11 @@
-"""The disks of a new VM: the root overlay on its image, empty data disks, and files of the user's by path."""
+"""The disks of a new VM: the root overlay on its image, empty data disks, drives for CDs, files of the user's by path."""
 
+import asyncio
 import os
+import secrets
 import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +13,7 @@ from typing import Final
 
 from corral import qemu_img
 from corral.errors import CorralError
-from corral.files import storage_error
+from corral.files import check_not_others, create_private, free_bytes, remove_file, storage_error
 from corral.hypervisor.capabilities import Ability, check_together
 from corral.model.image import Image, ImageFacts
 from corral.model.requests import CreateVmRequest, DiskRequest
@@ -29,6 +33,15 @@ EMPTY_DISK_BYTES: Final = 1 * GIB
 
 
 @dataclass(frozen=True)
+class NewFile:
+    """A disk of the user's own that is made with the VM, because nothing lay at its path."""
+
+    path: Path
+    format: qemu_img.Format
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Disks:
     """What `plan_disks` decided. `new_bytes` is what the new volumes could grow to."""
 
@@ -36,37 +49,115 @@ class Disks:
     specs: tuple[DiskSpec, ...]
     volumes: tuple[Volume, ...]
     new_bytes: int
+    files: tuple[NewFile, ...] = ()
 
 
-def plan_disks(context: Context, project: str, request: CreateVmRequest, image: Image | None, asked: str) -> Disks:
-    """The VM's disks and the volumes to be made for them. The VM's uid is chosen here, since volumes name it."""
+def plan_disks(
+    context: Context,
+    project: str,
+    request: CreateVmRequest,
+    image: Image | None,
+    media: Mapping[str, Image],
+    asked: str,
+) -> Disks:
+    """The VM's disks and drives, and the volumes to be made for them. `media`: the ISO images that the request names.
+    The VM's uid is chosen here, since volumes name it."""
     vm_uid = new_uid()
     wanted = list(request.disks)
     facts = image.status.facts if image is not None else None
-    if image is not None and not wanted:
-        wanted = [DiskRequest()]
+    if image is not None and not any(disk.device == "disk" for disk in wanted):
+        wanted.insert(0, DiskRequest())
     specs: list[DiskSpec] = []
     volumes: list[Volume] = []
-    for index, disk in enumerate(wanted):
-        name = disk.name or (ROOT if index == 0 else f"disk{index}")
-        if any(spec.name == name for spec in specs):
+    new_files: list[NewFile] = []
+    for disk, name in zip(wanted, _names(wanted, asked), strict=True):
+        if disk.device == "cdrom":
+            specs.append(plan_drive(disk, name, media, asked))
+            continue
+        check_disk(disk, name, asked)
+        if disk.path is not None:
+            spec, new_file = user_disk(context, disk, disk.path, name, request.force, asked)
+            specs.append(spec)
+            new_files += [new_file] if new_file is not None else []
+            continue
+        first = not any(spec.device == "disk" for spec in specs)
+        below = image if first and facts is not None and facts.disk_format else None
+        volume = new_volume(project, request.name, disk, name, vm_uid, below, asked)
+        volumes.append(volume)
+        specs.append(with_knobs(DiskSpec(name=name, volume_uid=volume.uid), disk))
+    new_bytes = sum(volume.spec.size_bytes for volume in volumes)
+    return Disks(vm_uid, tuple(specs), tuple(volumes), new_bytes, tuple(new_files))
+
+
+def _names(wanted: Sequence[DiskRequest], asked: str) -> tuple[str, ...]:
+    """Each disk's name: what was asked for, else `root`, `disk1` … and `cd0`, `cd1` …"""
+    names: list[str] = []
+    disks = drives = 0
+    for disk in wanted:
+        if disk.device == "cdrom":
+            names.append(disk.name or f"cd{drives}")
+            drives += 1
+        else:
+            names.append(disk.name or (ROOT if disks == 0 else f"disk{disks}"))
+            disks += 1
+    for name in names:
+        if names.count(name) > 1:
             raise CorralError(
                 "invalid-argument", asked, f"two disks are called {name!r}", "give each disk its own name"
             )
-        if disk.read_only and disk.bus is Bus.SATA:
-            hint = f"give disk {name!r} bus=virtio or bus=scsi"
-            check_together(asked, hint, Ability.READ_ONLY_DISK, Ability.SATA_DISK)
-        if disk.path is not None:
-            specs.append(disk_by_path(context, disk, disk.path, name, asked))
-            continue
-        below = image if index == 0 and facts is not None and facts.disk_format else None
-        volume = _volume(project, request.name, disk, name, vm_uid, below, asked)
-        volumes.append(volume)
-        specs.append(DiskSpec(name=name, volume_uid=volume.uid, bus=disk.bus, read_only=disk.read_only))
-    return Disks(vm_uid, tuple(specs), tuple(volumes), sum(volume.spec.size_bytes for volume in volumes))
+    return tuple(names)
 
 
-def _volume(
+def check_disk(disk: DiskRequest, name: str, asked: str) -> None:
+    if disk.read_only and disk.bus is Bus.SATA:
+        hint = f"give disk {name!r} bus=virtio or bus=scsi"
+        check_together(asked, hint, Ability.READ_ONLY_DISK, Ability.SATA_DISK)
+    if disk.image is not None:
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"disk {name!r} names the image {disk.image}, and is no drive",
+            "the VM's own image is `image`; for an ISO, write device=cdrom",
+        )
+    if disk.create and (disk.path is None or disk.size_bytes is None):
+        raise CorralError(
+            "invalid-argument", asked, f"disk {name!r} is to be made without a path or a size", "give both"
+        )
+
+
+def with_knobs(spec: DiskSpec, disk: DiskRequest) -> DiskSpec:
+    knobs = ("bus", "read_only", "cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
+    return spec.model_copy(update={knob: getattr(disk, knob) for knob in knobs})
+
+
+def plan_drive(disk: DiskRequest, name: str, media: Mapping[str, Image], asked: str) -> DiskSpec:
+    """A drive for CDs: empty, or with an ISO image in it. SATA, which every firmware and installer reads."""
+    if disk.size_bytes is not None or disk.create:
+        raise CorralError("invalid-argument", asked, f"drive {name!r} has a size", "a drive has only a medium")
+    if disk.path is not None:
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"drive {name!r} has a path: media are images, so that no guest gets hold of a file of yours",
+            f"corral image import {disk.path[:200]}, then name the image",
+        )
+    image = media[disk.image] if disk.image is not None else None
+    bus = disk.bus if "bus" in disk.model_fields_set else Bus.SATA
+    if bus is Bus.VIRTIO:
+        raise CorralError(
+            "invalid-argument", asked, f"drive {name!r} has bus=virtio, which knows no CDs", "bus=sata or bus=scsi"
+        )
+    return DiskSpec(
+        name=name,
+        device="cdrom",
+        image_uid=image.uid if image is not None else None,
+        format="raw",
+        bus=bus,
+        read_only=True,
+    )
+
+
+def new_volume(
     project: str, vm_name: str, disk: DiskRequest, name: str, vm_uid: str, image: Image | None, asked: str
 ) -> Volume:
     uid = new_uid()
@@ -102,6 +193,83 @@ def _size_bytes(disk: DiskRequest, facts: ImageFacts | None, name: str, asked: s
     return disk.size_bytes or facts.disk_virtual_bytes
 
 
+def user_disk(
+    context: Context, disk: DiskRequest, path: str, name: str, force: bool, asked: str
+) -> tuple[DiskSpec, NewFile | None]:
+    """A disk by path: what lies there is used as it is, whatever size was said (as virt-install does); where nothing
+    lies, it is made if the request says so."""
+    if not disk.create or os.path.lexists(path):
+        there = disk.model_copy(update={"size_bytes": None}) if disk.create else disk
+        return with_knobs(disk_by_path(context, there, path, name, asked), disk), None
+    target = _new_place(context, path, asked)
+    size_bytes = disk.size_bytes or EMPTY_DISK_BYTES
+    free = free_bytes(target.parent)
+    if size_bytes > free and not force:
+        raise CorralError(
+            "insufficient-disk",
+            asked,
+            f"disk {name!r} can grow to {format_bytes(size_bytes)}, {target.parent} has {format_bytes(free)} free",
+            "make it smaller, or --force: it takes space only as the guest writes",
+        )
+    spec = DiskSpec(name=name, path=str(target), format=disk.format)
+    return with_knobs(spec, disk), NewFile(target, disk.format, size_bytes)
+
+
+def _new_place(context: Context, path: str, asked: str) -> Path:
+    """Where a disk of the user's may be made: in a directory that is there, and that nobody else can change."""
+    given = Path(path)
+    if not given.is_absolute() or "\0" in path:
+        raise CorralError("invalid-argument", asked, f"{path[:80]!r} is not an absolute path", "give the whole path")
+    try:
+        directory = given.parent.resolve(strict=True)
+        check_not_others(directory, asked)
+    except OSError as error:
+        raise CorralError(
+            "invalid-argument", asked, f"{given.parent}: {error.strerror}", f"mkdir -p {given.parent}"
+        ) from error
+    target = directory / given.name
+    _check_place(context, target, path, asked)
+    return target
+
+
+@asynccontextmanager
+async def new_files(files: Sequence[NewFile], asked: str) -> AsyncIterator[None]:
+    """Make the user's disks; they go again if the block fails. Nothing that lies at a path is ever overwritten."""
+    made: list[Path] = []
+    try:
+        for file in files:
+            await _make_file(file, asked)
+            made.append(file.path)
+        yield
+    except BaseException:
+        for path in made:
+            await asyncio.to_thread(remove_file, path)
+        raise
+
+
+async def _make_file(file: NewFile, asked: str) -> None:
+    temporary = file.path.with_name(f".{file.path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if file.format == "qcow2":
+            await qemu_img.create_empty(temporary, file.size_bytes)
+        else:
+            await asyncio.to_thread(_make_sparse, temporary, file.size_bytes)
+        temporary.chmod(0o600)
+        await asyncio.to_thread(os.link, temporary, file.path)  # unlike a rename, it fails where something lies
+    except FileExistsError as error:
+        reason = f"{file.path} was made by somebody else in this instant"
+        raise CorralError("storage-error", asked, reason, "try again: it is used as it is") from error
+    except OSError as error:
+        raise storage_error(f"make {file.path}", error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_sparse(path: Path, size_bytes: int) -> None:
+    with create_private(path) as stream:
+        stream.truncate(size_bytes)
+
+
 def disk_by_path(context: Context, disk: DiskRequest, path: str, name: str, asked: str) -> DiskSpec:
     """A file or block device of the user's: there, absolute, no symbolic link into our own files."""
     if disk.size_bytes is not None:
@@ -118,6 +286,15 @@ def disk_by_path(context: Context, disk: DiskRequest, path: str, name: str, aske
         raise CorralError(
             "invalid-argument", asked, f"{path[:200]} is no file and no block device", "give a disk's path"
         )
+    _check_place(context, resolved, path, asked)
+    if stat.S_ISBLK(mode) and "format" not in disk.model_fields_set:
+        disk = disk.model_copy(update={"format": "raw"})
+    if disk.format == "qcow2" and stat.S_ISREG(mode):
+        _check_header(resolved, path, asked)
+    return DiskSpec(name=name, path=str(resolved), format=disk.format, bus=disk.bus, read_only=disk.read_only)
+
+
+def _check_place(context: Context, resolved: Path, path: str, asked: str) -> None:
     if resolved.is_relative_to(context.settings.state_dir.resolve()):
         raise CorralError(
             "invalid-argument", asked, f"{path[:200]} is one of Corral's own files", "name a volume instead"
@@ -129,9 +306,6 @@ def disk_by_path(context: Context, disk: DiskRequest, path: str, name: str, aske
             f"{path[:200]} is one of the system's own files, and a guest's disk is handed over to the guest",
             "copy it to a place for disks, such as /srv",
         )
-    if disk.format == "qcow2" and stat.S_ISREG(mode):
-        _check_header(resolved, path, asked)
-    return DiskSpec(name=name, path=str(resolved), format=disk.format, bus=disk.bus, read_only=disk.read_only)
 
 
 def _check_header(resolved: Path, path: str, asked: str) -> None:

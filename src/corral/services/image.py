@@ -112,7 +112,7 @@ class ImageService:
                 raise CorralError(
                     "invalid-argument", asked, "it has a path and a catalogue entry", "give one of the two"
                 )
-            return ImageSpec(catalogue=name, source=ImageSource.IMPORT, path=request.path)
+            return ImageSpec(catalogue=name, source=ImageSource.IMPORT, path=request.path, format=request.format)
         wanted = request.catalogue or name
         entry = next((entry for entry in self._context.library.catalogue() if entry.name == wanted), None)
         if entry is None:
@@ -126,15 +126,18 @@ class ImageService:
 
     async def _check_unused(self, image: Image, asked: str) -> None:
         objects = self._context.objects
-        vms = {vm.uid: vm.name for vm in await objects.list(Vm) if vm.spec.image_uid == image.uid}
+        vms = {vm.uid: vm.name for vm in await objects.list(Vm) if image.uid in vm.image_uids}
         volumes = [volume for volume in await objects.list(Volume) if volume.spec.image_uid == image.uid]
         users = [f"VM {name}" for name in vms.values()]
         users += [f"volume {volume.name}" for volume in volumes if volume.spec.vm_uid not in vms]
         if users:
+            hint = "delete them first"
+            if image.status.facts is not None and image.status.facts.kind == "iso":
+                hint = "delete them first, or take the medium out of their drives"
             shown = ", ".join(users[:USERS_SHOWN]) + (
                 f" and {len(users) - USERS_SHOWN} more" if len(users) > USERS_SHOWN else ""
             )
-            raise CorralError("image-in-use", asked, f"in use by {shown}", "delete them first", {"users": len(users)})
+            raise CorralError("image-in-use", asked, f"in use by {shown}", hint, {"users": len(users)})
 
 
 def _new(context: Context, project: str, name: str, spec: ImageSpec, request: BuildImageRequest) -> Image:

@@ -68,7 +68,7 @@ class Allocated:
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:
     """The network of each card, in order. Without cards in the request: one on `default`."""
     wanted = _cards(request)
-    return tuple([await _network(context, project, card.network) for card in wanted])
+    return tuple([await find_network(context, project, card.network) for card in wanted])
 
 
 def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: CreateVmRequest) -> tuple[NicSpec, ...]:
@@ -81,9 +81,12 @@ def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: Cr
             name=f"net{index}",
             network=network.name,
             network_uid=network.uid,
-            mac=_mac(card),
+            mac=mac_of(card),
             address=allocated.address(network, card.address),
             model=card.model,
+            link_up=card.link_up,
+            queues=card.queues,
+            pxe=card.pxe,
         )
         for index, (card, network) in enumerate(zip(cards, networks, strict=True))
     )
@@ -93,7 +96,7 @@ def _cards(request: CreateVmRequest) -> tuple[NicRequest, ...]:
     return (NicRequest(),) if request.nics is None else request.nics
 
 
-def _mac(card: NicRequest) -> str:
+def mac_of(card: NicRequest) -> str:
     if card.mac is None:
         return new_mac()
     if int(card.mac[:2], 16) & 1:
@@ -101,7 +104,7 @@ def _mac(card: NicRequest) -> str:
     return card.mac
 
 
-async def _network(context: Context, project: str, name: str) -> Network:
+async def find_network(context: Context, project: str, name: str) -> Network:
     """A network of the project's; every project may use `default`'s own network."""
     found = await context.objects.find(Network, project, name)
     if found is None and project != DEFAULT_PROJECT:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,24 +24,13 @@ from corral.model.image import Image, ImageFacts, ImageSource, ImageSpec, ImageS
 from corral.model.network import Network, NetworkSpec
 from corral.model.operation import Operation, OperationState
 from corral.model.vm import Vm, VmState
+from corral.model.volume import Volume
 from corral.names import new_uid
 from corral.network.fake import FakeNetworks
 from corral.security.audit import AuditLog
-from corral.services.audit import AuditService
-from corral.services.bundle import Services
+from corral.services.bundle import Services, Surroundings, build_services
 from corral.services.context import Context
-from corral.services.daemon import DaemonService
-from corral.services.domain import DomainService
-from corral.services.event import EventService
-from corral.services.host import HostService
-from corral.services.image import ImageService
 from corral.services.ledger import Ledger
-from corral.services.network import NetworkService
-from corral.services.operation import OperationService
-from corral.services.session import SessionService
-from corral.services.token import TokenService
-from corral.services.vm import VmService
-from corral.services.volume import VolumeService
 from corral.settings import Settings
 from corral.simulation import Simulation
 from corral.storage.fake import FakeVolumes
@@ -149,21 +138,13 @@ async def _furnish(objects: Objects, clock: SystemClock, host_uid: str) -> None:
     await transaction.commit()
 
 
+async def _draw(vm: Vm, _volumes: Sequence[Volume]) -> str:
+    return f"<domain><name>{vm.domain_name}</name></domain>"
+
+
 def _services(context: Context, backup: Callable[[Path], None]) -> Services:
-    return Services(
-        vms=VmService(context),
-        sessions=SessionService(context),
-        images=ImageService(context),
-        networks=NetworkService(context),
-        volumes=VolumeService(context),
-        hosts=HostService(context, _no_guests),
-        operations=OperationService(context),
-        events=EventService(context),
-        tokens=TokenService(context),
-        audit=AuditService(context),
-        domains=DomainService(context),
-        daemon=DaemonService(context, started_at=context.clock.now(), agent_ready=lambda: True, backup=backup),
-    )
+    around = Surroundings(shutdown_guests=_no_guests, agent_ready=lambda: True, backup=backup, draw=_draw)
+    return build_services(context, around)
 
 
 async def _build(settings: Settings) -> tuple[Api, Context, FakeHypervisor]:

@@ -78,7 +78,7 @@ OTHERS = {
     "/v1/watch",  # a stream
     "/v1/vms/{name}/console/log",  # the fake hypervisor writes none
 }
-NAMES = {"/v1/images": "micro", "/v1/networks": "default", "/v1/hosts": "self"}
+NAMES = {"/v1/images": "micro", "/v1/networks": "default", "/v1/hosts": "self", "/v1/os": "debian12"}
 
 
 def _routes(method: str) -> list[str]:

@@ -5,17 +5,19 @@ And what one tenant has, no other tenant's token can read through any of them.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from corral.errors import CorralError
 from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
+from corral.model.reach import SendKeysRequest, SetClockRequest, SetPasswordRequest
 from corral.model.requests import (
     BuildImageRequest,
     CreateTokenRequest,
@@ -27,15 +29,12 @@ from corral.model.requests import (
     UpdateVmRequest,
     WaitCondition,
 )
+from corral.model.vm import Vm
+from corral.model.volume import Volume
 from corral.names import new_uid
 from corral.security.tokens import identity_of
-from corral.services.audit import AuditService
-from corral.services.bundle import Services
+from corral.services.bundle import Services, Surroundings, build_services
 from corral.services.caller import Caller
-from corral.services.daemon import DaemonService
-from corral.services.host import HostService
-from corral.services.network import NetworkService
-from corral.services.volume import VolumeService
 from corral.store.base import JournalEntry
 from corral.store.objects import AUDIT
 
@@ -51,22 +50,32 @@ ARGUMENTS: dict[str, Any] = {
     "kind": "vms",
     "since": 0,
     "after": 0,
+    "path": "/etc/hosts",
+    "file_name": "hosts",
+    "mode": 0o644,
+    "tree": False,
+    "everything": False,
 }
 REQUESTS: dict[str, Any] = {
     "vms.create": CreateVmRequest(name="new", image="micro"),
+    "previews.create": CreateVmRequest(name="new", image="micro", dry_run=True),
     "vms.update": UpdateVmRequest(description="x"),
     "vms.shutdown": ShutdownRequest(),
     "vms.reboot": RebootRequest(),
     "images.build": BuildImageRequest(catalogue="debian-12"),
     "tokens.create": CreateTokenRequest(name="new"),
     "sessions.exec": ExecRequest(argv=("id",)),
+    "guests.send_keys": SendKeysRequest(keys=("enter",)),
+    "guests.set_clock": SetClockRequest(),
+    "guests.set_password": SetPasswordRequest(user="root", password=SecretStr("geheim")),
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
     "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "hosts.list", "hosts.get", "operations.list", "operations.get", "events.list",
-    "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "sessions.guest",
-    "sessions.usage",
+    "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
+    "guests.display", "guests.clock",
+    "sessions.usage", "systems.list", "systems.get",
 }  # fmt: skip
 # Asked before anybody is known: they take no caller.
 OPEN = {"tokens.authenticate", "daemon.readiness"}
@@ -81,19 +90,12 @@ def services_of(world: World) -> Services:
     def no_backup(_target: Path) -> None:
         raise AssertionError("a backup was made")
 
-    return Services(
-        vms=world.vms,
-        sessions=world.sessions,
-        images=world.images,
-        networks=NetworkService(context),
-        volumes=VolumeService(context),
-        hosts=HostService(context, no_guests),
-        operations=world.operations,
-        events=world.events,
-        tokens=world.tokens,
-        audit=AuditService(context),
-        domains=world.domains,
-        daemon=DaemonService(context, started_at=context.clock.now(), agent_ready=lambda: True, backup=no_backup),
+    async def no_document(_vm: Vm, _volumes: Sequence[Volume]) -> str:
+        raise AssertionError("a document was drawn")
+
+    return build_services(
+        context,
+        Surroundings(shutdown_guests=no_guests, agent_ready=lambda: True, backup=no_backup, draw=no_document),
     )
 
 
