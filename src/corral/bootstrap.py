@@ -104,6 +104,7 @@ async def _run(settings: Settings) -> None:
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     # Imported once the lock is held: a second daemon is refused without loading any of it.
+    from corral.agent.heap import keep_collections_short  # noqa: PLC0415
     from corral.agent.host import HostIdentity  # noqa: PLC0415
     from corral.agent.loop import Agent  # noqa: PLC0415
     from corral.store.objects import Objects  # noqa: PLC0415
@@ -140,6 +141,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 group.create_task(context.ledger.run(since)),
                 group.create_task(context.audit.keep_anchored()),
                 group.create_task(agent.run()),
+                group.create_task(keep_collections_short()),
             ]
             if not network_is_there:
                 background.append(group.create_task(_network_later(context, backend)))
