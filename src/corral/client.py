@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
-from corral.client_http import HOST_NAME, Query, Transport
+from corral.client_devices import DeviceCalls
+from corral.client_guest import GuestCalls, path_name
+from corral.client_http import Query, Transport
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
 from corral.errors import CorralError
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from corral import client_types as t
-    from corral.client_console import Console
 
 __all__ = ["Client", "ExecEnd", "ExecOutput", "WatchEvent", "raise_for_operation"]
 
@@ -41,7 +42,7 @@ _ENDS: Final = {
 }
 
 
-class Client:
+class Client(GuestCalls, DeviceCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(
@@ -90,47 +91,38 @@ class Client:
         return self._pages("vms", selector, fields)
 
     def get_vm(self, name: str) -> t.Vm:
-        return cast("t.Vm", self._get(f"/vms/{_name(name)}"))
+        return cast("t.Vm", self._get(f"/vms/{path_name(name)}"))
 
     def create_vm(self, body: t.CreateVmRequest, *, idempotency_key: str = "") -> t.VmAccepted:
         return cast("t.VmAccepted", self._change("POST", "/vms", body, {"Idempotency-Key": idempotency_key}))
 
     def update_vm(self, name: str, body: t.UpdateVmRequest, *, if_match: str = "") -> t.VmAccepted:
-        return cast("t.VmAccepted", self._change("PATCH", f"/vms/{_name(name)}", body, {"If-Match": if_match}))
+        return cast("t.VmAccepted", self._change("PATCH", f"/vms/{path_name(name)}", body, {"If-Match": if_match}))
 
     def delete_vm(self, name: str, *, keep_disks: bool = False) -> t.VmAccepted:
         query: Query = {"keep_disks": "true"} if keep_disks else {}
-        return cast("t.VmAccepted", self._change("DELETE", f"/vms/{_name(name)}", query=query))
+        return cast("t.VmAccepted", self._change("DELETE", f"/vms/{path_name(name)}", query=query))
 
     def vm_action(self, name: str, verb: str, body: t.ShutdownRequest | t.RebootRequest | None = None) -> t.VmAccepted:
         """`start`, `shutdown`, `destroy`, `save`, `pause`, `resume`, `reboot` or `reset`."""
-        return cast("t.VmAccepted", self._change("POST", f"/vms/{_name(name)}/actions/{quote(verb, safe='')}", body))
+        return cast(
+            "t.VmAccepted", self._change("POST", f"/vms/{path_name(name)}/actions/{quote(verb, safe='')}", body)
+        )
 
     def wait_vm(self, name: str, for_: str, timeout_s: float) -> t.WaitAnswer:
         """`for_`: `running`, `agent`, `ip`, `ssh`, `shutoff`, `cloud-init`. Raises `wait-timeout`."""
         query: Query = {"for": for_, "timeout_s": timeout_s}
-        return cast("t.WaitAnswer", self._get(f"/vms/{_name(name)}/wait", query, timeout_s + MARGIN_S))
-
-    def guest(self, name: str) -> t.GuestAnswer:
-        return cast("t.GuestAnswer", self._get(f"/vms/{_name(name)}/guest"))
+        return cast("t.WaitAnswer", self._get(f"/vms/{path_name(name)}/wait", query, timeout_s + MARGIN_S))
 
     def usage(self) -> t.UsageReport:
         return cast("t.UsageReport", self._get("/usage"))
 
     def document(self, name: str) -> str:
         """The hypervisor's own document."""
-        return self._bytes(f"/vms/{_name(name)}/document").decode()
+        return self._bytes(f"/vms/{path_name(name)}/document").decode()
 
     def console_log(self, name: str) -> bytes:
-        return self._bytes(f"/vms/{_name(name)}/console/log")
-
-    def console(self, name: str, *, force: bool = False) -> Console:
-        """The serial console; `force` takes it from who holds it (else `console-in-use`)."""
-        from corral.client_console import Console  # noqa: PLC0415 -- a WebSocket library, for this alone
-
-        connection, host = self._transport.open_socket()
-        target = f"/v1/vms/{_name(name)}/console?force={str(force).lower()}&project={quote(self.project)}"
-        return Console(connection, host or HOST_NAME, target, self._transport.authorization())
+        return self._bytes(f"/vms/{path_name(name)}/console/log")
 
     def exec(
         self, name: str, argv: list[str], *, stdin: bytes = b"", timeout_s: float = 60.0
@@ -139,7 +131,7 @@ class Client:
         import base64  # noqa: PLC0415
 
         body = {"argv": argv, "stdin": base64.b64encode(stdin).decode(), "timeout_s": timeout_s}
-        path = f"/v1/vms/{_name(name)}/exec"
+        path = f"/v1/vms/{path_name(name)}/exec"
         with self._transport.stream("POST", path, query={"project": self.project}, body=body) as stream:
             yield from exec_records(stream)
 
@@ -157,13 +149,13 @@ class Client:
         return self._pages("images", selector, fields)
 
     def get_image(self, name: str) -> t.Image:
-        return cast("t.Image", self._get(f"/images/{_name(name)}"))
+        return cast("t.Image", self._get(f"/images/{path_name(name)}"))
 
     def build_image(self, body: t.BuildImageRequest, *, idempotency_key: str = "") -> t.ImageAccepted:
         return cast("t.ImageAccepted", self._change("POST", "/images", body, {"Idempotency-Key": idempotency_key}))
 
     def delete_image(self, name: str) -> t.ImageAccepted:
-        return cast("t.ImageAccepted", self._change("DELETE", f"/images/{_name(name)}"))
+        return cast("t.ImageAccepted", self._change("DELETE", f"/images/{path_name(name)}"))
 
     def catalogue(self) -> list[t.CatalogueEntry]:
         return self._items("/catalogue")
@@ -172,22 +164,22 @@ class Client:
         return self._pages("networks", selector, fields)
 
     def get_network(self, name: str) -> t.Network:
-        return cast("t.Network", self._get(f"/networks/{_name(name)}"))
+        return cast("t.Network", self._get(f"/networks/{path_name(name)}"))
 
     def list_volumes(self, selector: str = "", fields: str = "") -> list[t.Volume]:
         return self._pages("volumes", selector, fields)
 
     def get_volume(self, name: str) -> t.Volume:
-        return cast("t.Volume", self._get(f"/volumes/{_name(name)}"))
+        return cast("t.Volume", self._get(f"/volumes/{path_name(name)}"))
 
     def delete_volume(self, name: str) -> t.OperationAccepted:
-        return cast("t.OperationAccepted", self._change("DELETE", f"/volumes/{_name(name)}"))
+        return cast("t.OperationAccepted", self._change("DELETE", f"/volumes/{path_name(name)}"))
 
     def list_hosts(self, selector: str = "", fields: str = "") -> list[t.Host]:
         return self._pages("hosts", selector, fields)
 
     def get_host(self, name: str = "self") -> t.Host:
-        return cast("t.Host", self._get(f"/hosts/{_name(name)}"))
+        return cast("t.Host", self._get(f"/hosts/{path_name(name)}"))
 
     def doctor(self) -> list[t.Finding]:
         return self._items("/host/doctor", timeout_s=120.0)
@@ -200,10 +192,10 @@ class Client:
     def get_operation(self, uid: str, *, wait_s: float = 0.0) -> t.Operation:
         """The operation; with `wait_s` when it has ended, or is late."""
         query = {"wait_s": round(wait_s, 3)} if wait_s else {}
-        return cast("t.Operation", self._get(f"/operations/{_name(uid)}", query, self._timeout_s + wait_s))
+        return cast("t.Operation", self._get(f"/operations/{path_name(uid)}", query, self._timeout_s + wait_s))
 
     def cancel_operation(self, uid: str) -> t.Operation:
-        return cast("t.Operation", self._change("POST", f"/operations/{_name(uid)}/cancel")["operation"])
+        return cast("t.Operation", self._change("POST", f"/operations/{path_name(uid)}/cancel")["operation"])
 
     def wait_operation(
         self,
@@ -299,7 +291,7 @@ class Client:
         return cast("t.NewToken", self._change("POST", "/tokens", body))
 
     def delete_token(self, name: str) -> None:
-        self._change("DELETE", f"/tokens/{_name(name)}")
+        self._change("DELETE", f"/tokens/{path_name(name)}")
 
     def list_audit(self, after: int = 0) -> list[t.AuditEntry]:
         """The audit log, oldest first, each record with its `entry`."""
@@ -389,12 +381,3 @@ def raise_for_operation(operation: t.Operation) -> None:
         status["detail"] or f"it was {status['state']}",
         context={"operation": operation["uid"]},
     )
-
-
-def _name(name: str) -> str:
-    """A name as a part of a path. What could never be one is refused here: `a/b` would be another route."""
-    if "/" in name or name in ("", ".", ".."):
-        raise CorralError(
-            "invalid-name", f"name {name!r}", "a name is made of a-z, 0-9 and '-'", "`corral list` shows the names"
-        )
-    return quote(name, safe="")

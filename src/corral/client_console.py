@@ -1,4 +1,4 @@
-"""A serial console as a client holds it: a WebSocket on a plain socket that can be waited for beside a terminal."""
+"""A console as a client holds it: a WebSocket on a plain socket that can be waited for beside a terminal or a viewer."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ CHUNK_BYTES: Final = 65536
 HANDSHAKE_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 1.0
 POLL_MS: Final = 100
+# What is taken from the socket before somebody asks for it; a file comes faster than a disk may write.
+UNREAD_MAX_BYTES: Final = 1024 * 1024
 
 
 class Console:
@@ -31,7 +33,9 @@ class Console:
     def __init__(self, connection: socket.socket, host: str, target: str, headers: Mapping[str, str]) -> None:
         self._socket = connection
         self._protocol = ClientProtocol(parse_uri(f"ws://{host}{target}"))
-        self._arrived: deque[bytes] = deque()
+        self._arrived: deque[bytes | str] = deque()
+        self._unread_bytes = 0
+        self._opcode = Opcode.BINARY
         self._leaving = bytearray()
         self._flushing = False
         self._ended = False
@@ -51,17 +55,37 @@ class Console:
 
     def recv(self, timeout_s: float | None = None) -> bytes | None:
         """What the guest wrote; None: nothing came within `timeout_s`; empty: the end (see `close_reason`)."""
+        if not self._wait(timeout_s):
+            return None
+        data = b"".join(part if isinstance(part, bytes) else part.encode() for part in self._arrived)
+        self._arrived.clear()
+        self._unread_bytes = 0
+        return data
+
+    def receive(self, timeout_s: float | None = None) -> bytes | str | None:
+        """One message, for what speaks in messages: bytes, or text. Else as `recv`."""
+        if not self._wait(timeout_s):
+            return None
+        part = self._arrived.popleft() if self._arrived else b""
+        self._unread_bytes -= len(part)
+        return part
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Whether there is something to hand out, or the end."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._read_what_is_there()
         while not self._arrived and not self._ended:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
-                return None
+                return False
             self._poll.poll(None if left_s is None else max(1, int(left_s * 1000)))
             self._read_what_is_there()
-        data = b"".join(self._arrived)
-        self._arrived.clear()
-        return data
+        return True
+
+    def send_text(self, text: str) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_text(text.encode())
+            self._flush(None)
 
     def send(self, data: bytes) -> None:
         """Type it. Waits while the guest takes nothing; what it writes meanwhile is kept for `recv`."""
@@ -102,7 +126,8 @@ class Console:
             raise CorralError("daemon-unreachable", f"open {target}", str(refused or "the daemon hung up"))
 
     def _read_what_is_there(self) -> None:
-        while not self._ended:
+        # While something leaves, the other side may wait for us to read: then there is no bound.
+        while not self._ended and (self._flushing or self._unread_bytes < UNREAD_MAX_BYTES):
             try:
                 data = self._socket.recv(CHUNK_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -120,7 +145,11 @@ class Console:
             self._ended = True
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
-                self._arrived.append(bytes(event.data))
+                self._opcode = self._opcode if event.opcode is Opcode.CONT else event.opcode
+                said = bytes(event.data)
+                part = said.decode(errors="replace") if self._opcode is Opcode.TEXT else said
+                self._arrived.append(part)
+                self._unread_bytes += len(part)
             elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
                 self._ended = True
         if self._protocol.parser_exc is not None:

@@ -1,4 +1,4 @@
-"""Looking at VMs: list, info, document, guest."""
+"""Looking at VMs: list, info, document."""
 
 from typing import Any, Final
 
@@ -10,10 +10,8 @@ from corral.cli.output import (
     Column,
     Document,
     age,
-    fields,
     mebibytes,
     output_option,
-    printable,
     show_document,
     show_list,
     show_one,
@@ -218,27 +216,3 @@ def document(session: Session, name: str) -> None:
       corral dumpxml web
     """
     click.echo(session.client().document(name).rstrip("\n"))
-
-
-@click.command()
-@click.argument("name", metavar="VM", shell_complete=complete_vm)
-@click.option("--hostname", is_flag=True, help="Only the host name (virsh: domhostname).")
-@output_option
-@pass_session
-def guest(session: Session, name: str, hostname: bool, output: str) -> None:
-    """What the guest agent tells: host name, operating system, addresses (virsh: guestinfo).
-
-    \b
-    Examples:
-      corral guest web
-      corral domhostname web
-    """
-    facts: Document = session.client().guest(name)
-    if hostname and output == "table":
-        click.echo(printable(facts.get("hostname", "")))
-        return
-    if output == "table":
-        rows = [("hostname", facts.get("hostname")), ("os", facts.get("os")), ("addresses", facts.get("addresses"))]
-        click.echo("\n".join(fields(rows)))
-        return
-    show_one(facts, (), output, name=name)
