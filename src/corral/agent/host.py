@@ -110,7 +110,8 @@ class HostKeeper:
             "findings": [found.model_dump() for found in findings],
         }
         path = self.settings.state_dir / "accelerators.json"
-        await asyncio.to_thread(write_atomic, path, json.dumps(content).encode(), 0o644)
+        if any(found.usable for found in findings):  # where even emulation failed it is QEMU that must be mended
+            await asyncio.to_thread(write_atomic, path, json.dumps(content).encode(), 0o644)
         log.info("accelerators measured", usable=[found.name for found in findings if found.usable])
         return findings
 
