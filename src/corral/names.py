@@ -101,3 +101,25 @@ def new_mac() -> str:
     """A random locally administered MAC address in QEMU's range."""
     tail = os.urandom(3)
     return MAC_PREFIX + "".join(f":{byte:02x}" for byte in tail)
+
+
+def parse_numbers(text: str) -> frozenset[int]:
+    """A set of numbers as the kernel, taskset and libvirt write it: `0-3,8`; `^2` takes one out again."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().lstrip("^").partition("-")
+        if first:
+            found = set(range(int(first), int(last or first) + 1))
+            numbers = numbers - found if part.strip().startswith("^") else numbers | found
+    return frozenset(numbers)
+
+
+def format_numbers(numbers: frozenset[int]) -> str:
+    """The shortest such text: `0-3,8`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

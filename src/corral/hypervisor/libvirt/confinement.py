@@ -3,15 +3,17 @@
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+from corral.errors import CorralError
 from corral.files import check_not_others, storage_error, write_atomic
 from corral.hypervisor.base import DomainDefinition, DomainDisk
-from corral.hypervisor.libvirt.document import Host
+from corral.hypervisor.libvirt.host import Host
 
 # libvirt's private directory: QEMU must pass through it to its own sub-directory.
 LIBVIRT_DIR: Final = Path("/var/lib/libvirt/qemu")
 KVM_DEVICE: Final = Path("/dev/kvm")
+CPU_INFO: Final = Path("/proc/cpuinfo")
 # libvirt's daemon on this machine that runs as root, by its usual socket or by another.
 _SYSTEM_URIS: Final = ("qemu:///system", "qemu+unix:///system")
 
@@ -23,22 +25,31 @@ def find_host(uri: str) -> Host:
     libvirt's directory (group `libvirt-qemu` on Debian, 0750). Where both are needed, the directory is opened for passing
     (0751, as other distributions ship it).
     """
+    nested = _nested_feature()
     if not uri.startswith(_SYSTEM_URIS) or os.geteuid() != 0:
-        return Host(privileged=False)
+        return Host(privileged=False, nested_feature=nested)
     try:
         directory = LIBVIRT_DIR.stat()
     except OSError:
-        return Host(privileged=True, dac_gid=0)
+        return Host(privileged=True, dac_gid=0, nested_feature=nested)
     gid = directory.st_gid
     try:
         device = KVM_DEVICE.stat()
     except OSError:
-        return Host(privileged=True, dac_gid=gid)
+        return Host(privileged=True, dac_gid=gid, nested_feature=nested)
     needs_group = not device.st_mode & stat.S_IWOTH and bool(device.st_mode & stat.S_IWGRP) and device.st_gid != 0
     if needs_group and device.st_gid != gid:
         _open_for_passing(LIBVIRT_DIR, directory.st_mode)
         gid = device.st_gid
-    return Host(privileged=True, dac_gid=gid)
+    return Host(privileged=True, dac_gid=gid, nested_feature=nested)
+
+
+def _nested_feature() -> Literal["vmx", "svm"]:
+    """AMD's word or Intel's."""
+    try:
+        return "svm" if "AuthenticAMD" in CPU_INFO.read_text() else "vmx"
+    except OSError:
+        return "vmx"
 
 
 def _open_for_passing(directory: Path, mode: int) -> None:
@@ -69,7 +80,7 @@ def give_files(definition: DomainDefinition, host: Host) -> None:
     if not host.privileged or definition.dac_uid is None:
         return
     owner = (definition.dac_uid, host.dac_gid)
-    paths = [disk.path for disk in definition.disks if not disk.shared_image and not _is_for_all(disk)]
+    paths = [disk.path for disk in definition.disks if disk.path and not disk.shared_image and not _is_for_all(disk)]
     if definition.seed_path is not None:
         paths.append(definition.seed_path)
     for path in paths:
@@ -77,9 +88,9 @@ def give_files(definition: DomainDefinition, host: Host) -> None:
 
 
 def _is_for_all(disk: DomainDisk) -> bool:
-    """A read-only disk that everybody may read, such as an installer's ISO that many VMs share, stays whose it is."""
+    """What is only read and everybody may read, such as an installer's ISO that many VMs share, stays whose it is."""
     try:
-        return disk.read_only and bool(Path(disk.path).stat().st_mode & stat.S_IROTH)
+        return (disk.read_only or disk.device == "cdrom") and bool(Path(disk.path).stat().st_mode & stat.S_IROTH)
     except OSError:
         return False
 
@@ -101,12 +112,42 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
         os.close(fd)
 
 
+def check_readable(definition: DomainDefinition, host: Host) -> None:
+    """A medium or a kernel of the user's is never given away, nor opened to others: QEMU, under a uid of its own, must
+    be able to read it as it is."""
+    if not host.privileged or definition.dac_uid is None:
+        return
+    paths = [disk.path for disk in definition.disks if disk.device == "cdrom" and disk.path]
+    if (kernel := definition.hardware.kernel) is not None:
+        paths += [path for path in (kernel.kernel, kernel.initrd) if path]
+    for path in paths:
+        if (closed := _closed_part(Path(path))) is not None:
+            raise CorralError(
+                "storage-error",
+                f"open {path}",
+                f"{closed} is closed to others, and each VM's QEMU runs as a user of its own",
+                f"corral image import {path} keeps a copy that VMs can read; or put it where everybody may read it",
+            )
+
+
+def _closed_part(path: Path) -> Path | None:
+    """The first directory on the way that others may not pass, or the file if they may not read it."""
+    try:
+        for directory in reversed(path.parents):
+            if not directory.stat().st_mode & stat.S_IXOTH:
+                return directory
+        return None if path.stat().st_mode & stat.S_IROTH else path
+    except OSError as error:
+        raise storage_error(f"open {path}", error) from error
+
+
 def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
     """UEFI variables of the VM's own, copied from the firmware's template once: with relabelling off, libvirt would
     make them its own user's, unreadable for this QEMU."""
     if definition.firmware != "uefi" or not host.privileged or definition.dac_uid is None:
         return
-    path, template = Path(host.nvram(definition.uid)), Path(host.ovmf_vars)
+    secure = definition.hardware.secure_boot
+    path, template = Path(host.nvram(definition.uid, secure=secure)), Path(host.nvram_template(secure=secure))
     try:
         if not path.exists():
             # The directory is libvirt's QEMU user's own: nothing that lies there already is written to or through.
@@ -114,3 +155,12 @@ def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
     except OSError as error:
         raise storage_error(f"read {template}", error) from error
     _give(path, (definition.dac_uid, host.dac_gid))
+
+
+def remove_nvram(uid: str, host: Host) -> None:
+    """Both files of a VM that was once with and once without secure boot; libvirt removes the last one alone."""
+    for secure in (True, False):
+        try:
+            Path(host.nvram(uid, secure=secure)).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(f"remove the UEFI variables of {uid}", error) from error

@@ -21,6 +21,7 @@ from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
 from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.redefinition import redefine
+from corral.hypervisor.libvirt.starting import Needs, needs_of
 
 Remembered = Callable[[str], StopCause | None]
 
@@ -60,12 +61,13 @@ def persistent_document(domain: libvirt.virDomain) -> Any:
 
 
 def observe(domain: libvirt.virDomain, remembered: Remembered, left: Left) -> ObservedDomain:
+    persistent = bool(domain.isPersistent())
     return _observed(
         domain,
         remembered,
         left,
-        persistent=bool(domain.isPersistent()),
-        autostart=bool(domain.autostart()) if domain.isPersistent() else False,
+        persistent=persistent,
+        autostart=persistent and bool(domain.autostart()),
         saved=bool(domain.hasManagedSaveImage(0)),
     )
 
@@ -231,11 +233,15 @@ def rename(handle: libvirt.virConnect, uid: str, name: str) -> None:
     domain.rename(name, 0)
 
 
-def start(domain: libvirt.virDomain) -> None:
-    """The run directory is made anew: it lies where a reboot of the host clears it."""
+def start(domain: libvirt.virDomain, prepared: Needs | None = None) -> Needs | None:
+    """The run directory is made anew: it lies where a reboot of the host clears it. Where something else must be there
+    first, nothing is started, and what is needed is told."""
     if domain.isActive():
-        return
+        return None
     document = persistent_document(domain)
+    needs = needs_of(document)
+    if needs and needs != prepared:
+        return needs
     if run_dir := reading.run_dir_of(document):
         confinement.ensure_run_dir(run_dir, reading.dac_owner_of(document))
     try:
@@ -243,6 +249,7 @@ def start(domain: libvirt.virDomain) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
             raise  # else somebody else started it between the question and the call
+    return None
 
 
 def shutdown(domain: libvirt.virDomain, mode: Literal["agent", "acpi"]) -> None:
@@ -312,4 +319,5 @@ def set_metadata(domain: libvirt.virDomain, mark: DomainMetadata) -> None:
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
     flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
     kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-    domain.setMetadata(kind, metadata.metadata_text(mark), metadata.PREFIX, metadata.NAMESPACE, flags)
+    text = metadata.metadata_text(mark, metadata.hardware_mark(persistent_document(domain)))
+    domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, flags)

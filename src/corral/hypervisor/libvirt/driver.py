@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final, Literal, Self, TypeVar
 
 import libvirt
@@ -21,16 +22,17 @@ from corral.hypervisor.base import (
     ObservedDomain,
     OnOutput,
 )
-from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent, guest_exec
+from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent, guest_exec, starting
 from corral.hypervisor.libvirt.connection import Connection
 from corral.hypervisor.libvirt.console import StreamConsole, open_stream
-from corral.hypervisor.libvirt.document import Host
 from corral.hypervisor.libvirt.events import Events
-from corral.hypervisor.libvirt.live import apply_live
 from corral.hypervisor.libvirt.guests import LibvirtGuests
+from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.live import apply_live, grow_disk
+from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.reading import describe
 from corral.hypervisor.libvirt.screens import LibvirtScreens
-from corral.hypervisor.libvirt.pending import Left
+from corral.hypervisor.libvirt.starting import Needs, needs_of
 from corral.model.host import AcceleratorFinding
 
 T = TypeVar("T")
@@ -141,13 +143,17 @@ class LibvirtDriver:
 
     async def define(self, definition: DomainDefinition) -> None:
         asked = f"define domain {definition.name}"
+        await asyncio.to_thread(confinement.check_readable, definition, self._host)
         await asyncio.to_thread(confinement.give_files, definition, self._host)
         await asyncio.to_thread(confinement.ensure_nvram, definition, self._host)
         if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
             self._events.never_ran(definition.uid)
 
     async def start(self, uid: str) -> None:
-        await self._slow_on(uid, "start", domains.start)
+        prepared: Needs | None = None
+        while (needs := await self._slow_on(uid, "start", partial(domains.start, prepared=prepared))) is not None:
+            await asyncio.to_thread(starting.prepare, needs, self._host)
+            prepared = needs
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
         await self._slow_on(uid, "shut down", lambda domain: domains.shutdown(domain, mode), AGENT_TIMEOUT_S)
@@ -172,10 +178,13 @@ class LibvirtDriver:
 
     async def undefine(self, uid: str) -> None:
         try:
+            needs = await self._on(uid, "undefine", lambda domain: needs_of(domains.persistent_document(domain)))
+            await asyncio.to_thread(starting.remove_mounts, needs)
             await self._on(uid, "undefine", domains.undefine)
         except CorralError as error:
             if error.code != "domain-not-found":
                 raise
+        await asyncio.to_thread(starting.remove_state, uid, self._host)
 
     async def rename(self, uid: str, name: str) -> None:
         asked = f"rename domain {uid} to {name}"
@@ -186,6 +195,9 @@ class LibvirtDriver:
 
     async def apply_live(self, uid: str) -> None:
         self._left.tried(uid, await self._slow_on(uid, "change", apply_live))
+
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
+        await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))
 
     # ---- talking to guests -----------------------------------------------------------------------------------------
 

@@ -24,23 +24,24 @@ def _json_text(text: str) -> str:
     return _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def build_metadata(metadata: DomainMetadata) -> _Element:
+def build_metadata(metadata: DomainMetadata, hardware: str = "") -> _Element:
+    """`hardware`: which of its knobs are turned (knobs.py); left out where none is."""
     element = Element(QName(NAMESPACE, "vm"), nsmap={PREFIX: NAMESPACE})
-    for key, value in _values(metadata).items():
+    for key, value in _values(metadata, hardware).items():
         SubElement(element, QName(NAMESPACE, key)).text = value
     return element
 
 
-def metadata_text(metadata: DomainMetadata) -> str:
+def metadata_text(metadata: DomainMetadata, hardware: str = "") -> str:
     """For virDomainSetMetadata, which puts the elements into the namespace itself and refuses those that are in one."""
     element = Element("vm")
-    for key, value in _values(metadata).items():
+    for key, value in _values(metadata, hardware).items():
         SubElement(element, key).text = value
     return tostring(element, encoding="unicode")
 
 
-def _values(metadata: DomainMetadata) -> dict[str, str]:
-    return {
+def _values(metadata: DomainMetadata, hardware: str) -> dict[str, str]:
+    values = {
         "installation": metadata.installation_id,
         "uid": metadata.vm_uid,
         "project": metadata.project,
@@ -49,6 +50,12 @@ def _values(metadata: DomainMetadata) -> dict[str, str]:
         "epoch": str(metadata.epoch),
         "spec": _json_text(metadata.spec_json),
     }
+    return {**values, "hardware": hardware} if hardware else values
+
+
+def hardware_mark(domain: _Element) -> str:
+    """What `build_metadata` was told of the hardware."""
+    return domain.findtext(f"metadata/{{{NAMESPACE}}}vm/{{{NAMESPACE}}}hardware") or ""
 
 
 def parse_metadata(domain: _Element, uid: str) -> DomainMetadata | None:

@@ -1,40 +1,55 @@
 """The fields of a domain that Corral owns, from a definition and from libvirt's document, and their hash.
 
-Owned, and therefore compared: name, description, vCPUs, memory (maximum and current), CPU shares, domain type
-(accelerator), firmware, the disks (target, path, format, bus, read-only), the seed, the NICs (MAC, network, model),
-direct kernel boot (kernel, initrd, command line), and whether there is VNC. Everything else (addresses, controllers,
-backing chains, caches, CPU model, features, other devices, metadata) may be changed by hand without being called drift.
+Owned, and therefore compared: name, description, vCPUs and memory (maximum and current), CPU shares, domain type
+(accelerator), firmware, the disks and CD drives (path, format, bus, modes, limits), the seed, the NICs (MAC, network,
+model, link, queues), the boot order, direct kernel boot, the graphical console, and each knob of the hardware that was
+turned (knobs.py). Everything else (addresses, controllers, backing chains, knobs that nobody turned, other devices,
+metadata) may be changed by hand without being called drift.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
-from typing import Final, Literal
+from typing import Final
 
 from lxml.etree import _Element
 
-from corral.hypervisor.base import DirectKernel, DomainDefinition, DomainDescription, DomainDisk, DomainNic
-from corral.hypervisor.libvirt import devices
-from corral.hypervisor.libvirt.document import DOMAIN_TYPES
-from corral.hypervisor.libvirt.metadata import xml_text
+from corral.hypervisor.base import DomainDefinition, DomainDisk, DomainNic
+from corral.hypervisor.libvirt import disks, firmware, knobs, processor, reading
+from corral.hypervisor.libvirt.document import DOMAIN_TYPES, Host, build_domain
+from corral.hypervisor.libvirt.metadata import hardware_mark, xml_text
+from corral.hypervisor.libvirt.reading import attribute
 
-Elements = Iterator[_Element]
-
-# Units that libvirt may print in a document of its own, as bytes.
-_MEMORY_UNITS: Final = {
-    "b": 1, "bytes": 1, "KB": 1000, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TiB": 2**40,
-}  # fmt: skip
+# The knobs' facts are the same under every host; this one only completes the document that they are read from.
+_ANY_HOST: Final = Host()
 
 
 @dataclass(frozen=True)
 class OwnedDisk:
+    """Told apart by its target, which stays when another disk goes (`DiskSpec.slot`)."""
+
     target: str
+    device: str
     path: str
     format: str
     bus: str
     read_only: bool
+    cache: str
+    aio: str
+    discard: str
+    io_thread: int
+    iops_max: int
+    bytes_per_s_max: int
+
+
+@dataclass(frozen=True)
+class OwnedNic:
+    mac: str
+    network: str
+    model: str
+    link_up: bool
+    queues: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class OwnedFields:
     name: str
     description: str
     vcpus: int
+    vcpus_max: int
     memory_mib: int
     current_memory_mib: int
     cpu_shares: int
@@ -51,9 +67,13 @@ class OwnedFields:
     firmware: str
     disks: tuple[OwnedDisk, ...]
     seed_path: str
-    nics: tuple[tuple[str, str, str], ...]
+    nics: tuple[OwnedNic, ...]
+    boot: tuple[str, ...]
+    """Disks by target, cards by MAC, first to last."""
     kernel: tuple[str, str, str]
-    graphics: bool
+    graphics: tuple[tuple[str, str], ...]
+    """Each console's kind and address; no address: a socket."""
+    knobs: tuple[tuple[str, knobs.Facts], ...]
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
@@ -61,45 +81,95 @@ class OwnedFields:
 
 def owned_by(definition: DomainDefinition) -> OwnedFields:
     """As the document built from `definition` will read once libvirt has it."""
-    targets = devices.disk_targets(definition.disks)
-    kernel = definition.kernel
+    kernel = firmware.boot_kernel(definition)
     return OwnedFields(
         name=definition.name,
         description=xml_text(definition.description),
         vcpus=definition.vcpus,
+        vcpus_max=processor.vcpus_max(definition),
         memory_mib=definition.memory_mib,
         current_memory_mib=definition.memory_mib,
         cpu_shares=definition.cpu_shares,
         domain_type=DOMAIN_TYPES[definition.accelerator],
         firmware=definition.firmware,
-        disks=_sorted(
-            OwnedDisk(target, disk.path, disk.format, disk.bus, disk.read_only)
-            for disk, target in zip(definition.disks, targets, strict=True)
-        ),
+        disks=_sorted(map(_wanted_disk, definition.disks, disks.disk_targets(definition.disks))),
         seed_path=definition.seed_path or "",
-        nics=tuple((nic.mac, nic.network, nic.model) for nic in definition.nics),
+        nics=tuple(_wanted_nic(nic) for nic in definition.nics),
+        boot=_wanted_boot(definition),
         kernel=(kernel.kernel, kernel.initrd, xml_text(kernel.cmdline)) if kernel else ("", "", ""),
-        graphics=definition.graphics == "vnc",
+        graphics=() if definition.graphics == "none" else ((definition.graphics, definition.graphics_listen),),
+        knobs=_wanted_knobs(definition),
     )
+
+
+def _wanted_disk(disk: DomainDisk, target: str) -> OwnedDisk:
+    return OwnedDisk(
+        target=target,
+        device=disk.device,
+        path=disk.path,
+        format=disk.format,
+        bus=disk.bus,
+        read_only=disk.read_only or disk.device == "cdrom",
+        cache=disk.cache,
+        aio=disk.aio,
+        discard=disk.discard if disks.discards(disk) else "",
+        io_thread=disk.io_thread,
+        iops_max=disk.iops_max,
+        bytes_per_s_max=disk.bytes_per_s_max,
+    )
+
+
+def _wanted_nic(nic: DomainNic) -> OwnedNic:
+    return OwnedNic(nic.mac, nic.network, nic.model, nic.link_up, nic.queues)
+
+
+def _wanted_boot(definition: DomainDefinition) -> tuple[str, ...]:
+    names = {("nic", nic.name): nic.mac for nic in definition.nics}
+    targets = zip(definition.disks, disks.disk_targets(definition.disks), strict=True)
+    names |= {("disk", disk.name): target for disk, target in targets}
+    return tuple(names[device] for device in firmware.boot_numbers(definition))
+
+
+def _wanted_knobs(definition: DomainDefinition) -> tuple[tuple[str, knobs.Facts], ...]:
+    turned = tuple(knobs.turned(definition.hardware))
+    if not turned:
+        return ()
+    domain = build_domain(definition, _ANY_HOST)
+    return tuple(sorted((knob.name, knob.read(domain)) for knob in turned))
 
 
 def owned_in(domain: _Element) -> OwnedFields:
     """As the persistent document reads."""
+    most, current = reading.vcpus(domain)
     return OwnedFields(
         name=domain.findtext("name") or "",
         description=domain.findtext("description") or "",
-        vcpus=int(domain.findtext("vcpu") or 1),
-        memory_mib=memory_mib(domain, "memory"),
-        current_memory_mib=memory_mib(domain, "currentMemory"),
+        vcpus=current,
+        vcpus_max=most,
+        memory_mib=reading.memory_mib(domain, "memory"),
+        current_memory_mib=reading.memory_mib(domain, "currentMemory"),
         cpu_shares=int(domain.findtext("cputune/shares") or 0),
         domain_type=domain.get("type") or "",
-        firmware=firmware(domain),
-        disks=_sorted(owned_disk(element) for element in _own_disks(domain)),
-        seed_path=_seed_path(domain),
-        nics=tuple((nic.mac, nic.network, nic.model) for nic in _nics(domain)),
-        kernel=(domain.findtext("os/kernel") or "", domain.findtext("os/initrd") or "", _cmdline(domain)),
-        graphics=domain.find("devices/graphics[@type='vnc']") is not None,
+        firmware=reading.firmware(domain),
+        disks=_sorted(owned_disk(element) for element in own_disks(domain.find("devices"))),
+        seed_path=reading.seed_path(domain),
+        nics=tuple(owned_nic(element) for element in domain.iterfind("devices/interface")),
+        boot=_boot(domain),
+        kernel=(
+            domain.findtext("os/kernel") or "",
+            domain.findtext("os/initrd") or "",
+            domain.findtext("os/cmdline") or "",
+        ),
+        graphics=tuple(sorted(reading.graphics(element) for element in domain.iterfind("devices/graphics"))),
+        knobs=_knobs_in(domain),
     )
+
+
+def _knobs_in(domain: _Element) -> tuple[tuple[str, knobs.Facts], ...]:
+    """Those that the mark names; one that a newer Corral knows has no facts here."""
+    names = knobs.parse_mark(hardware_mark(domain)).knobs
+    known = ((name, knobs.BY_NAME.get(name)) for name in names)
+    return tuple(sorted((name, knob.read(domain) if knob is not None else ()) for name, knob in known))
 
 
 def definition_hash(definition: DomainDefinition) -> str:
@@ -107,154 +177,60 @@ def definition_hash(definition: DomainDefinition) -> str:
     return owned_by(definition).digest()
 
 
-def describe(domain: _Element) -> DomainDescription:
-    """A document, as far as there are words for it."""
-    kernel = domain.findtext("os/kernel") or ""
-    return DomainDescription(
-        uid=domain.findtext("uuid") or "",
-        name=domain.findtext("name") or "",
-        vcpus=int(domain.findtext("vcpu") or 1),
-        memory_mib=memory_mib(domain, "memory"),
-        firmware=firmware(domain),
-        disks=tuple(_described_disk(element) for element in _own_disks(domain)),
-        nics=tuple(_nics(domain)),
-        current_memory_mib=memory_mib(domain, "currentMemory"),
-        description=domain.findtext("description") or "",
-        cpu_shares=int(domain.findtext("cputune/shares") or 0),
-        seed_path=_seed_path(domain),
-        kernel=DirectKernel(kernel, domain.findtext("os/initrd") or "", _cmdline(domain)) if kernel else None,
-        graphics=_graphics(domain),
-        foreign=tuple(words for element in _own_disks(domain) for words in _foreign(element)),
-    )
+def _sorted(found: Iterator[OwnedDisk]) -> tuple[OwnedDisk, ...]:
+    return tuple(sorted(found, key=lambda disk: disk.target))  # libvirt sorts them by bus and target
 
 
-def _graphics(domain: _Element) -> Literal["vnc", "spice", "none"]:
-    kinds = {element.get("type") for element in domain.iterfind("devices/graphics")}
-    return "vnc" if "vnc" in kinds else "spice" if "spice" in kinds else "none"
-
-
-def memory_mib(domain: _Element, tag: str) -> int:
-    element = domain.find(tag)
-    if element is None:
-        return 0
-    return int(element.text or 0) * _MEMORY_UNITS[element.get("unit") or "KiB"] // 2**20
-
-
-def firmware(domain: _Element) -> Literal["bios", "uefi"]:
-    loader = domain.find("os/loader[@type='pflash']")
-    os_element = domain.find("os")
-    by_name = os_element is not None and os_element.get("firmware") == "efi"
-    return "uefi" if loader is not None or by_name else "bios"
-
-
-def _sorted(disks: Iterator[OwnedDisk]) -> tuple[OwnedDisk, ...]:
-    return tuple(sorted(disks, key=lambda disk: disk.target))  # libvirt sorts them by bus and target
-
-
-def _own_disks(domain: _Element) -> Iterator[_Element]:
-    return (disk for disk in hard_disks(domain.find("devices")) if not _is_seed(disk))
-
-
-def hard_disks(found: _Element | None) -> Iterator[_Element]:
-    """In the element `devices`: all but CD and floppy drives, the seed too."""
-    disks = found.iterfind("disk") if found is not None else ()
-    return (disk for disk in disks if disk.get("device", "disk") == "disk")
-
-
-def attribute(element: _Element, path: str, name: str) -> str:
-    """An attribute of a child; empty where there is none."""
-    found = element.find(path)
-    return "" if found is None else found.get(name) or ""
-
-
-def _source(element: _Element) -> str:
-    """A file's or a device's path; the name of a remote one."""
-    return next((text for name in ("file", "dev", "name") if (text := attribute(element, "source", name))), "")
+def own_disks(found: _Element | None) -> Iterator[_Element]:
+    """In the element `devices`: hard disks, and the CD drives that Corral made. Not the seed."""
+    for disk in found.iterfind("disk") if found is not None else ():
+        ours = attribute(disk, "alias", "name").startswith(disks.DISK_ALIAS)
+        kind = disk.get("device", "disk")
+        if not reading.is_seed(disk) and (kind == "disk" or (ours and kind == "cdrom")):
+            yield disk
 
 
 def owned_disk(element: _Element) -> OwnedDisk:
     """The owned fields of one disk."""
+    read_only = element.find("readonly") is not None
+    device = element.get("device", "disk")
+    discard = attribute(element, "driver", "discard")
     return OwnedDisk(
-        target=attribute(element, "target", "dev"),
-        path=_source(element),
+        target=reading.target(element),
+        device=device,
+        path=reading.source(element),
         format=attribute(element, "driver", "type"),
         bus=attribute(element, "target", "bus"),
-        read_only=element.find("readonly") is not None,
+        read_only=read_only,
+        cache=attribute(element, "driver", "cache"),
+        aio=attribute(element, "driver", "io"),
+        discard="" if read_only or device == "cdrom" else discard,
+        io_thread=int(attribute(element, "driver", "iothread") or 0),
+        iops_max=int(element.findtext("iotune/total_iops_sec") or 0),
+        bytes_per_s_max=int(element.findtext("iotune/total_bytes_sec") or 0),
     )
 
 
-def _foreign(element: _Element) -> Iterator[str]:
-    """What `_described_disk` has no word for."""
-    disk = owned_disk(element)
-    if element.get("type") not in ("file", "block"):
-        yield f"disk {disk.target}: source of type {element.get('type')}"
-    if disk.format not in ("qcow2", "raw"):
-        yield f"disk {disk.target}: format {disk.format or 'not told'}"
-    if disk.bus not in ("virtio", "scsi", "sata"):
-        yield f"disk {disk.target}: bus {disk.bus}"
-
-
-def _described_disk(element: _Element) -> DomainDisk:
-    bus = attribute(element, "target", "bus")
-    backing = []
-    layer = element.find("backingStore")
-    while layer is not None and (path := _source(layer)):
-        backing.append((path, attribute(layer, "format", "type") or "raw"))
-        layer = layer.find("backingStore")
-    return DomainDisk(
-        name=attribute(element, "target", "dev"),
-        path=_source(element),
-        format="qcow2" if attribute(element, "driver", "type") == "qcow2" else "raw",
-        bus=bus if bus in ("virtio", "scsi", "sata") else "virtio",  # type: ignore[arg-type]
-        read_only=element.find("readonly") is not None,
-        backing=tuple(backing),
+def owned_nic(element: _Element) -> OwnedNic:
+    return OwnedNic(
+        mac=attribute(element, "mac", "address").lower(),
+        network=attribute(element, "source", "network") or attribute(element, "source", "bridge"),
+        model=attribute(element, "model", "type") or "rtl8139",
+        link_up=attribute(element, "link", "state") != "down",
+        queues=int(attribute(element, "driver", "queues") or 1),
     )
 
 
-def _is_seed(disk: _Element) -> bool:
-    return attribute(disk, "alias", "name") == devices.SEED_ALIAS
-
-
-def _seed_path(domain: _Element) -> str:
-    return next((_source(disk) for disk in domain.iterfind("devices/disk") if _is_seed(disk)), "")
-
-
-def _nics(domain: _Element) -> Iterator[DomainNic]:
-    for index, element in enumerate(domain.iterfind("devices/interface")):
-        alias = attribute(element, "alias", "name").removeprefix("ua-nic-")
-        yield DomainNic(
-            name=alias if alias and not alias.startswith("net") else f"net{index}",
-            mac=attribute(element, "mac", "address"),
-            network=attribute(element, "source", "network") or attribute(element, "source", "bridge"),
-            model=attribute(element, "model", "type") or "rtl8139",
-        )
-
-
-def _cmdline(domain: _Element) -> str:
-    return domain.findtext("os/cmdline") or ""
-
-
-def run_dir_of(domain: _Element) -> str:
-    """Where the agent's socket lies, if the document is ours."""
-    for channel in domain.iterfind("devices/channel"):
-        if attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
-            path = PurePath(attribute(channel, "source", "path"))
-            return str(path.parent) if path.name == devices.AGENT_SOCKET else ""
-    return ""
-
-
-def dac_owner_of(domain: _Element) -> tuple[int, int] | None:
-    """The uid and gid that its QEMU runs under, if it has its own."""
-    label = domain.findtext("seclabel[@model='dac'][@type='static']/label") or ""
-    uid, _, gid = label.partition(":")
-    if uid.startswith("+") and gid.startswith("+"):
-        return int(uid), int(gid)
-    return None
-
-
-def agent_connected(domain: _Element) -> bool:
-    """From the live document."""
-    for channel in domain.iterfind("devices/channel"):
-        if attribute(channel, "target", "name") == devices.AGENT_CHANNEL:
-            return attribute(channel, "target", "state") == "connected"
-    return False
+def _boot(domain: _Element) -> tuple[str, ...]:
+    """Of disks and cards; what a person put between them is not ours."""
+    numbered = [
+        (int(attribute(element, "boot", "order")), reading.target(element))
+        for element in own_disks(domain.find("devices"))
+        if element.find("boot") is not None
+    ]
+    numbered += [
+        (int(attribute(element, "boot", "order")), attribute(element, "mac", "address").lower())
+        for element in domain.iterfind("devices/interface")
+        if element.find("boot") is not None
+    ]
+    return tuple(name for _, name in sorted(numbered))

@@ -1,17 +1,17 @@
 """A domain's document changed to a new definition: the fields that Corral owns as they are to be, all else as it was.
 
-A guest names its cards by PCI address, an operating system knows its machine by its machine type, and people pin
-processors or pass devices by hand: none of it may move because somebody changed a description.
+A guest names its cards by PCI address, an operating system knows its machine by its machine type, and people tune by hand
+what Corral was not asked about: none of it may move because somebody changed a description.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Final
 
 from lxml.etree import QName, SubElement, _Element, indent, tostring
 
-from corral.hypervisor.libvirt import devices, owned
-from corral.hypervisor.libvirt.metadata import NAMESPACE
+from corral.hypervisor.libvirt import devices, knobs, owned, reading, screen
+from corral.hypervisor.libvirt.metadata import NAMESPACE, hardware_mark
 
 _REPLACED: Final = ("description", "memory", "currentMemory", "on_poweroff", "on_reboot", "on_crash")
 _BOOT: Final = ("loader", "nvram", "kernel", "initrd", "cmdline")
@@ -28,11 +28,13 @@ def redefine(new: _Element, old: _Element) -> str:
         _replace(domain, new, "cpu")
     domain.set("type", new.get("type") or "")
     _replace_mark(domain, new)
-    _set_vcpus(domain, new)
-    _set_shares(domain, new)
+    _set_vcpus(_child(domain, "vcpu"), _child(new, "vcpu"))
+    _child(_child(domain, "cputune"), "shares").text = new.findtext("cputune/shares")
     _redefine_boot(_child(domain, "os"), _child(new, "os"))
     _replace(domain, new, "seclabel[@model='dac']")
     _redefine_devices(_child(domain, "devices"), _child(new, "devices"))
+    _turn_knobs(domain, new, old)
+    _add_controllers(_child(domain, "devices"), _child(new, "devices"))
     indent(domain)
     return tostring(domain, encoding="unicode")
 
@@ -62,47 +64,80 @@ def _redefine_boot(current: _Element, new: _Element) -> None:
     current[1:1] = [deepcopy(element) for tag in _BOOT for element in new.findall(tag)]
 
 
-def _set_vcpus(domain: _Element, new: _Element) -> None:
-    """The number; which processors they may run on is not ours."""
-    element = _child(domain, "vcpu")
-    element.text = new.findtext("vcpu")
-    if element.get("current") is not None:
-        del element.attrib["current"]
+def _set_vcpus(current: _Element, new: _Element) -> None:
+    """The numbers; which processors they may run on is another knob."""
+    current.text = new.text
+    if current.get("current") is not None:
+        del current.attrib["current"]
+    if new.get("current") is not None:
+        current.set("current", new.get("current") or "")
 
 
-def _set_shares(domain: _Element, new: _Element) -> None:
-    tuning = _child(domain, "cputune")
-    _child(tuning, "shares").text = new.findtext("cputune/shares")
+# ---- knobs ---------------------------------------------------------------------------------------------------------
+
+
+def _turn_knobs(domain: _Element, new: _Element, old: _Element) -> None:
+    """Those that are turned now or were before, where the document says otherwise. The others are nobody's wish."""
+    names = {*knobs.parse_mark(hardware_mark(old)).knobs, *knobs.parse_mark(hardware_mark(new)).knobs}
+    for knob in knobs.KNOBS:
+        if knob.name in names and knob.read(domain) != knob.read(new):
+            _turn(domain, new, knob)
+
+
+def _turn(domain: _Element, new: _Element, knob: knobs.Knob) -> None:
+    """An element that says the same stays, with its place on the bus; so does the place of a changed namesake."""
+    before = {_alias(element) or str(index): element for index, element in enumerate(knob.elements(domain))}
+    above = domain
+    for element in before.values():
+        parent = element.getparent()
+        if parent is not None:
+            parent.remove(element)
+    for tag in (tag for tag in _parents(knob) if tag):
+        above = _child(above, tag)
+    for index, element in enumerate(knob.elements(new)):
+        placed = _at_address_of(before.get(_alias(element) or str(index)), element)
+        uuid = domain.find("uuid")
+        if placed.tag == "genid" and uuid is not None:
+            uuid.addnext(placed)  # libvirt's schema wants the two side by side
+        else:
+            above.append(placed)
+    if above is not domain and not len(above) and not above.attrib:
+        domain.remove(above)
+
+
+def _parents(knob: knobs.Knob) -> tuple[str, ...]:
+    """`numatune/memnode` stands in `numatune`, whose presence is no fact of its own."""
+    return (knob.parent, knob.path.rpartition("/")[0] if "[" not in knob.path else "")
+
+
+def _alias(element: _Element) -> str:
+    return reading.attribute(element, "alias", "name")
 
 
 # ---- devices -------------------------------------------------------------------------------------------------------
 
 
 def _redefine_devices(current: _Element, new: _Element) -> None:
-    _redefine_each(current, owned.hard_disks(current), owned.hard_disks(new), _disk_place, _same_disk)
-    _redefine_each(current, current.iterfind("interface"), new.iterfind("interface"), _mac, _same_nic)
+    _redefine_disks(current, new)
+    _redefine_seed(current, new)
+    _redefine_cards(current, new)
+    _redefine_boot_order(current, new)
     _redefine_channel(current, new)
     _redefine_screen(current, new)
     log, wanted_log = current.find("serial/log"), new.find("serial/log")
     if log is not None and wanted_log is not None:
         log.set("file", wanted_log.get("file") or "")
-    _add_controllers(current, new)
 
 
-def _redefine_each(
-    current: _Element,
-    found: owned.Elements,
-    wanted: owned.Elements,
-    place: Callable[[_Element], str],
-    same: Callable[[_Element, _Element], bool],
-) -> None:
+def _redefine_disks(current: _Element, new: _Element) -> None:
     """One that is as it should be stays with all that was tuned about it; a changed one keeps its place on the bus."""
-    before = {place(element): element for element in found}
+    before = {_disk_place(element): element for element in owned.own_disks(current)}
     for element in before.values():
         current.remove(element)
-    for element in wanted:
-        known = before.get(place(element))
-        if known is not None and same(known, element):
+    for element in owned.own_disks(new):
+        known = before.get(_disk_place(element))
+        same = known is not None and owned.owned_disk(known) == owned.owned_disk(element)
+        if known is not None and same and _alias(known) == _alias(element):
             _replace(known, element, "backingStore")
             current.append(known)
         else:
@@ -115,21 +150,51 @@ def _disk_place(element: _Element) -> str:
     return f"{disk.target}/{disk.bus}"
 
 
-def _same_disk(one: _Element, other: _Element) -> bool:
-    return owned.owned_disk(one) == owned.owned_disk(other)
+def _redefine_seed(current: _Element, new: _Element) -> None:
+    wanted = next(filter(reading.is_seed, new.iterfind("disk")), None)
+    known = next(filter(reading.is_seed, current.iterfind("disk")), None)
+    if known is not None:
+        current.remove(known)
+    if wanted is not None:
+        same = known is not None and reading.source(known) == reading.source(wanted)
+        current.append(known if known is not None and same else _at_address_of(known, wanted))
 
 
-def _mac(element: _Element) -> str:
-    return owned.attribute(element, "mac", "address").lower()
+def _redefine_cards(current: _Element, new: _Element) -> None:
+    before = {owned.owned_nic(element).mac: element for element in current.iterfind("interface")}
+    for element in before.values():
+        current.remove(element)
+    for element in new.iterfind("interface"):
+        known = before.get(owned.owned_nic(element).mac)
+        same = known is not None and owned.owned_nic(known) == owned.owned_nic(element)
+        if known is not None and same and _alias(known) == _alias(element):
+            current.append(known)
+        else:
+            current.append(_at_address_of(known, element))
 
 
-def _same_nic(one: _Element, other: _Element) -> bool:
-    return _nic_fields(one) == _nic_fields(other)
+def _redefine_boot_order(current: _Element, new: _Element) -> None:
+    """As `new` numbers them; a device of somebody else's that has one of these numbers loses it."""
+    wanted = {_boot_key(element): element.find("boot") for element in _bootable(new)}
+    numbers = {boot.get("order") for boot in wanted.values() if boot is not None}
+    mine = {id(element) for element in _bootable(current)}
+    for element in current:
+        boot = element.find("boot")
+        if boot is not None and (id(element) in mine or boot.get("order") in numbers):
+            element.remove(boot)
+    for element in _bootable(current):
+        boot = wanted.get(_boot_key(element))
+        if boot is not None:
+            element.append(deepcopy(boot))
 
 
-def _nic_fields(element: _Element) -> tuple[str, str, str]:
-    alias = owned.attribute(element, "alias", "name")
-    return owned.attribute(element, "source", "network"), owned.attribute(element, "model", "type"), alias
+def _bootable(found: _Element) -> Iterator[_Element]:
+    yield from owned.own_disks(found)
+    yield from found.iterfind("interface")
+
+
+def _boot_key(element: _Element) -> str:
+    return owned.owned_nic(element).mac if element.tag == "interface" else reading.target(element)
 
 
 def _at_address_of(known: _Element | None, element: _Element) -> _Element:
@@ -151,12 +216,20 @@ def _redefine_channel(current: _Element, new: _Element) -> None:
 
 
 def _redefine_screen(current: _Element, new: _Element) -> None:
-    vnc = "graphics[@type='vnc']"
-    if (current.find(vnc) is None) == (new.find(vnc) is None):
-        _replace(current, new, vnc)
+    """Where only the socket's place changed, the video card and the pointer stay as they are."""
+    if _screens(current) == _screens(new):
+        _replace(current, new, "graphics")
         return
     for tag in _SCREEN:
         _replace(current, new, tag)
+    path = f"channel/target[@name='{screen.SPICE_CHANNEL}']/.."
+    for element in current.findall(path):
+        current.remove(element)
+    current.extend(deepcopy(element) for element in new.findall(path))
+
+
+def _screens(found: _Element) -> list[tuple[str, str]]:
+    return sorted(reading.graphics(element) for element in found.iterfind("graphics"))
 
 
 def _add_controllers(current: _Element, new: _Element) -> None:
