@@ -12,6 +12,7 @@ from typing import Any
 from corral.api import metrics
 from corral.api.app import openapi_document
 from corral.errors import CATALOGUE, EXIT_STATUS, HTTP_STATUS
+from corral.hypervisor.capabilities import MATRIX
 from corral.model import limits
 from corral.model.power import TABLE, Stopped, Then
 from corral.names import format_bytes
@@ -172,6 +173,19 @@ def run_policy_page() -> str:
     )  # fmt: skip
 
 
+def capabilities_page() -> str:
+    used = {ability for pair in MATRIX for ability in pair}
+    rows = [
+        [f"{first}", f"{second}", why]
+        for first, second, why in sorted((*sorted(pair), why) for pair, why in MATRIX.items())
+    ]
+    return (
+        "# What does not go together\n\n" + NOTE + "\nEverything else does. What is asked for in spite of it is refused before anything is done, with the "
+        "reason; `corral host info` and `GET /v1/host/incapabilities` tell it for a host, with what its accelerators were measured to be "
+        f"unable to do. {len(used)} abilities are in the table.\n\n" + table(["This", "with this", "Why not"], rows)
+    )  # fmt: skip
+
+
 def cli_page() -> str:
     sys.path.insert(0, str(ROOT / "scripts"))
     text: str = importlib.import_module("generate_cli_reference").page()
@@ -185,6 +199,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "api.md": api_page,
     "run-policy.md": run_policy_page,
+    "capabilities.md": capabilities_page,
     "cli.md": cli_page,
 }
 

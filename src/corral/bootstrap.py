@@ -215,7 +215,6 @@ def build_services(context: "Context", agent: "Agent", render: Callable[[DomainD
         return render(preview_definition(vm, volumes, agent.cache, agent.executor.places))
 
     around = bundle.Surroundings(
-        shutdown_guests=agent.shutdown_guests,
         agent_ready=agent.ready.is_set,
         backup=lambda target: backup(context.settings.database, target),
         draw=draw,

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.images.base import CatalogueEntry
-from corral.model.answers import UnmanagedDomain, VmUsage
+from corral.model.answers import Incapability, UnmanagedDomain, VmUsage
 from corral.model.base import Model, Object
 from corral.model.doctor import Finding
 from corral.model.event import AuditRecord, Event
@@ -76,6 +76,10 @@ class FindingItems(Items[Finding]):
 
 
 class OsItems(Items[OsInfo]):
+    pass
+
+
+class IncapabilityItems(Items[Incapability]):
     pass
 
 

@@ -1,6 +1,6 @@
 """This server: info, list."""
 
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -46,7 +46,7 @@ def list_(session: Session, output: str) -> None:
 @output_option
 @pass_session
 def info(session: Session, name: str, output: str) -> None:
-    """Show a host: accelerator and why, versions, what is promised of what is there (virsh: nodeinfo).
+    """Show a host: accelerator and why, versions, what is promised of what is there, and what it cannot do (virsh: nodeinfo).
 
     \b
     Examples:
@@ -79,4 +79,7 @@ def info(session: Session, name: str, output: str) -> None:
         ("qemu", status["qemu_version"]),
         ("conditions", [f"{item['type']}: {item['status']} ({item['reason']})" for item in status["conditions"]]),
     ]
+    if output == "table":
+        answer: Any = session.client().request("GET", "/v1/host/incapabilities")
+        rows.append(("cannot", [f"{item['what']}: {item['reason']}" for item in answer["items"]]))
     show_one(found, rows, output)

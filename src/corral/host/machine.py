@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ class Machine:
     """Paths are given as on the host (`/proc/cpuinfo`) and looked up below `root`."""
 
     root: Path = Path("/")
+    uid: int = field(default_factory=os.geteuid)
+    """Of this process."""
 
     def path(self, name: str) -> Path:
         return self.root / name.lstrip("/")

@@ -34,8 +34,8 @@ def check_state_dir(machine: Machine, state_dir: Path) -> Finding:
     owner, _, mode = found
     if mode & OTHERS_WRITE:
         return broken("state-directory", f"everyone may write {state_dir} ({mode:04o})", f"chmod o-w {state_dir}")
-    if owner not in (0, os.geteuid()):
-        return broken("state-directory", f"{state_dir} belongs to uid {owner}", f"chown {os.geteuid()} {state_dir}")
+    if owner not in (0, machine.uid):
+        return broken("state-directory", f"{state_dir} belongs to uid {owner}", f"chown {machine.uid} {state_dir}")
     if not os.access(machine.path(str(state_dir)), os.W_OK):
         return broken("state-directory", f"{state_dir} cannot be written", "remount it read-write, or check its owner")
     return ok("state-directory", f"{state_dir} belongs to uid {owner}, mode {mode:04o}")
@@ -43,7 +43,7 @@ def check_state_dir(machine: Machine, state_dir: Path) -> Finding:
 
 def check_way_to_disks(machine: Machine, state_dir: Path) -> Finding:
     """Each QEMU runs under a uid of its own: it must be able to walk down to its disk. Sessions run as their user."""
-    if os.geteuid() != 0:
+    if machine.uid != 0:
         return ok("disk-path", "guests run as the daemon's own user")
     for place in [state_dir, *state_dir.parents]:
         found = machine.owner_and_mode(str(place))

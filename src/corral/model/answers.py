@@ -38,6 +38,14 @@ class UsageReport(Model):
     items: tuple[VmUsage, ...]
 
 
+class Incapability(Model):
+    """Something that this host, or its hypervisor, cannot do."""
+
+    what: str
+    """`SATA disk with read-only disk`, `hardware acceleration`."""
+    reason: str
+
+
 class DriftItem(Model):
     """One thing that is not as Corral wants it; empty: it is not there at all."""
 

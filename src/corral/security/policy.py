@@ -59,7 +59,6 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "project.read": Role.VIEWER,
         "host.read": Role.VIEWER,
         "host.doctor": Role.OPERATOR,
-        "host.shutdown-guests": Role.ADMIN,
         "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
         "host.open-port": Role.ADMIN,  # a graphical console on an address of the host's, without a password
         "domain.read": Role.OPERATOR,

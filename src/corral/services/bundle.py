@@ -12,7 +12,7 @@ from corral.services.device import DeviceService
 from corral.services.domain import DomainService
 from corral.services.event import EventService
 from corral.services.guest import GuestService
-from corral.services.host import HostService, ShutdownGuests
+from corral.services.host import HostService
 from corral.services.image import ImageService
 from corral.services.network import NetworkService
 from corral.services.operation import OperationService
@@ -47,7 +47,6 @@ class Services:
 class Surroundings:
     """What services need of the daemon's other parts."""
 
-    shutdown_guests: ShutdownGuests
     agent_ready: Callable[[], bool]
     backup: Callable[[Path], object]
     draw: Draw
@@ -65,7 +64,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         images=ImageService(context),
         networks=NetworkService(context),
         volumes=VolumeService(context),
-        hosts=HostService(context, around.shutdown_guests),
+        hosts=HostService(context),
         operations=OperationService(context),
         events=EventService(context),
         tokens=TokenService(context),

@@ -1,43 +1,32 @@
 """Hosts: what they have, what is promised, and what `doctor` finds on this one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from corral.errors import CorralError
 from corral.host.doctor import Subject, examine
+from corral.hypervisor.capabilities import MATRIX
+from corral.model.answers import Incapability
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.doctor import Finding
 from corral.model.host import Host
 from corral.model.network import Network
 from corral.model.requests import ListRequest
 from corral.services import listing
-from corral.services.access import authorize, record
+from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.documents import Document, Listing, document_of
 
 SELF: Final = "self"
 
-ShutdownGuests = Callable[[], Awaitable[int]]
-
 
 class HostService:
     """Hosts belong to no tenant: they are read with a role in the project `default`."""
 
-    def __init__(self, context: Context, shutdown_guests: ShutdownGuests) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._shutdown_guests = shutdown_guests
         self._examining = asyncio.Lock()  # an examination starts processes: one at a time, whoever asks how often
-
-    async def shutdown_guests(self, caller: Caller) -> int:
-        """The host goes down: stop every guest in order, each with its own deadline; how many there were.
-
-        What is wished of them stays: they come back when the host does."""
-        action = "host.shutdown-guests"
-        await authorize(self._context, caller, DEFAULT_PROJECT, action)
-        await record(self._context, caller, DEFAULT_PROJECT, action, "host/self", "accepted")
-        return await self._shutdown_guests()
 
     async def list(self, caller: Caller, request: ListRequest) -> Listing:
         return await listing.list_objects(self._context, caller, DEFAULT_PROJECT, Host, request)
@@ -51,6 +40,19 @@ class HostService:
         if stored is None:
             raise CorralError("host-not-found", "host 'self'", "it has not been measured yet", "try again in a second")
         return document_of(stored)
+
+    async def incapabilities(self, caller: Caller) -> tuple[Incapability, ...]:
+        """What this host cannot do: by measurement, and what does not go together on its hypervisor."""
+        await authorize(self._context, caller, DEFAULT_PROJECT, "host.read")
+        host = await self._context.objects.get(Host, self._context.host_uid)
+        accelerators = host.status.accelerators if host is not None else ()
+        measured = [
+            Incapability(what=f"acceleration by {found.name}", reason=found.reason)
+            for found in accelerators
+            if not found.usable
+        ]
+        pairs = [Incapability(what=" with ".join(sorted(pair)), reason=why) for pair, why in MATRIX.items()]
+        return (*measured, *pairs)
 
     async def doctor(self, caller: Caller) -> tuple[Finding, ...]:
         """Examine this host, as far as its hypervisor answers."""

@@ -45,10 +45,6 @@ async def _no_hash(password: str) -> str:
     return "$6$salt$" + "x" * len(password)
 
 
-async def _no_guests() -> int:
-    return 0
-
-
 @dataclass
 class World:
     """What a test may touch; `run` executes in the daemon's own loop."""
@@ -143,7 +139,7 @@ async def _draw(vm: Vm, _volumes: Sequence[Volume]) -> str:
 
 
 def _services(context: Context, backup: Callable[[Path], None]) -> Services:
-    around = Surroundings(shutdown_guests=_no_guests, agent_ready=lambda: True, backup=backup, draw=_draw)
+    around = Surroundings(agent_ready=lambda: True, backup=backup, draw=_draw)
     return build_services(context, around)
 
 

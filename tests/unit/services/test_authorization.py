@@ -72,7 +72,7 @@ REQUESTS: dict[str, Any] = {
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
     "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
-    "volumes.list", "volumes.get", "hosts.list", "hosts.get", "operations.list", "operations.get", "events.list",
+    "volumes.list", "volumes.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
     "sessions.usage", "systems.list", "systems.get",
@@ -84,9 +84,6 @@ OPEN = {"tokens.authenticate", "daemon.readiness"}
 def services_of(world: World) -> Services:
     context = world.context
 
-    async def no_guests() -> int:
-        raise AssertionError("guests were shut down")
-
     def no_backup(_target: Path) -> None:
         raise AssertionError("a backup was made")
 
@@ -95,7 +92,7 @@ def services_of(world: World) -> Services:
 
     return build_services(
         context,
-        Surroundings(shutdown_guests=no_guests, agent_ready=lambda: True, backup=no_backup, draw=no_document),
+        Surroundings(agent_ready=lambda: True, backup=no_backup, draw=no_document),
     )
 
 
