@@ -6,7 +6,7 @@ Long because it has one class a document.
 # fmt: off
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Bus = Literal['virtio', 'scsi', 'sata']
 
@@ -35,6 +35,9 @@ Level = Literal['ok', 'info', 'warning', 'error']
 OperationState = Literal['accepted', 'running', 'succeeded', 'failed', 'cancelled', 'superseded', 'interrupted']
 
 
+OsFamily = Literal['linux', 'windows', 'bsd', 'other']
+
+
 PlainAction = Literal['start', 'destroy', 'save', 'pause', 'resume', 'reset']
 
 
@@ -48,6 +51,9 @@ RunPolicy = Literal['always', 'on-failure', 'manual']
 
 
 StepKind = Literal['repeatable', 'once']
+
+
+Unattended = Literal['', 'preseed', 'kickstart', 'autoinstall', 'answer-file']
 
 
 VmState = Literal['pending', 'running', 'paused', 'in shutdown', 'shut off', 'crashed', 'pmsuspended', 'unknown']
@@ -68,6 +74,26 @@ class AcceleratorFinding(TypedDict):
 
 class AdoptVm(TypedDict):
     verb: NotRequired[Literal['adopt']]
+
+
+class AttachDiskRequest(TypedDict):
+    name: NotRequired[str | None]
+    size_bytes: NotRequired[int | None]
+    path: NotRequired[str | None]
+    format: NotRequired[Literal['qcow2', 'raw']]
+    create: NotRequired[bool]
+    device: NotRequired[Literal['disk', 'cdrom']]
+    image: NotRequired[str | None]
+    bus: NotRequired[Bus]
+    read_only: NotRequired[bool]
+    cache: NotRequired[Literal['writeback', 'none', 'writethrough', 'directsync', 'unsafe']]
+    aio: NotRequired[Literal['', 'threads', 'native', 'io_uring']]
+    discard: NotRequired[Literal['unmap', 'ignore']]
+    io_thread: NotRequired[int]
+    iops_max: NotRequired[int]
+    bytes_per_s_max: NotRequired[int]
+    delete_with_vm: NotRequired[bool]
+    force: NotRequired[bool]
 
 
 class AuditEntry(TypedDict):
@@ -113,6 +139,7 @@ class BuildImageRequest(TypedDict):
     catalogue: NotRequired[str]
     source: NotRequired[ImageSource | None]
     path: NotRequired[str]
+    format: NotRequired[Literal['qcow2', 'raw', 'iso']]
     labels: NotRequired[dict[str, str]]
 
 
@@ -130,6 +157,34 @@ class CatalogueEntry(TypedDict):
 
 class CatalogueItems(TypedDict):
     items: list[CatalogueEntry]
+
+
+class ChangeDiskRequest(TypedDict):
+    size_bytes: NotRequired[int | None]
+    image: NotRequired[str | Literal[''] | None]
+    cache: NotRequired[Literal['writeback', 'none', 'writethrough', 'directsync', 'unsafe'] | None]
+    aio: NotRequired[Literal['', 'threads', 'native', 'io_uring'] | None]
+    discard: NotRequired[Literal['unmap', 'ignore'] | None]
+    io_thread: NotRequired[int | None]
+    iops_max: NotRequired[int | None]
+    bytes_per_s_max: NotRequired[int | None]
+    force: NotRequired[bool]
+
+
+class ChangeNicRequest(TypedDict):
+    network: NotRequired[str | None]
+    address: NotRequired[str | None]
+    model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139'] | None]
+    link_up: NotRequired[bool | None]
+    queues: NotRequired[int | None]
+    pxe: NotRequired[bool | None]
+
+
+class ClockAnswer(TypedDict):
+    guest_time: str
+    host_time: str
+    offset_s: float
+    uncertainty_s: float
 
 
 class CloudInitSpec(TypedDict):
@@ -208,9 +263,13 @@ class CreateVmRequest(TypedDict):
     protected: NotRequired[bool]
     run_policy: NotRequired[RunPolicy]
     boot: NotRequired[BootOrder]
-    graphics: NotRequired[Literal['vnc', 'none']]
+    graphics: NotRequired[Literal['vnc', 'spice', 'none']]
+    graphics_listen: NotRequired[str]
+    os: NotRequired[str]
+    hardware: NotRequired[HardwareSpec]
     start: NotRequired[bool]
     force: NotRequired[bool]
+    dry_run: NotRequired[bool]
 
 
 class DaemonStatus(TypedDict):
@@ -252,8 +311,17 @@ class DiskRequest(TypedDict):
     size_bytes: NotRequired[int | None]
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]
+    create: NotRequired[bool]
+    device: NotRequired[Literal['disk', 'cdrom']]
+    image: NotRequired[str | None]
     bus: NotRequired[Bus]
     read_only: NotRequired[bool]
+    cache: NotRequired[Literal['writeback', 'none', 'writethrough', 'directsync', 'unsafe']]
+    aio: NotRequired[Literal['', 'threads', 'native', 'io_uring']]
+    discard: NotRequired[Literal['unmap', 'ignore']]
+    io_thread: NotRequired[int]
+    iops_max: NotRequired[int]
+    bytes_per_s_max: NotRequired[int]
     delete_with_vm: NotRequired[bool]
 
 
@@ -273,6 +341,11 @@ class DiskSpec(TypedDict):
     io_thread: NotRequired[int]
     iops_max: NotRequired[int]
     bytes_per_s_max: NotRequired[int]
+
+
+class DisplayAnswer(TypedDict):
+    kind: Literal['vnc', 'spice', 'none']
+    uri: NotRequired[str]
 
 
 class DomainItems(TypedDict):
@@ -326,6 +399,30 @@ class GuestAnswer(TypedDict):
     hostname: str
     os: str
     addresses: list[str]
+    os_id: NotRequired[str]
+    os_version: NotRequired[str]
+    kernel: NotRequired[str]
+    machine: NotRequired[str]
+    time: NotRequired[str | None]
+    timezone: NotRequired[str]
+    utc_offset_s: NotRequired[int | None]
+    users: NotRequired[list[GuestUserAnswer]]
+    file_systems: NotRequired[list[GuestFileSystemAnswer]]
+    agent_version: NotRequired[str]
+    untold: NotRequired[list[str]]
+
+
+class GuestFileSystemAnswer(TypedDict):
+    mountpoint: str
+    kind: str
+    device: NotRequired[str]
+    total_bytes: NotRequired[int | None]
+    used_bytes: NotRequired[int | None]
+
+
+class GuestUserAnswer(TypedDict):
+    name: str
+    logged_in_at: NotRequired[str | None]
 
 
 class HardwareSpec(TypedDict):
@@ -416,6 +513,8 @@ class ImageAccepted(TypedDict):
 
 
 class ImageFacts(TypedDict):
+    kind: NotRequired[Literal['disk', 'iso']]
+    volume_id: NotRequired[str]
     digest: str
     os_id: str
     arch: NotRequired[str]
@@ -437,7 +536,7 @@ class ImageSpec(TypedDict):
     catalogue: str
     source: ImageSource
     path: NotRequired[str]
-    format: NotRequired[Literal['qcow2', 'raw']]
+    format: NotRequired[Literal['qcow2', 'raw', 'iso']]
 
 
 class ImageStatus(TypedDict):
@@ -507,6 +606,9 @@ class NicRequest(TypedDict):
     mac: NotRequired[str | None]
     address: NotRequired[str | None]
     model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
+    link_up: NotRequired[bool]
+    queues: NotRequired[int]
+    pxe: NotRequired[bool]
 
 
 class NicSpec(TypedDict):
@@ -569,6 +671,35 @@ class OperationStatus(TypedDict):
     error: NotRequired[Problem | None]
     started_at: NotRequired[str | None]
     ended_at: NotRequired[str | None]
+
+
+class OsInfo(TypedDict):
+    id: str
+    aliases: NotRequired[list[str]]
+    name: str
+    family: OsFamily
+    source: NotRequired[Literal['built-in', 'osinfo-db']]
+    firmware: NotRequired[Firmware]
+    secure_boot: NotRequired[bool]
+    tpm: NotRequired[bool]
+    disk_bus: NotRequired[Bus]
+    nic_model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
+    video: NotRequired[Literal['vga', 'virtio', 'qxl', 'bochs']]
+    clock: NotRequired[Literal['utc', 'localtime']]
+    hyperv: NotRequired[bool]
+    vmgenid: NotRequired[bool]
+    tablet: NotRequired[Literal['virtio', 'usb']]
+    vcpus_min: NotRequired[int]
+    memory_min_mib: NotRequired[int]
+    disk_gib: NotRequired[int]
+    unattended: NotRequired[Unattended]
+    drivers_iso: NotRequired[bool]
+    iso_volume: NotRequired[str]
+    iso_publisher: NotRequired[str]
+
+
+class OsItems(TypedDict):
+    items: list[OsInfo]
 
 
 PageHost = TypedDict(
@@ -709,6 +840,22 @@ class SaveVm(TypedDict):
     verb: NotRequired[Literal['save']]
 
 
+class SendKeysRequest(TypedDict):
+    keys: NotRequired[list[str]]
+    text: NotRequired[str]
+    hold_ms: NotRequired[int | None]
+
+
+class SetClockRequest(TypedDict):
+    source: NotRequired[Literal['host', 'rtc', 'time']]
+    time: NotRequired[str | None]
+
+
+class SetPasswordRequest(TypedDict):
+    user: str
+    password: str
+
+
 class Share(TypedDict):
     name: str
     path: str
@@ -783,6 +930,13 @@ class UpdateVmRequest(TypedDict):
     protected: NotRequired[bool | None]
     run_policy: NotRequired[RunPolicy | None]
     boot: NotRequired[BootOrder | None]
+    vcpus: NotRequired[int | None]
+    memory_mib: NotRequired[int | None]
+    cpu_shares: NotRequired[int | None]
+    firmware: NotRequired[Firmware | None]
+    graphics: NotRequired[Literal['vnc', 'spice', 'none'] | None]
+    graphics_listen: NotRequired[str | None]
+    hardware: NotRequired[dict[str, Any] | None]
     reset_drift: NotRequired[bool]
     accept_drift: NotRequired[bool]
 
@@ -817,6 +971,13 @@ class Vm(TypedDict):
 class VmAccepted(TypedDict):
     operation: Operation
     vm: NotRequired[Vm | None]
+    warnings: NotRequired[list[str]]
+
+
+class VmPreview(TypedDict):
+    vm: Vm
+    document: str
+    warnings: NotRequired[list[str]]
 
 
 class VmSpec(TypedDict):

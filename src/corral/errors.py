@@ -101,6 +101,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "project-not-found": ErrorKind.NOT_FOUND,
         "host-not-found": ErrorKind.NOT_FOUND,
         "token-not-found": ErrorKind.NOT_FOUND,
+        "device-not-found": ErrorKind.NOT_FOUND,
         "domain-not-found": ErrorKind.NOT_FOUND,
         "route-not-found": ErrorKind.NOT_FOUND,
         "method-not-allowed": ErrorKind.METHOD,

@@ -1,5 +1,6 @@
 """From a VM's wish to the domain's definition, and what recovery finds in its metadata. Pure."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from corral.hypervisor.base import (
 from corral.images.base import ImageFiles
 from corral.model.image import Image
 from corral.model.network import Network
-from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, Vm
+from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 
 DefinitionHash = Callable[[DomainDefinition], str]
@@ -59,6 +60,15 @@ class Surroundings:
 def recovery_json(vm: Vm) -> str:
     """The VM as JSON for its domain's metadata; also tells whether a domain carries the newest document."""
     return vm.model_dump_json(exclude=_NOT_RECOVERED)  # type: ignore[arg-type]
+
+
+def recovered_nics(spec_json: str) -> tuple[NicSpec, ...]:
+    """The cards that a domain's metadata speaks of. Text that another version wrote may have none that is understood."""
+    try:
+        found = json.loads(spec_json)["spec"]["nics"]
+        return tuple(NicSpec.model_validate(nic) for nic in found)
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 def build_metadata(vm: Vm, installation_id: str) -> DomainMetadata:

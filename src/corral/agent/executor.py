@@ -13,6 +13,7 @@ from corral.agent.steps import (
     AskShutdown,
     Define,
     Destroy,
+    GrowVolume,
     MakeVolume,
     Reboot,
     Release,
@@ -89,6 +90,8 @@ class Executor:
                 return self._write_seed(vm)
             case Reserve(nic=nic):
                 return self._reserve(vm, nic)
+            case GrowVolume():
+                return self._grow_volume(vm, step, active)
             case Release(nic=nic):
                 return self._release(vm, nic)
             case Define():
@@ -142,6 +145,12 @@ class Executor:
         disk = files.disk if files is not None else None
         await self.drivers.volumes.create(volume, disk, facts.disk_format if facts is not None and disk else "")
 
+    async def _grow_volume(self, vm: Vm, step: GrowVolume, active: bool) -> None:
+        """QEMU has the file open while the guest runs, and tells the guest; else the file alone is grown."""
+        if active:
+            await self.drivers.hypervisor.grow_disk(vm.uid, step.disk, step.size_bytes)
+        await self.drivers.volumes.grow(self.cache.volumes[step.volume_uid], in_use=active)
+
     async def _write_seed(self, vm: Vm) -> None:
         await self.drivers.volumes.write_seed(vm.uid, dict(self.drivers.seed_files(vm)))
 
@@ -152,7 +161,8 @@ class Executor:
         await self.drivers.hypervisor.define(definition)
 
     async def _reserve(self, vm: Vm, nic_name: str) -> None:
-        nic, network = self._nic(vm, nic_name)
+        nic = next(nic for nic in vm.spec.nics if nic.name == nic_name)
+        network = self.cache.networks.get(nic.network_uid)
         if network is None:
             raise CorralError("network-not-found", f"connect {vm.name}", f"network {nic.network} is gone")
         reservation = reservation_of(vm, nic)
@@ -164,8 +174,8 @@ class Executor:
             await self.drivers.networks.ensure(network, reservations_in(self.cache, network))
             await self.drivers.networks.reserve(network, reservation)
 
-    async def _release(self, vm: Vm, nic_name: str) -> None:
-        nic, network = self._nic(vm, nic_name)
+    async def _release(self, vm: Vm, nic: NicSpec) -> None:
+        network = self.cache.networks.get(nic.network_uid)
         if network is None:
             return
         try:
@@ -207,17 +217,13 @@ class Executor:
                     raise
         await self.drivers.hypervisor.reboot(vm.uid, "acpi")
 
-    def _nic(self, vm: Vm, name: str) -> tuple[NicSpec, Network | None]:
-        nic = next(nic for nic in vm.spec.nics if nic.name == name)
-        return nic, self.cache.networks.get(nic.network_uid)
-
     def _placed(self) -> Places:
         if self.places is None:
             raise CorralError("hypervisor-unavailable", "define a domain", "this host has not been looked at yet")
         return self.places
 
 
-_STORAGE: Final = (MakeVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
+_STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 
 
 def reservation_of(vm: Vm, nic: NicSpec) -> Reservation:

@@ -4,12 +4,14 @@ The plan is level-triggered: it never continues a former one. A crash at any ins
 sees a world in which some of the steps are already done.
 """
 
+from corral.agent.definition import recovered_nics
 from corral.agent.plan_power import plan_news, plan_power
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
     Define,
     Destroy,
+    GrowVolume,
     MakeVolume,
     Release,
     RemoveSeed,
@@ -87,35 +89,59 @@ def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
 
 
 def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
-    """Disks, seed, reservations and the domain's document, as far as they are missing or old.
-
-    A document that somebody else changed is left alone, with what is new recorded in it, unless `redefine` says so."""
+    """Disks, seed, reservations and the domain's document, as far as they are missing or old."""
     vm, domain = view.vm, view.domain
-    steps: list[Step] = [
+    steps: tuple[Step, ...] = tuple(
         MakeVolume(disk.volume_uid)
         for disk in vm.spec.disks
         if disk.volume_uid is not None and _unmade(view, disk.volume_uid)
-    ]
+    )
     if domain is None:
         return (*steps, *_seed(view), *_reservations(view), Define())
-    renamed = domain.name != vm.domain_name and not view.active
     as_wished = vm.spec.adopted or domain.definition_hash in view.wanted_hashes
+    renamed = domain.name != vm.domain_name and not view.active
     if domain.metadata is None or domain.metadata.spec_json != view.wanted_json or (redefine and not as_wished):
-        steps += [Rename()] if renamed else []
-        steps += _reservations(view)
-        if as_wished:
-            return (*steps, *_live(view))
-        if _known_as_drifted(view) and not redefine:
-            return (*steps, SetMetadata())
-        steps += () if view.active or RECOVERED_ANNOTATION in vm.annotations else _seed(view)
-        return (*steps, Define(), *(_live(view) if view.active else ()))
+        steps += (Rename(),) if renamed else ()
+        return (*steps, *_retired(view), *_reservations(view), *_redefinition(view, redefine, as_wished))
     if renamed:
         return (*steps, Rename())
     if not domain.persistent and not vm.spec.adopted:
         return (*steps, Define())
     if view.active and as_wished and domain.live_spec_json != view.wanted_json:
         return (*steps, *_live(view))
-    return tuple(steps)
+    return (*steps, *_resizings(view))
+
+
+def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:
+    """A document that somebody else changed is left alone, with what is new recorded in it, unless `redefine` says so."""
+    if as_wished:
+        return _live(view)
+    if _known_as_drifted(view) and not redefine:
+        return (SetMetadata(),)
+    seed = () if view.active or RECOVERED_ANNOTATION in view.vm.annotations else _seed(view)
+    return (*seed, Define(), *(_live(view) if view.active else ()))
+
+
+def _retired(view: View) -> tuple[Step, ...]:
+    """Reservations of cards that it had when its domain was last written, and has no more."""
+    domain = view.domain
+    before = recovered_nics(domain.metadata.spec_json) if domain is not None and domain.metadata is not None else ()
+    kept = {(nic.network_uid, nic.mac) for nic in view.vm.spec.nics}
+    return tuple(Release(nic) for nic in before if nic.address and (nic.network_uid, nic.mac) not in kept)
+
+
+def _resizings(view: View) -> tuple[Step, ...]:
+    """Volumes that were asked to be larger than they were made. A running guest sees it at once."""
+    names = {disk.volume_uid: disk.name for disk in view.vm.spec.disks}
+    return tuple(
+        GrowVolume(volume.uid, names[volume.uid], volume.spec.size_bytes)
+        for volume in view.volumes.values()
+        if volume.uid in names
+        and volume.status.ready
+        and volume.generation > 1
+        and volume.status.size_bytes != volume.spec.size_bytes
+        and (volume.uid, volume.spec.size_bytes) not in view.known.grown
+    )
 
 
 def _live(view: View) -> tuple[Step, ...]:
@@ -209,7 +235,7 @@ def _removal(view: View, kept: frozenset[str]) -> tuple[Step, ...]:
     if view.domain is not None and view.ours:
         steps += [Destroy()] if view.active else []
         steps.append(Undefine())
-    steps += [Release(nic.name) for nic in view.vm.spec.nics if nic.address]
+    steps += [Release(nic) for nic in view.vm.spec.nics if nic.address]
     if view.vm.spec.cloud_init is not None:
         steps.append(RemoveSeed())
     steps.append(RemoveTraces())

@@ -116,7 +116,7 @@ class Recorder:
         transaction = self.objects.transaction()
         vm = self._changed(view, settle, status)
         operations = self._endings(transaction, settle, journal, began_at)
-        volumes = [] if settle.forget else self._ready_volumes(transaction, view)
+        volumes = [] if settle.forget else self._changed_volumes(transaction, view)
         if settle.forget:
             self._forget(transaction, view, settle)
         elif vm is not view.vm:
@@ -163,17 +163,31 @@ class Recorder:
                 written.append(operation)
         return written
 
-    def _ready_volumes(self, transaction: Transaction, view: View) -> list[Volume]:
-        """Those that were made by this create become ready with its success, not before: until then they are undone."""
-        ready: list[Volume] = []
-        for uid in view.known.made:
+    def _changed_volumes(self, transaction: Transaction, view: View) -> list[Volume]:
+        """What is known of its volumes since: those made by a create become ready with its success, not before (until
+        then they are undone); one that was taken out belongs to nobody once no guest can hold it any more."""
+        changed: list[Volume] = []
+        kept = {disk.volume_uid for disk in view.vm.spec.disks}
+        grown = dict(view.known.grown)
+        for uid in (*view.volumes, *(uid for uid in view.known.made if uid not in view.volumes)):
             volume = self.cache.volumes.get(uid)
-            if volume is not None and not volume.status.ready and view.domain is not None:
+            if volume is None:
+                continue
+            status, spec = volume.status, volume.spec
+            if uid not in kept and not status.ready and uid not in view.known.made:
+                transaction.delete(volume)  # taken out before it was made
+                continue
+            if uid in view.known.made and not status.ready and view.domain is not None:
                 status = VolumeStatus(ready=True, path=str(self.volume_path(uid)))
-                changed = volume.model_copy(update={"status": status})
-                transaction.update(changed)
-                ready.append(changed)
-        return ready
+            if uid in grown:
+                status = status.model_copy(update={"size_bytes": grown[uid]})
+            if uid not in kept and status.ready and spec.vm_uid == view.vm.uid and not _may_hold(view):
+                spec = spec.model_copy(update={"vm_uid": None})
+            if (status, spec) != (volume.status, volume.spec):
+                after = volume.model_copy(update={"status": status, "spec": spec})
+                transaction.update(after)
+                changed.append(after)
+        return changed
 
     def _forget(self, transaction: Transaction, view: View, settle: Settle) -> None:
         vm = view.vm
@@ -246,3 +260,11 @@ class Recorder:
                 source=source,
             )
         )
+
+
+def _may_hold(view: View) -> bool:
+    """A running guest that does not have all of its newest definition may still have a disk that it should not."""
+    domain = view.domain
+    if domain is None or domain.definition_hash not in view.wanted_hashes:
+        return domain is not None
+    return view.active and (bool(domain.pending) or domain.live_spec_json != view.wanted_json)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from corral.model.operation import StepKind
+from corral.model.vm import NicSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class MakeVolume(Step):
 
     NAME, PHASE = "make-volume", "making the disk"
     volume_uid: str
+
+
+@dataclass(frozen=True)
+class GrowVolume(Step):
+    NAME, PHASE = "grow-volume", "growing the disk"
+    volume_uid: str
+    disk: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,10 @@ class Undefine(Step):
 
 @dataclass(frozen=True)
 class Release(Step):
+    """The card may be none of the VM's any more."""
+
     NAME, PHASE = "release", "releasing the address"
-    nic: str
+    nic: NicSpec
 
 
 @dataclass(frozen=True)

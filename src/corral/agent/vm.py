@@ -346,6 +346,7 @@ class Reconciler:
             memory.known,
             started=memory.known.started and settle.keep_started,
             made=memory.known.made if settled is None else frozenset(),
+            grown=memory.known.grown if settled is None else frozenset(),
             stop_cause=memory.known.stop_cause
             if settle.keep_started or not stop_seen
             else type(view.known.stop_cause).NONE,

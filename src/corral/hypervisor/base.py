@@ -321,6 +321,10 @@ class HypervisorDriver(Protocol):
         observed as `pending`. Nothing happens to a domain that is off."""
         ...
 
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
+        """Tell the running domain, and so its guest, that the disk of this name is larger now."""
+        ...
+
     async def observe(self, uid: str) -> ObservedDomain | None:
         """None: there is no such domain."""
         ...

@@ -197,6 +197,10 @@ class FakeHypervisor:
         async with self._call("apply_live"):
             self._domain(uid)  # what can change while it runs is what the definition says
 
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
+        async with self._call("grow_disk"):
+            self._active(uid, "grow a disk of")
+
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe"):
             domain = self.domains.get(uid)

@@ -24,6 +24,8 @@ class VolumeStatus(Model):
     ready: bool = False
     path: str = ""
     allocated_bytes: int = 0
+    size_bytes: int = 0
+    """What it was last grown to; 0: it is as it was made."""
 
 
 class Volume(Object):

@@ -4,7 +4,7 @@ from typing import Final
 
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, refusal
-from corral.model.base import Object
+from corral.model.base import ConditionStatus, Object
 from corral.model.vm import Power, Vm, VmState
 
 _RUNS: Final = frozenset({VmState.RUNNING, VmState.SHUTTING_DOWN})
@@ -104,6 +104,16 @@ def check_has_definition(vm: Vm) -> None:
     if vm.spec.adopted:
         reason = refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION)
         raise _wrong(vm, "settle the drift of", reason, "virsh edit")
+
+
+def check_devices(vm: Vm, verb: str) -> None:
+    """The hardware of an adopted domain is its maker's to change."""
+    check_not_deleting(vm, verb)
+    if vm.spec.adopted:
+        raise _wrong(vm, verb, refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION), f"virsh edit {vm.name}")
+    if any(found.type == "Drifted" and found.status is ConditionStatus.TRUE for found in vm.status.conditions):
+        reason = "its definition was changed outside of Corral"
+        raise _wrong(vm, verb, reason, f"corral drift show {vm.name}; then accept it or reset it")
 
 
 def check_accept_drift(vm: Vm) -> None:

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 from corral.errors import CorralError
+from corral.hypervisor.hardware_rules import check_hardware
+from corral.hypervisor.support import HardwareSupport
 from corral.model.answers import DriftAnswer, WaitAnswer
+from corral.model.base import DEFAULT_PROJECT
 from corral.model.operation import (
     DeleteVm,
     DestroyVm,
@@ -39,6 +42,8 @@ from corral.services.creation import create_vm
 from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.drift import find_drift
+from corral.services.hardware import read_support
+from corral.services.update import changes_machine, further_demand, takes_from_host, updated
 from corral.services.waiting import wait_for
 from corral.store.objects import Transaction, name_claim
 
@@ -121,24 +126,41 @@ class VmService:
         if request.accept_drift:
             mutation = Mutation(caller, project, "vm.update", name, request, if_revision)
             return await accept_drift(self._context, mutation)
+        asked = f"change VM {name!r}"
         new_name = None if request.name is None else parse_name(request.name)
         if new_name is not None:
             await self._check_new_name(caller, project, name, new_name)
+        support = await self._support(caller, project, name, request)
 
         def decide(vm: Vm) -> Decision:
             rules.check_not_deleting(vm, "change")
             renamed = new_name is not None and new_name != vm.name
             if renamed:
                 rules.check_rename(vm)
-            changed = _updated(vm, request, new_name)
+            changed = updated(vm, request, new_name, asked)
+            if support is not None:
+                rules.check_devices(vm, "change")
+                check_hardware(asked, changed.spec, support)
             if request.reset_drift:
                 rules.check_has_definition(vm)
             intent = UpdateVm(previous_name=vm.name if renamed else None, redefine=request.reset_drift)
+            wanted = further_demand(vm, changed)
             if not renamed:
-                return Decision(intent, changed)
-            return Decision(intent, changed, also=_move_name(vm, changed), lost=_name_taken(changed))
+                return Decision(intent, changed, wanted)
+            return Decision(intent, changed, wanted, also=_move_name(vm, changed), lost=_name_taken(changed))
 
         return await self._changed(Mutation(caller, project, "vm.update", name, request, if_revision), decide)
+
+    async def _support(
+        self, caller: Caller, project: str, name: str, request: UpdateVmRequest
+    ) -> HardwareSupport | None:
+        """What this host can do, if the request asks for other hardware."""
+        if not changes_machine(request):
+            return None
+        await authorize(self._context, caller, project, "vm.update", name)
+        if takes_from_host(request):
+            await authorize(self._context, caller, DEFAULT_PROJECT, "host.use-path", name)
+        return await read_support(self._context)
 
     async def _check_new_name(self, caller: Caller, project: str, name: str, new_name: str) -> None:
         """A domain of somebody else's is found before anything is written; a VM of ours is found by the name's claim."""
@@ -192,15 +214,6 @@ def _further(vm: Vm, power: Power) -> Demand:
     before = demand_of(spec.power, state, spec.vcpus, spec.memory_mib)
     after = demand_of(power, state, spec.vcpus, spec.memory_mib)
     return after - before if after.memory_mib > before.memory_mib else Demand()
-
-
-def _updated(vm: Vm, request: UpdateVmRequest, new_name: str | None) -> Vm:
-    """The VM with what the request gives, validated."""
-    named = ("description", "protected", "run_policy", "boot")
-    given = {name: value for name in named if (value := getattr(request, name)) is not None}
-    labels = dict(vm.labels if request.labels is None else request.labels) | request.add_labels
-    labels = {key: value for key, value in labels.items() if key not in request.remove_labels}
-    return vm.changed(name=new_name or vm.name, labels=labels, spec=vm.spec.model_copy(update=given))
 
 
 def _move_name(vm: Vm, changed: Vm) -> Callable[[Transaction], None]:

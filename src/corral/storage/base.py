@@ -38,6 +38,10 @@ class VolumeStore(Protocol):
         """An overlay on `image_disk` (constant time), or an empty disk; grown to the volume's size."""
         ...
 
+    async def grow(self, volume: Volume, *, in_use: bool) -> None:
+        """To the size of its spec; `in_use`: QEMU has grown the file itself, and only the sidecar is written."""
+        ...
+
     async def remove(self, volume_uid: str) -> None: ...
 
     async def write_seed(self, vm_uid: str, files: dict[str, bytes]) -> Path:

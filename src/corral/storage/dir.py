@@ -67,6 +67,12 @@ class DirVolumes:
             temporary.unlink(missing_ok=True)
         return path
 
+    async def grow(self, volume: Volume, *, in_use: bool) -> None:
+        path = self.path(volume.uid)
+        if not in_use:
+            await qemu_img.grow(path, "qcow2", volume.spec.size_bytes)
+        await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
+
     async def remove(self, volume_uid: str) -> None:
         # The disk first: a sidecar without a disk is rubbish, a disk without a sidecar is a riddle.
         for path in (self.path(volume_uid), self.sidecar_path(volume_uid)):

@@ -51,6 +51,12 @@ class FakeVolumes:
             self._volumes.keep(volume.uid, self.pool.volumes.setdefault(volume.uid, volume.model_dump_json()))
             return self.path(volume.uid)
 
+    async def grow(self, volume: Volume, *, in_use: bool) -> None:
+        async with self._call("grow"):
+            self._room(f"grow volume {volume.name}")
+            self.pool.volumes[volume.uid] = volume.model_dump_json()
+            self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
+
     async def remove(self, volume_uid: str) -> None:
         async with self._call("remove"):
             self.pool.volumes.pop(volume_uid, None)

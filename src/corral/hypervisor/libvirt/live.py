@@ -13,8 +13,8 @@ import libvirt
 from lxml.etree import Element, SubElement, _Element, tostring
 
 from corral.hypervisor.libvirt.metadata import parse_document
-from corral.hypervisor.libvirt.reading import attribute, memory_mib
 from corral.hypervisor.libvirt.pending import named, people_call, plain, vcpus
+from corral.hypervisor.libvirt.reading import attribute, memory_mib
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # A guest gives a device back when its driver let it go; one that is still booting, or has no driver, never does.
@@ -63,6 +63,14 @@ def apply_live(domain: libvirt.virDomain) -> dict[str, str]:
                 raise
             reasons[name] = error.get_error_message() or str(error)
     return reasons
+
+
+def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> None:
+    """The guest hears of it at once. One that went off meanwhile has nothing to hear."""
+    disk = named(live_document(domain), "disk").get(f"ua-disk-{name}")
+    if disk is not None and domain.isActive():
+        target = attribute(disk, "target", "dev")
+        domain.blockResize(target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
 
 def live_document(domain: libvirt.virDomain) -> _Element:

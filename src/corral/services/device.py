@@ -1,0 +1,389 @@
+"""Disks, drives and cards of a VM that is there: added, changed and removed, while it runs or for its next start."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+from corral.errors import CorralError
+from corral.hypervisor.hardware_rules import check_hardware
+from corral.hypervisor.support import HardwareSupport
+from corral.hypervisor.targets import disk_targets, slot_of
+from corral.model import limits
+from corral.model.base import DEFAULT_PROJECT, Model
+from corral.model.image import Image
+from corral.model.network import Network
+from corral.model.operation import Operation, UpdateVm
+from corral.model.requests import AttachDiskRequest, ChangeDiskRequest, ChangeNicRequest, NicRequest
+from corral.model.vm import DiskSpec, NicSpec, Vm
+from corral.model.volume import Volume
+from corral.names import format_bytes
+from corral.scheduler.admission import admit_disk
+from corral.services import rules
+from corral.services.access import audited, authorize
+from corral.services.caller import Caller
+from corral.services.changes import Decision, Extra, Mutation, change
+from corral.services.context import Context
+from corral.services.disks import NewFile, check_disk, new_files, new_volume, plan_drive, user_disk, with_knobs
+from corral.services.hardware import read_support
+from corral.services.media import ready_image
+from corral.services.nics import Allocated, find_network, mac_of
+from corral.store.objects import Transaction, claim_key
+
+_DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
+_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe")
+
+
+class _Detached(Model):
+    """What is removed: tells one request from another under one Idempotency-Key."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One device of one VM, and what is asked of it."""
+
+    caller: Caller
+    project: str
+    vm: str
+    asked: str
+    request: Model
+    if_revision: int | None
+
+    @property
+    def mutation(self) -> Mutation:
+        return Mutation(self.caller, self.project, "vm.update", self.vm, self.request, self.if_revision)
+
+
+class DeviceService:
+    """Each verb writes the new spec and an operation that ends when the guest has it, or is known to need a restart."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    # ---- disks and drives ------------------------------------------------------------------------------------------
+
+    async def attach_disk(
+        self, caller: Caller, project: str, vm: str, request: AttachDiskRequest, *, if_revision: int | None = None
+    ) -> Operation:
+        """A new volume, a file of the user's (administrators), or a drive for CDs."""
+        context = self._context
+        target = _Target(caller, project, vm, f"attach a disk to VM {vm!r}", request, if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        if request.path is not None:
+            await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", vm)
+        async with audited(context, caller, project, "vm.update", vm):
+            found = await context.objects.require(Vm, project, vm)
+            media = await self._media(project, request.image)
+            stem = "cd" if request.device == "cdrom" else "disk"
+            label = request.name or _free_name(stem, (disk.name for disk in found.spec.disks))
+            spec, volume, files = self._new_disk(found, request, label, media, target.asked)
+            if volume is not None and not request.force:
+                await self._admit(volume.spec.size_bytes, target.asked)
+            support = await read_support(context)
+
+        def decide(now: Vm) -> Decision:
+            rules.check_devices(now, "attach a disk to")
+            if any(disk.name == label for disk in now.spec.disks):
+                raise CorralError(
+                    "name-taken", target.asked, f"it has a disk {label!r}", "choose another name, or none"
+                )
+            disks = (*_with_slots(now.spec.disks), spec)
+            if len(disks) > limits.DISKS_MAX:
+                reason = f"it has {limits.DISKS_MAX} disks, the most that a VM can have"
+                raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {vm} DISK")
+            also = _create(volume) if volume is not None else None
+            return _decision(now, {"disks": disks}, support, target.asked, also=also)
+
+        with self._using(media, target.asked):
+            async with new_files(files, target.asked):
+                return (await change(context, target.mutation, Vm, decide))[1]
+
+    async def change_disk(
+        self,
+        caller: Caller,
+        project: str,
+        vm: str,
+        disk: str,
+        request: ChangeDiskRequest,
+        *,
+        if_revision: int | None = None,
+    ) -> Operation:
+        """Grow it, limit it, or change the medium of a drive."""
+        context = self._context
+        target = _Target(caller, project, vm, f"change disk {disk!r} of VM {vm!r}", request, if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        async with audited(context, caller, project, "vm.update", vm):
+            found = await context.objects.require(Vm, project, vm)
+            media = await self._media(project, request.image)
+            grown = await self._grown(_disk(found, disk, target.asked), request, target.asked)
+            support = await read_support(context)
+
+        def decide(now: Vm) -> Decision:
+            rules.check_devices(now, "change a disk of")
+            changed = _changed_disk(_disk(now, disk, target.asked), request, media, target.asked)
+            disks = tuple(changed if each.name == disk else each for each in now.spec.disks)
+            also = _update(grown) if grown is not None else None
+            return _decision(now, {"disks": disks}, support, target.asked, also=also)
+
+        with self._using(media, target.asked):
+            return (await change(context, target.mutation, Vm, decide))[1]
+
+    async def detach_disk(
+        self, caller: Caller, project: str, vm: str, disk: str, *, if_revision: int | None = None
+    ) -> Operation:
+        """Nothing is deleted: the volume stays, and is free for another VM once the guest has let it go."""
+        context, asked = self._context, f"remove disk {disk!r} from VM {vm!r}"
+        target = _Target(caller, project, vm, asked, _Detached(device=disk), if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        async with audited(context, caller, project, "vm.update", vm):
+            found = await context.objects.require(Vm, project, vm)
+            volume_uid = _disk(found, disk, asked).volume_uid
+            volume = await context.objects.get(Volume, volume_uid) if volume_uid is not None else None
+            kept = _changed_volume(volume, delete_with_vm=False) if volume is not None else None
+            support = await read_support(context)
+
+        def decide(now: Vm) -> Decision:
+            rules.check_devices(now, "remove a disk from")
+            _disk(now, disk, asked)
+            disks = tuple(each for each in _with_slots(now.spec.disks) if each.name != disk)
+            also = _update(kept) if kept is not None else None
+            return _decision(now, {"disks": disks}, support, asked, also=also)
+
+        return (await change(context, target.mutation, Vm, decide))[1]
+
+    def _new_disk(
+        self, vm: Vm, request: AttachDiskRequest, label: str, media: Mapping[str, Image], asked: str
+    ) -> tuple[DiskSpec, Volume | None, Sequence[NewFile]]:
+        if request.device == "cdrom":
+            return plan_drive(request, label, media, asked), None, ()
+        check_disk(request, label, asked)
+        if request.path is not None:
+            spec, file = user_disk(self._context, request, request.path, label, request.force, asked)
+            return spec, None, () if file is None else (file,)
+        volume = new_volume(vm.project, vm.name, request, label, vm.uid, None, asked)
+        volume = volume.model_copy(update={"created_at": self._context.clock.now()})
+        return with_knobs(DiskSpec(name=label, volume_uid=volume.uid), request), volume, ()
+
+    async def _grown(self, disk: DiskSpec, request: ChangeDiskRequest, asked: str) -> Volume | None:
+        if request.size_bytes is None:
+            return None
+        if disk.volume_uid is None:
+            raise CorralError("unsupported", asked, "it is no volume of Corral's", "grow it with its own tools")
+        volume = await self._context.objects.get(Volume, disk.volume_uid)
+        if volume is None:
+            raise CorralError("volume-not-found", asked, "its volume is gone", "corral volume list")
+        if request.size_bytes < volume.spec.size_bytes:
+            raise CorralError(
+                "invalid-size",
+                asked,
+                f"it has {format_bytes(volume.spec.size_bytes)}; a smaller one would cut off what lies behind",
+                f"ask for more than {format_bytes(volume.spec.size_bytes)}",
+                {"wanted_bytes": request.size_bytes, "size_bytes": volume.spec.size_bytes},
+            )
+        if request.size_bytes == volume.spec.size_bytes:
+            return None
+        if not request.force:
+            await self._admit(request.size_bytes - volume.spec.size_bytes, asked)
+        return _changed_volume(volume, size_bytes=request.size_bytes)
+
+    async def _admit(self, new_bytes: int, asked: str) -> None:
+        usage = await self._context.volumes.usage()
+        admit_disk(new_bytes, usage.free_bytes, self._context.settings.disk_reserve_mib * 2**20, asked)
+
+    async def _media(self, project: str, name: str | None) -> dict[str, Image]:
+        return {name: await ready_image(self._context, project, name, "iso")} if name else {}
+
+    @contextmanager
+    def _using(self, media: Mapping[str, Image], asked: str) -> Iterator[None]:
+        """The images are not deleted before the VM that uses them is written."""
+        with ExitStack() as stack:
+            for image in media.values():
+                stack.enter_context(self._context.ledger.using_image(image.uid, asked))
+            yield
+
+    # ---- cards -----------------------------------------------------------------------------------------------------
+
+    async def attach_nic(
+        self, caller: Caller, project: str, vm: str, request: NicRequest, *, if_revision: int | None = None
+    ) -> Operation:
+        """One more card, with a MAC and an address of its own."""
+        context, asked = self._context, f"attach a card to VM {vm!r}"
+        target = _Target(caller, project, vm, asked, request, if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        with Allocated(context.ledger) as allocated:
+            async with audited(context, caller, project, "vm.update", vm):
+                await context.objects.require(Vm, project, vm)
+                network = await find_network(context, project, request.network)
+                support = await read_support(context)
+                mac, address = mac_of(request), allocated.address(network, request.address)
+
+            def decide(now: Vm) -> Decision:
+                rules.check_devices(now, "attach a card to")
+                if len(now.spec.nics) >= limits.NICS_MAX:
+                    reason = f"it has {limits.NICS_MAX} cards, the most that a VM can have"
+                    raise CorralError("wrong-state", asked, reason, f"corral nic remove {vm} CARD")
+                name = _free_name("net", (nic.name for nic in now.spec.nics))
+                knobs = {knob: getattr(request, knob) for knob in _NIC_KNOBS}
+                nic = NicSpec(
+                    name=name, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
+                )
+                return _nic_decision(now, (*now.spec.nics, nic), support, asked)
+
+            operation = (await change(context, target.mutation, Vm, decide))[1]
+            allocated.keep()
+        return operation
+
+    async def change_nic(
+        self,
+        caller: Caller,
+        project: str,
+        vm: str,
+        nic: str,
+        request: ChangeNicRequest,
+        *,
+        if_revision: int | None = None,
+    ) -> Operation:
+        """Pull or plug its cable, move it to another network, or change the card itself."""
+        context, asked = self._context, f"change card {nic!r} of VM {vm!r}"
+        target = _Target(caller, project, vm, asked, request, if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        with Allocated(context.ledger) as allocated:
+            async with audited(context, caller, project, "vm.update", vm):
+                found = _nic(await context.objects.require(Vm, project, vm), nic, asked)
+                moved = await self._moved(project, found, request, allocated)
+                support = await read_support(context)
+            given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
+
+            def decide(now: Vm) -> Decision:
+                rules.check_devices(now, "change a card of")
+                changed = NicSpec.model_validate({**dict(_nic(now, nic, asked)), **moved, **given})
+                nics = tuple(changed if each.name == nic else each for each in now.spec.nics)
+                return _nic_decision(now, nics, support, asked)
+
+            operation = (await change(context, target.mutation, Vm, decide))[1]
+            allocated.keep()
+        return operation
+
+    async def detach_nic(
+        self, caller: Caller, project: str, vm: str, nic: str, *, if_revision: int | None = None
+    ) -> Operation:
+        """Its MAC and its address are free for others at once: the cable is pulled before the card is."""
+        context, asked = self._context, f"remove card {nic!r} from VM {vm!r}"
+        target = _Target(caller, project, vm, asked, _Detached(device=nic), if_revision)
+        await authorize(context, caller, project, "vm.update", vm)
+        support = await read_support(context)
+
+        def decide(now: Vm) -> Decision:
+            rules.check_devices(now, "remove a card from")
+            _nic(now, nic, asked)
+            return _nic_decision(now, tuple(each for each in now.spec.nics if each.name != nic), support, asked)
+
+        return (await change(context, target.mutation, Vm, decide))[1]
+
+    async def _moved(
+        self, project: str, nic: NicSpec, request: ChangeNicRequest, allocated: Allocated
+    ) -> dict[str, object]:
+        """The fields of a card that goes to another network, or to another address in its own."""
+        if request.network is None and request.address is None:
+            return {}
+        network: Network = await find_network(self._context, project, request.network or nic.network)
+        if network.uid == nic.network_uid and request.address in (None, nic.address):
+            return {}
+        address = allocated.address(network, request.address)
+        return {"network": network.name, "network_uid": network.uid, "address": address}
+
+
+# ---- what a VM becomes -----------------------------------------------------------------------------------------
+
+
+def _decision(
+    now: Vm,
+    update: Mapping[str, object],
+    support: HardwareSupport,
+    asked: str,
+    *,
+    also: Extra | None = None,
+) -> Decision:
+    changed = now.changed(spec=now.spec.model_copy(update=dict(update)))
+    check_hardware(asked, changed.spec, support)
+    return Decision(UpdateVm(), changed, also=also, lost=lambda key: _lost(key, asked))
+
+
+def _nic_decision(now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, asked: str) -> Decision:
+    before, after = _claims(now.spec.nics), _claims(nics)
+
+    def claims(transaction: Transaction) -> None:
+        for key in sorted(before - after):
+            transaction.release(key)
+        for key in sorted(after - before):
+            transaction.claim(key, now.uid)
+
+    return _decision(now, {"nics": nics}, support, asked, also=claims)
+
+
+def _claims(nics: Iterable[NicSpec]) -> frozenset[str]:
+    macs = {claim_key("mac", "host", nic.mac) for nic in nics}
+    return frozenset(macs | {claim_key("address", nic.network_uid, nic.address) for nic in nics if nic.address})
+
+
+def _lost(key: str, asked: str) -> CorralError | None:
+    if key.startswith(Volume.prefix()):
+        return CorralError("precondition-failed", asked, "its volume was changed meanwhile", "try again")
+    if key.startswith(claim_key("mac", "host", "")):
+        return CorralError("address-taken", asked, f"another VM has the MAC {key[-17:]}", "choose another one, or none")
+    return None
+
+
+def _create(volume: Volume) -> Extra:
+    return lambda transaction: transaction.create(volume)
+
+
+def _update(volume: Volume) -> Extra:
+    return lambda transaction: transaction.update(volume)
+
+
+def _changed_volume(volume: Volume, **spec: object) -> Volume:
+    changed = volume.spec.model_copy(update=spec)
+    return volume.model_copy(update={"spec": changed, "generation": volume.generation + 1})
+
+
+def _changed_disk(disk: DiskSpec, request: ChangeDiskRequest, media: Mapping[str, Image], asked: str) -> DiskSpec:
+    given: dict[str, object] = {knob: value for knob in _DISK_KNOBS if (value := getattr(request, knob)) is not None}
+    if request.image is not None:
+        if disk.device != "cdrom":
+            raise CorralError("invalid-argument", asked, "it is no drive", "only drives take a medium")
+        given["image_uid"] = media[request.image].uid if request.image else None
+    return disk.model_copy(update=given)
+
+
+def _with_slots(disks: Sequence[DiskSpec]) -> tuple[DiskSpec, ...]:
+    """Each disk's place written down, so that it stays when another one goes."""
+    targets = disk_targets([(disk.bus.value, disk.slot) for disk in disks])
+    return tuple(
+        disk.model_copy(update={"slot": slot_of(target, disk.bus.value)})
+        for disk, target in zip(disks, targets, strict=True)
+    )
+
+
+def _disk(vm: Vm, name: str, asked: str) -> DiskSpec:
+    found = next((disk for disk in vm.spec.disks if disk.name == name), None)
+    if found is None:
+        known = ", ".join(disk.name for disk in vm.spec.disks) or "none"
+        raise CorralError("device-not-found", asked, f"it has no disk {name[:80]!r}", f"its disks: {known}")
+    return found
+
+
+def _nic(vm: Vm, name: str, asked: str) -> NicSpec:
+    found = next((nic for nic in vm.spec.nics if nic.name == name), None)
+    if found is None:
+        known = ", ".join(nic.name for nic in vm.spec.nics) or "none"
+        raise CorralError("device-not-found", asked, f"it has no card {name[:80]!r}", f"its cards: {known}")
+    return found
+
+
+def _free_name(stem: str, taken: Iterable[str]) -> str:
+    known = set(taken)
+    return next(name for number in count() if (name := f"{stem}{number}") not in known)
