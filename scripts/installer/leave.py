@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
-from installer.context import COMMAND, SYSTEM_RUN_DIR, UNIT, Context
+from installer.context import COMMAND, NOTES, SYSTEM_RUN_DIR, UNIT, Context
 from installer.daemons import VIRSH, daemon_status, libvirt_answers, state_dir_is_safe_to_remove
 from installer.shell import Refused
 
@@ -132,7 +132,7 @@ def remove_networks(context: Context, say: Say) -> str:
 
 
 def remove_files(context: Context, say: Say) -> str:
-    """State, run directory, unit, command and `.venv`. The group and the distribution's packages stay."""
+    """State, run directory, unit, command and `.venv`. The distribution's packages stay, and a group that has members."""
     shell = context.shell
     removed = []
     if context.state_dir.exists():
@@ -151,5 +151,16 @@ def remove_files(context: Context, say: Say) -> str:
         shell.ask(shell.as_root(["rm", "-rf", str(SYSTEM_RUN_DIR), str(COMMAND)]))
         shutil.rmtree(context.venv, ignore_errors=True)
         removed += [str(COMMAND), str(context.venv)]
+        if remove_group(context):
+            removed.append("group corral")
     shell.ask(shell.as_root(["rm", "-f", str(context.notes)]))
+    shell.ask(shell.as_root(["rmdir", "--ignore-fail-on-non-empty", str(NOTES)]))
     return f"removed {', '.join(removed)}"
+
+
+def remove_group(context: Context) -> bool:
+    """The group of administrators goes unless people are in it: that is theirs to undo."""
+    members = context.shell.ask(["getent", "group", "corral"])
+    if not members.ok or members.output.strip().rpartition(":")[2]:
+        return False
+    return context.shell.ask(context.shell.as_root(["groupdel", "corral"])).ok

@@ -266,6 +266,13 @@ def test_networks_stay_up_under_running_guests(tmp_path: Path) -> None:
     assert leave.stop_networks(context(tmp_path, shell), lambda _line: None) == "took down corral-3fa1c2-default"
 
 
+def test_a_group_with_members_stays(tmp_path: Path) -> None:
+    answers = {"groupdel": Result(0, ""), "getent": Result(0, "corral:x:996:alice\n")}
+    assert not leave.remove_group(context(tmp_path, Answers(answers)))
+    assert leave.remove_group(context(tmp_path, Answers({**answers, "getent": Result(0, "corral:x:996:\n")})))
+    assert not leave.remove_group(context(tmp_path, Answers({**answers, "getent": Result(2, "")})))
+
+
 # ---- the unit of systemd ---------------------------------------------------------------------------------------------
 
 
