@@ -27,6 +27,7 @@ from corral.services.domain_name import check_domain_name_free
 from corral.services.media import find_media, ready_image
 from corral.services.nics import Allocated, allocate_nics, find_networks
 from corral.services.os import apply_os, find_os, warnings_of
+from corral.services.rules import check_system_hypervisor
 from corral.services.seeds import plan_cloud_init
 from corral.store.objects import claim_key, name_claim
 
@@ -65,6 +66,7 @@ async def create_vm(
     await authorize(context, caller, project, mutation.action, request.name)
     async with audited(context, caller, project, mutation.action, request.name):
         parse_name(request.name)
+        check_system_hypervisor(context.settings, request.name)
         await _authorize_host(context, caller, request)
         async with context.ledger.name(project, request.name):
             if (known := await repeated(context, mutation)) is not None:

@@ -6,6 +6,7 @@ from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, refusal
 from corral.model.base import ConditionStatus, Object
 from corral.model.vm import Power, Vm, VmState
+from corral.settings import Settings
 
 _RUNS: Final = frozenset({VmState.RUNNING, VmState.SHUTTING_DOWN})
 HAS_MEMORY: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SUSPENDED, VmState.SHUTTING_DOWN})
@@ -157,3 +158,15 @@ def _wrong(vm: Vm, verb: str, reason: str, hint: str) -> CorralError:
         hint,
         {"state": vm.status.state.value, "power": vm.spec.power.value},
     )
+
+
+def check_system_hypervisor(settings: Settings, name: str) -> None:
+    """An ordinary user's own libvirt gives guests neither Corral's networks nor a share of the processors: it refuses
+    to start them, after everything was made."""
+    if settings.hypervisor == "libvirt" and settings.libvirt_uri.partition("?")[0].endswith("/session"):
+        raise CorralError(
+            "unsupported",
+            f"create VM {name!r}",
+            f"this daemon is an ordinary user's own, at {settings.libvirt_uri}, which has no rights to networks and CPU shares",
+            "use the system's daemon: `make up`, then sudo corral, or as a member of the group corral",
+        )

@@ -358,3 +358,15 @@ def test_an_image_that_is_a_kernel_alone_gets_an_empty_disk(play: Any) -> None:
         assert vm.spec.disks[0].volume_uid == volume.uid
 
     play(scene)
+
+
+def test_an_ordinary_users_own_libvirt_is_refused_in_plain_words(play: Any) -> None:
+    """It was an error of libvirt's, after the disk was made: a network that is not active, CPU tuning in session mode."""
+
+    async def scene(world: Any) -> None:
+        error = await refused(world)
+        assert error.code == "unsupported"
+        assert "qemu:///session" in error.reason
+        assert "sudo corral" in error.hint
+
+    play(scene, hypervisor="libvirt", libvirt_uri="qemu:///session")
