@@ -546,6 +546,15 @@ class ImageStatus(TypedDict):
     last_error: NotRequired[str]
 
 
+class Incapability(TypedDict):
+    what: str
+    reason: str
+
+
+class IncapabilityItems(TypedDict):
+    items: list[Incapability]
+
+
 class ItemsAuditEntry(TypedDict):
     items: list[AuditEntry]
 
@@ -1073,6 +1082,7 @@ class VolumeStatus(TypedDict):
     ready: NotRequired[bool]
     path: NotRequired[str]
     allocated_bytes: NotRequired[int]
+    size_bytes: NotRequired[int]
 
 
 class WaitAnswer(TypedDict):

@@ -1,18 +1,19 @@
 """Changing a VM's particulars: rename, describe, tag, protect, unprotect, autostart."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from corral.cli.completion import complete_vm
 from corral.cli.options import async_option, seconds, vm_names
-from corral.cli.output import output_option, show_document
+from corral.cli.output import output_option, printable, show_document
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
-    from corral.client_types import BootOrder, Operation, UpdateVmRequest
+    from corral.client_types import BootOrder, Operation, UpdateVmRequest, VmAccepted
 
 # The boot order is read, changed and written back: a status written in between makes the revision stale.
 STALE_RETRIES: Final = 5
@@ -34,6 +35,21 @@ def _update(
         done=done,
         asynchronous=asynchronous,
     )
+
+
+def finish_change(
+    session: Session,
+    names: tuple[str, ...],
+    request: "Callable[[str], VmAccepted]",
+    done: str,
+    output: str,
+    asynchronous: bool,
+) -> None:
+    """Ask for a change of each VM's machine, wait for it, and say what a running guest has only after its restart."""
+    finish(session, names, lambda name: request(name)["operation"], output=output, done=done, asynchronous=asynchronous)
+    for name in () if asynchronous else names:
+        for sentence in session.client().get_vm(name)["status"].get("pending_restart", ()):
+            click.echo(f"{name}: waits for a restart: {printable(sentence)}", err=True)
 
 
 @click.command()

@@ -18,6 +18,7 @@ _DAEMON: Final = "The daemon"
 
 COMMANDS: Final[dict[str, Entry]] = {
     "create": Entry(_VM, "create:create", "Make a VM and start it."),
+    "install": Entry(_VM, "install:install", "Make a VM as virt-install does, and install a system on it."),
     "list": Entry(_VM, "vm:list_", "List VMs; --all also those that are off and unmanaged domains."),
     "info": Entry(_VM, "vm:info", "Show everything about a VM."),
     "start": Entry(_VM, "power:start", "Start VMs; saved ones resume where they were."),
@@ -32,6 +33,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "rename": Entry(_VM, "change:rename", "Give a VM another name."),
     "describe": Entry(_VM, "change:describe", "Show or set a VM's description."),
     "tag": Entry(_VM, "change:tag", "Show, set or remove labels of a VM."),
+    "set": Entry(_VM, "knobs:set_", "Change a VM's machine: memory, vCPUs, CPU model, watchdog …"),
+    "edit": Entry(_VM, "edit:edit", "Edit a VM's spec as YAML."),
+    "disk": Entry(_VM, "disk:disk", "Disks and drives: list, add, remove, resize, set, insert, eject."),
+    "nic": Entry(_VM, "nic:nic", "Network cards: list, add, remove, link, set."),
     "protect": Entry(_VM, "change:protect", "Refuse deletion of VMs."),
     "unprotect": Entry(_VM, "change:unprotect", "Allow deletion again."),
     "autostart": Entry(_VM, "change:autostart", "Start VMs with the host, in which order."),
@@ -54,6 +59,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "operation": Entry(_OTHER, "operation:operation", "Changes under way: list, show, cancel, watch."),
     "events": Entry(_OTHER, "event:events", "What happened; --follow goes on."),
     "image": Entry(_OTHER, "image:image", "Images: list, build, show, delete, catalogue."),
+    "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
     "network": Entry(_OTHER, "network:network", "Networks: list, show."),
     "volume": Entry(_OTHER, "volume:volume", "Disks of VMs: list, show."),
     "host": Entry(_OTHER, "host:host", "This server: info, list."),

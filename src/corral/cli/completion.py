@@ -1,7 +1,7 @@
 """Completion by the shell: the scripts of bash, zsh and fish, and names that the daemon knows. Silent on errors."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -43,6 +43,19 @@ def _complete(ctx: click.Context, incomplete: str, names: "Callable[[Client], li
 def complete_vm(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of VMs that are not on the line yet."""
     return _complete(ctx, incomplete, lambda client: [vm["name"] for vm in client.list_vms(fields="name")])
+
+
+def complete_device(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Names of the `disks` or `nics` of the VM that the line names before."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        def names(client: "Client") -> list[str]:
+            spec: Any = client.get_vm(ctx.params.get("name") or "")["spec"]
+            return [device["name"] for device in spec[kind]]
+
+        return _complete(ctx, incomplete, names)
+
+    return complete
 
 
 def complete_image(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

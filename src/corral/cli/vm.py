@@ -73,6 +73,12 @@ def list_(session: Session, everything: bool, selector: str, output: str) -> Non
     show_list(found, COLUMNS, output)
 
 
+# Defaults that are something; all others are nothing, no or none.
+_PLAIN: Final = (
+    ("rng", True), ("panic", True), ("clock", "utc"), ("video", "vga"), ("tablet", "virtio"), ("serials", 1),
+)  # fmt: skip
+
+
 @click.command()
 @vm_names
 @click.option("--state", "part", flag_value="state", help="Only the state (virsh: domstate).")
@@ -80,6 +86,7 @@ def list_(session: Session, everything: bool, selector: str, output: str) -> Non
 @click.option("--disks", "part", flag_value="disks", help="Only the disks (virsh: domblklist).")
 @click.option("--nics", "part", flag_value="nics", help="Only the network cards (virsh: domiflist).")
 @click.option("--uid", "part", flag_value="uid", help="Only the uid (virsh: domuuid).")
+@click.option("--xml", "part", flag_value="xml", help="Only libvirt's document (virsh: dumpxml).")
 @output_option
 @pass_session
 def info(session: Session, names: tuple[str, ...], part: str | None, output: str) -> None:
@@ -100,6 +107,8 @@ def info(session: Session, names: tuple[str, ...], part: str | None, output: str
             documents.append(vm)
         elif output == "name":
             click.echo(vm["name"])
+        elif part == "xml":
+            click.echo(session.client().document(name).rstrip("\n"))
         elif part is not None:
             click.echo("\n".join(_part(vm, part, _volume_paths(session, vm) if part == "disks" else {})))
         else:
@@ -148,6 +157,8 @@ def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
         ("vcpus", spec["vcpus"]),
         ("memory", mebibytes(spec["memory_mib"])),
         ("firmware", spec["firmware"]),
+        ("hardware", _hardware(spec)),
+        ("waits for a restart", list(status.get("pending_restart", ()))),
         ("accelerator", status.get("accelerator")),
         ("image", spec.get("image")),
         ("addresses", status.get("addresses") or address(vm)),
@@ -171,6 +182,21 @@ def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
     ]
 
 
+def _hardware(spec: Document) -> list[str]:
+    """What is not as in a plain server: the knobs as `corral set` names them."""
+    from corral.cli.knobs import KNOBS
+
+    found = []
+    for key, knob in KNOBS.items():
+        value: Any = spec
+        for part in knob.path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        plain = value in (None, False, "", [], 0, "none") or isinstance(value, dict)
+        if knob.path.startswith("hardware.") and not plain and (key, value) not in _PLAIN:
+            found.append(f"{key}={value}")
+    return found
+
+
 def _with_reason(status: Document) -> str:
     reason = status.get("state_reason")
     return f"{status['state']} ({reason})" if reason else str(status["state"])
@@ -178,6 +204,9 @@ def _with_reason(status: Document) -> str:
 
 def _disk(disk: Document, paths: dict[str, str]) -> str:
     volume = disk.get("volume_uid")
+    if disk.get("device") == "cdrom":
+        medium = f"image {disk['image_uid']}" if disk.get("image_uid") else "empty"
+        return f"{disk['name']}: {medium} (cdrom, {disk['bus']})"
     where = disk.get("path") or paths.get(str(volume)) or f"volume {volume}"
     return f"{disk['name']}: {where} ({disk['format']}, {disk['bus']})"
 
