@@ -12,6 +12,8 @@ from corral.cli.session import Session, pass_session
 from corral.names import format_bytes
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from corral.client_types import BuildImageRequest, ImageSource
 
 
@@ -51,6 +53,7 @@ def image() -> None:
     Examples:
       corral image catalogue
       corral image build debian-12
+      corral image import ubuntu-22.04.iso
     """
 
 
@@ -106,6 +109,8 @@ def show(session: Session, name: str, output: str) -> None:
         ("digest", facts.get("digest")),
         ("os", facts.get("os_id")),
         ("description", facts.get("description")),
+        ("kind", facts.get("kind", "disk") if facts else ""),
+        ("label", facts.get("volume_id")),
         ("format", facts.get("disk_format")),
         ("disk", format_bytes(facts["disk_virtual_bytes"]) if facts else ""),
         ("on disk", _size(found) if facts else ""),
@@ -163,6 +168,51 @@ def build(
     finish(
         session,
         (name or entry or Path(path).stem,),
+        lambda _name: session.client().build_image(body)["operation"],
+        output=output,
+        done="ready",
+        asynchronous=asynchronous,
+    )
+
+
+@image.command("import")
+@click.argument("path", metavar="FILE")
+@click.option("--name", default="", help="The image's name.  [default: the file's]")
+@click.option("--iso", is_flag=True, help="It is the image of a CD or DVD, whatever it is called.")
+@click.option("--format", "format_", type=click.Choice(["qcow2", "raw"]), help="A disk's format.  [default: qcow2]")
+@async_option
+@output_option
+@pass_session
+def import_(
+    session: Session,
+    path: str,
+    name: str,
+    iso: bool,
+    format_: 'Literal["qcow2", "raw"] | None',
+    asynchronous: bool,
+    output: str,
+) -> None:
+    """Take a file of yours as an image: a disk, or with .iso or --iso a medium for drives. It is copied.
+
+    \b
+    Examples:
+      corral image import ubuntu-22.04.iso
+      corral image import rescue.img --iso --name rescue
+      corral image import /srv/mine.qcow2 --name mine
+    """
+    from pathlib import Path
+
+    from corral.cli.media import check_local, medium_name
+
+    file = Path(path).expanduser().absolute()
+    file = file.resolve() if file.exists() else file
+    check_local(session, file)
+    is_medium = iso or (format_ is None and file.suffix.lower() == ".iso")
+    name = name or (medium_name(file) if is_medium else file.stem.lower())
+    body: BuildImageRequest = {"name": name, "path": str(file), "format": "iso" if is_medium else format_ or "qcow2"}
+    finish(
+        session,
+        (name,),
         lambda _name: session.client().build_image(body)["operation"],
         output=output,
         done="ready",

@@ -41,6 +41,13 @@ class Session:
             return Path(self.state_dir).absolute() / "run" / "corral.sock"
         return client_socket(self.socket).absolute()
 
+    @property
+    def is_remote(self) -> bool:
+        """The daemon is reached over the network: files of this machine are not its files."""
+        from corral.settings import variable
+
+        return bool(self.url or variable("CORRAL_URL")) and not (self.socket or self.state_dir)
+
     def client(self) -> "Client":
         """The one client of this run."""
         if not self._clients:

@@ -134,7 +134,8 @@ def plan_drive(disk: DiskRequest, name: str, media: Mapping[str, Image], asked: 
     """A drive for CDs: empty, or with an ISO image in it. SATA, which every firmware and installer reads."""
     if disk.size_bytes is not None or disk.create:
         raise CorralError("invalid-argument", asked, f"drive {name!r} has a size", "a drive has only a medium")
-    if disk.path is not None:
+    unmade = media.get(disk.path) if disk.path is not None else None
+    if disk.path is not None and unmade is None:
         raise CorralError(
             "invalid-argument",
             asked,
@@ -151,6 +152,7 @@ def plan_drive(disk: DiskRequest, name: str, media: Mapping[str, Image], asked: 
         name=name,
         device="cdrom",
         image_uid=image.uid if image is not None else None,
+        path=disk.path,
         format="raw",
         bus=bus,
         read_only=True,

@@ -8,7 +8,9 @@ from click.testing import CliRunner
 
 from corral.cli import create, keys
 from corral.cli.change import parse_tags
-from corral.cli.create import memory_mib, parse_disk, parse_networks, request_body
+from corral.cli.hardware_options import memory_mib
+from corral.cli.storage_options import parse_disk, parse_networks
+from corral.cli.vm_request import request_body
 from corral.cli.main import cli, main
 from corral.errors import CorralError
 from corral.names import GIB
@@ -67,7 +69,7 @@ def test_networks() -> None:
 
 def test_only_what_was_said_is_sent() -> None:
     assert body() == {"name": "web"}
-    assert body(vcpus=0) == {"name": "web", "vcpus": 0}
+    assert body(vcpus="0") == {"name": "web", "vcpus": 0}
     assert body(no_start=True, force=True, protect=True, labels=("env=test", "old")) == {
         "name": "web",
         "start": False,

@@ -1,0 +1,90 @@
+"""How `corral create` and `corral install` make a VM: one way, whatever the command is called."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from corral.cli.media import resolve_media
+from corral.cli.output import lines_of, show_document
+from corral.cli.progress import wait_for
+from corral.cli.session import Session
+from corral.cli.vm_request import Body, Options, request_body
+from corral.errors import CorralError
+
+if TYPE_CHECKING:
+    from corral.client_types import CreateVmRequest
+
+
+def build_request(session: Session, options: Options) -> Body:
+    """The request, with everything in it that has to be asked of the daemon or of files."""
+    name = options["name"] or options.get("positional") or ""
+    if not name:
+        raise click.UsageError("give the VM a name: --name NAME")
+    if options["name"] and options.get("positional"):
+        raise click.UsageError(f"two names: {options['name']} and {options['positional']}")
+    options = {**options, "dry_run": options["dry_run"] or options["print_xml"]}
+    return request_body(name, options, lambda bridge: network_of_bridge(session, bridge))
+
+
+def network_of_bridge(session: Session, bridge: str) -> str:
+    """The network whose bridge it is. A bridge of the host's own is not one of Corral's networks."""
+    for network in session.client().list_networks():
+        if network["spec"]["bridge"] == bridge:
+            return str(network["name"])
+    raise CorralError(
+        "unsupported",
+        f"--network bridge={bridge}",
+        "no network of Corral's has this bridge, and cards are on Corral's networks alone",
+        "corral network list shows them; --network default is NAT",
+    )
+
+
+def preview(session: Session, body: Body, options: Options) -> None:
+    """A dry run: print what would be made."""
+    resolve_media(session, body)
+    # The route answers with another document than for a real request.
+    found: Any = session.client().create_vm(cast("CreateVmRequest", body))
+    warn(found)
+    if options["print_xml"]:
+        click.echo(found["document"])
+    elif options["output"] == "table":
+        click.echo(f"{body['name']}: nothing is in the way; nothing was made")
+    else:
+        show_document(found["vm"], options["output"])
+
+
+def warn(answer: Any) -> None:
+    for text in answer.get("warnings", ()):
+        click.echo(f"warning: {lines_of(text)}", err=True)
+
+
+def make(session: Session, body: Body, options: Options) -> bool:
+    """Ask, and wait until it is made; False where nobody waits (--async)."""
+    resolve_media(session, body)
+    accepted = session.client().create_vm(cast("CreateVmRequest", body))
+    warn(accepted)
+    if options["asynchronous"]:
+        if options["output"] in ("table", "name"):
+            click.echo(accepted["operation"]["uid"])
+        else:
+            show_document(accepted, options["output"])
+        return False
+    wait_for(session, accepted["operation"])
+    return True
+
+
+def show_made(session: Session, body: Body, options: Options, done: str) -> None:
+    name, output = body["name"], options["output"]
+    if output == "name":
+        click.echo(name)
+    elif output == "table":
+        click.echo(f"{name}: {done}")
+    else:
+        show_document(session.client().get_vm(name), output)
+
+
+def on_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdout.isatty() and os.isatty(sys.stdin.fileno())
