@@ -49,7 +49,11 @@ def parse_image_name(text: str) -> str:
 
 def _bad_name(text: str, what: str, rule: str) -> CorralError:
     shown = text if len(text) <= NAME_MAX_CHARS else f"{text[:40]}… ({len(text)} characters)"
-    return CorralError("invalid-name", f"{what} {shown!r}", f"a {what} is made of {rule}", "choose another name")
+    return CorralError("invalid-name", f"{what} {shown!r}", f"{_an(what)} is made of {rule}", "choose another name")
+
+
+def _an(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def parse_size_bytes(text: str, bare_unit: str, what: str = "size") -> int:

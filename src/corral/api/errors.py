@@ -132,6 +132,9 @@ def validation_error(findings: Sequence[Mapping[str, Any]]) -> CorralError:
     Findings hold what was sent, which may be a secret: only the path and the rule are repeated.
     """
     first = findings[0]
+    if first["type"] == "json_invalid":  # its path is a place in the text; its words quote nothing of it
+        reason = f"it is not JSON: {first['ctx']['error']}"
+        return CorralError("invalid-document", "read the document", reason, "send a JSON document")
     where, *path = first["loc"]
     field = ".".join(str(part) for part in path) or "document"
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
