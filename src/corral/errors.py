@@ -90,6 +90,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "invalid-cloud-init": ErrorKind.INVALID,
         "invalid-selector": ErrorKind.INVALID,
         "invalid-ssh-key": ErrorKind.INVALID,
+        "invalid-hardware": ErrorKind.INVALID,
         "body-too-large": ErrorKind.TOO_LARGE,
         "rate-limited": ErrorKind.RATE_LIMITED,
         # things that are not there

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from corral.hypervisor.reach import Guests, Screens
+from corral.hypervisor.support import HardwareSupport
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
@@ -274,6 +275,10 @@ class HypervisorDriver(Protocol):
 
     async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
         """Run guest code under each accelerator and say what was seen. Seconds long; callers keep the answer."""
+        ...
+
+    async def hardware_support(self, accelerator: Accelerator) -> HardwareSupport:
+        """What guests can have here under `accelerator`: asked before a VM is made or changed."""
         ...
 
     async def define(self, definition: DomainDefinition) -> None:

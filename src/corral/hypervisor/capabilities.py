@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from corral.errors import CorralError
+from corral.model.vm import VmSpec
 
 
 class Ability(StrEnum):
@@ -21,6 +22,8 @@ class Ability(StrEnum):
     RENAME = "rename"
     PAUSED_GUEST = "paused guest"
     SHUTDOWN = "shutdown by the guest"
+    HOST_PCI_DEVICE = "PCI device of the host's"
+    SHARED_FOLDER = "shared folder"
 
 
 def _pair(one: Ability, other: Ability) -> frozenset[Ability]:
@@ -33,8 +36,23 @@ MATRIX: Final[Mapping[frozenset[Ability], str]] = MappingProxyType(
         _pair(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION): "it was adopted: its definition is its maker's",
         _pair(Ability.SAVED_MEMORY, Ability.RENAME): "its memory is saved under the old name",
         _pair(Ability.PAUSED_GUEST, Ability.SHUTDOWN): "it is paused and cannot be asked",
+        _pair(Ability.HOST_PCI_DEVICE, Ability.SAVED_MEMORY): "a device of the host's cannot be saved with the memory",
+        _pair(Ability.SHARED_FOLDER, Ability.SAVED_MEMORY): (
+            "the server of a shared folder cannot be saved: the guest would lose its open files"
+        ),
     }
 )
+
+
+def abilities_of(spec: VmSpec) -> tuple[Ability, ...]:
+    """What of this VM does not go with everything."""
+    devices = {device.kind for device in spec.hardware.host_devices}
+    found = {
+        Ability.ADOPTED_DOMAIN: spec.adopted,
+        Ability.HOST_PCI_DEVICE: "pci" in devices,
+        Ability.SHARED_FOLDER: bool(spec.hardware.shares),
+    }
+    return tuple(ability for ability, there in found.items() if there)
 
 
 def refusal(*abilities: Ability) -> str:

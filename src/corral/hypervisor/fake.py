@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final, Literal, cast
 
 from pydantic import TypeAdapter
 
 from corral.errors import CorralError
 from corral.hypervisor.base import (
+    Accelerator,
     Console,
     DomainDefinition,
     DomainDescription,
@@ -32,6 +34,7 @@ from corral.hypervisor.fake_domain import (
     observed,
 )
 from corral.hypervisor.fake_reach import FakeGuests, FakeScreens
+from corral.hypervisor.support import HardwareSupport
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 from corral.simulation import Simulation
@@ -39,6 +42,7 @@ from corral.simulation import Simulation
 AGENT_DELAY_S: Final = 1.0
 """After this long a simulated guest's agent is connected."""
 EVENTS_MAX: Final = 100_000
+OBSERVED_AT_ONCE: Final = 250
 CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
 
@@ -58,6 +62,7 @@ class FakeHypervisor:
         self.shutdown_delay_s = 0.0
         self._kept = simulation.section("domains", _DOMAIN)
         self.domains = self._kept.restore()
+        self.support = HardwareSupport()  # a test may say otherwise
         self.consoles: dict[str, FakeConsole] = {}
         self.screens = FakeScreens(self._call, self._active)
         self.guests = FakeGuests(self._call, self._with_agent)
@@ -73,6 +78,10 @@ class FakeHypervisor:
     async def facts(self) -> HypervisorFacts:
         async with self._call("facts"):
             return HypervisorFacts("fake", self.simulation.connected, "0.0.0", "0.0.0", "fake:///", max_vcpus=288)
+
+    async def hardware_support(self, accelerator: Accelerator) -> HardwareSupport:
+        async with self._call("hardware_support"):
+            return replace(self.support, accelerator=accelerator)
 
     async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
         async with self._call("probe_accelerators"):
@@ -208,7 +217,12 @@ class FakeHypervisor:
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
         async with self._call("observe_all"):
-            return tuple(observed(domain) for domain in self.domains.values())
+            found = []
+            for number, domain in enumerate(list(self.domains.values())):
+                if number % OBSERVED_AT_ONCE == 0:  # the real one takes a thread for it
+                    await asyncio.sleep(0)
+                found.append(observed(domain))
+            return tuple(found)
 
     async def find(self, name: str) -> str | None:
         async with self._call("find"):

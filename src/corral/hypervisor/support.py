@@ -45,6 +45,8 @@ class HardwareSupport:
     cpu_modes: frozenset[str] = frozenset({"host-model", "host-passthrough", "maximum", "custom"})
     cpu_models: frozenset[str] = frozenset({"Nehalem", "Westmere", "Haswell", "Skylake-Server", "EPYC", "qemu64"})
     """The named models that guests can have here."""
+    cpu_features: frozenset[str] = frozenset()
+    """Every name of a CPU feature that libvirt knows; empty: not asked."""
     nested: bool = True
     uefi: bool = True
     secure_boot: bool = True
@@ -65,8 +67,8 @@ class HardwareSupport:
     host_nodes: frozenset[int] = frozenset({0})
     """The numbers of the NUMA nodes with memory."""
     memory_mib: int = 1 << 20
-    huge_pages_free_mib: tuple[tuple[str, int], ...] = (("2M", 1 << 19), ("1G", 1 << 19))
-    """How much memory lies free in huge pages of each size that the kernel has."""
+    huge_pages_mib: tuple[tuple[str, int], ...] = (("2M", 1 << 19), ("1G", 1 << 19))
+    """How much memory is set aside, in use or not, in huge pages of each size that the kernel has."""
     iommu: bool = True
     pci_devices: tuple[PciFact, ...] = ()
     usb_devices: tuple[UsbFact, ...] = ()

@@ -10,6 +10,7 @@ import libvirt_qemu
 
 from corral.errors import CorralError
 from corral.hypervisor.base import (
+    Accelerator,
     Console,
     DomainDefinition,
     DomainDescription,
@@ -22,7 +23,8 @@ from corral.hypervisor.base import (
     ObservedDomain,
     OnOutput,
 )
-from corral.hypervisor.libvirt import accelerator, confinement, domains, guest_agent, guest_exec, starting
+from corral.hypervisor.libvirt import abilities, confinement, domains, guest_agent, guest_exec, starting
+from corral.hypervisor.libvirt.accelerator import probe_accelerators
 from corral.hypervisor.libvirt.connection import Connection
 from corral.hypervisor.libvirt.console import StreamConsole, open_stream
 from corral.hypervisor.libvirt.events import Events
@@ -33,6 +35,7 @@ from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.reading import describe
 from corral.hypervisor.libvirt.screens import LibvirtScreens
 from corral.hypervisor.libvirt.starting import Needs, needs_of
+from corral.hypervisor.support import HardwareSupport
 from corral.model.host import AcceleratorFinding
 
 T = TypeVar("T")
@@ -55,6 +58,8 @@ class LibvirtDriver:
         self._left = Left()
         self._events = Events(loop, self._left)
         self._facts = HypervisorFacts("libvirt", connected=False, libvirt_version="", qemu_version="", uri=uri)
+        self._versions = (0, 0)
+        self._capabilities: dict[Accelerator, str] = {}
         self._agent_turns = guest_agent.Turns()
         self.screens = LibvirtScreens(self._on)
         self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
@@ -78,6 +83,8 @@ class LibvirtDriver:
         """In the opening thread."""
         self._events.register(handle)
         self._facts = domains.facts(handle, self._uri)
+        self._versions = abilities.versions(handle)
+        self._capabilities.clear()  # another libvirtd, maybe another QEMU
 
     def _changed(self, connected: bool) -> None:
         self._events.publish(DomainEvent("", "", "connected" if connected else "disconnected"))
@@ -102,8 +109,16 @@ class LibvirtDriver:
             max_vcpus=known.max_vcpus,
         )
 
+    async def hardware_support(self, accelerator: Accelerator) -> HardwareSupport:
+        asked = "read what guests can have"
+        if accelerator not in self._capabilities:
+            read = partial(abilities.capabilities, accelerator=accelerator)
+            self._capabilities[accelerator] = await self._quick.call(asked, read)
+        document = self._capabilities[accelerator]
+        return await asyncio.to_thread(abilities.read_support, document, self._versions, accelerator, self._host)
+
     async def probe_accelerators(self) -> tuple[AcceleratorFinding, ...]:
-        return await accelerator.probe_accelerators()
+        return await probe_accelerators()
 
     async def observe(self, uid: str) -> ObservedDomain | None:
         remembered = self._events.remembered_stop
