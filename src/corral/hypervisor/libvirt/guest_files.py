@@ -17,8 +17,10 @@ from corral.hypervisor.libvirt.guest_script import ScriptFailedError, run_script
 from corral.hypervisor.reach import GuestFile
 from corral.model.limits import COPY_MAX_BYTES
 
-# One command's share. The agent parses base64 in JSON, slowly under emulation, within COMMAND_TIMEOUT_S.
-CHUNK_BYTES: Final = 256 * 1024
+# A command longer than the socket's buffer to the agent, about 200 KiB as base64, is never sent to its end by libvirt 9.0,
+# which then takes the agent for dead.
+WRITE_BYTES: Final = 96 * 1024
+READ_BYTES: Final = 192 * 1024
 LOOK_TIMEOUT_S: Final = 30.0
 # A tar archive of COPY_MAX_BYTES is made or unpacked, or as much is written to a slow disk (sync).
 WORK_TIMEOUT_S: Final = 600.0
@@ -161,7 +163,7 @@ class FileReader:
     async def read(self) -> bytes:
         if self._ended or self._handle is None:
             return b""
-        answer = await tell(self._ask, "guest-file-read", _Read, {"handle": self._handle, "count": CHUNK_BYTES})
+        answer = await tell(self._ask, "guest-file-read", _Read, {"handle": self._handle, "count": READ_BYTES})
         content = _decoded(answer.content)
         self._ended = answer.eof or not content
         return content
@@ -188,7 +190,7 @@ class FileWriter:
     async def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            part = view[:CHUNK_BYTES]
+            part = view[:WRITE_BYTES]
             arguments = {"handle": self._handle, "buf-b64": base64.b64encode(part).decode()}
             written = await tell(self._ask, "guest-file-write", _Written, arguments)
             if written.count > len(part):
@@ -269,6 +271,6 @@ def _decoded(content: str) -> bytes:
         data = base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError) as error:
         raise nonsense("guest-file-read") from error
-    if len(data) > CHUNK_BYTES:
+    if len(data) > READ_BYTES:
         raise nonsense("guest-file-read")
     return data
