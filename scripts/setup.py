@@ -93,6 +93,8 @@ def main() -> int:
     parser.add_argument("--image", default="debian-12")
     parser.add_argument("--yes", action="store_true", help="purge without asking")
     chosen = parser.parse_args()
+    # An ordinary user's PATH, and root's after a plain `su`, lacks the administrator's programs.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     os.umask(0o022)  # a daemon of root's runs what is installed here, whatever the caller's own habit is
     trial = trial_environment(os.environ)
     context = Context(ROOT, Shell(ROOT / "var/setup.log", dict(trial)), chosen.vm, chosen.image, trial)

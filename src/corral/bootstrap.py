@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from corral import files, log, sd_notify
+from corral import files, log, proc, sd_notify
 from corral.clock import Clock, SystemClock
 from corral.errors import CorralError
 from corral.host.stopping import host_is_stopping
@@ -70,6 +70,7 @@ def run(settings: Settings) -> int:
     """Be the daemon until SIGTERM or SIGINT; returns the exit status. A start that fails says why on standard error."""
     gc.disable()  # until the daemon is ready: start-up makes little garbage and many modules
     log.configure(settings.log_level, settings.log_json)
+    proc.complete_search_path()
     try:
         asyncio.run(_run(settings))
     except CorralError as error:

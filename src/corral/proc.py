@@ -17,6 +17,7 @@ from corral.errors import CorralError
 OUTPUT_MAX_BYTES: Final = 1 * 2**20
 DEFAULT_TIMEOUT_S: Final = 60.0
 KILL_GRACE_S: Final = 5.0
+SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Limits:
 def shown(argv: Sequence[str]) -> str:
     """The command, ready to paste."""
     return shlex.join(argv)
+
+
+def complete_search_path() -> None:
+    """Find the administrator's tools too: the PATH of an ordinary user, and of root after a plain `su`, lacks them."""
+    known = os.environ.get("PATH", os.defpath).split(":")
+    os.environ["PATH"] = ":".join([*known, *(place for place in SBIN if place not in known)])
 
 
 def require(program: str, package: str = "") -> str:

@@ -30,7 +30,7 @@ PROCESS_STARTERS = {
 }
 ENVIRONMENT_READERS = {
     "settings.py": "alone knows what the daemon and its clients were told",
-    "proc.py": "hands the environment on to children, and reads nothing from it",
+    "proc.py": "hands the environment on to children, and completes where they are looked for",
 }
 PROCESS_CALLS = re.compile(r"^os\.(exec\w*|fork\w*|spawn\w*|posix_spawn\w*|system|popen)$|^pty\.")
 IMPORTERS = {
