@@ -66,16 +66,16 @@ class DeviceService:
     # ---- disks and drives ------------------------------------------------------------------------------------------
 
     async def attach_disk(
-        self, caller: Caller, project: str, vm: str, request: AttachDiskRequest, *, if_revision: int | None = None
+        self, caller: Caller, project: str, name: str, request: AttachDiskRequest, *, if_revision: int | None = None
     ) -> Operation:
         """A new volume, a file of the user's (administrators), or a drive for CDs."""
         context = self._context
-        target = _Target(caller, project, vm, f"attach a disk to VM {vm!r}", request, if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
+        target = _Target(caller, project, name, f"attach a disk to VM {name!r}", request, if_revision)
+        await authorize(context, caller, project, "vm.update", name)
         if request.path is not None:
-            await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", vm)
-        async with audited(context, caller, project, "vm.update", vm):
-            found = await context.objects.require(Vm, project, vm)
+            await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", name)
+        async with audited(context, caller, project, "vm.update", name):
+            found = await context.objects.require(Vm, project, name)
             media = await self._media(project, request.image)
             stem = "cd" if request.device == "cdrom" else "disk"
             label = request.name or _free_name(stem, (disk.name for disk in found.spec.disks))
@@ -93,7 +93,7 @@ class DeviceService:
             disks = (*_with_slots(now.spec.disks), spec)
             if len(disks) > limits.DISKS_MAX:
                 reason = f"it has {limits.DISKS_MAX} disks, the most that a VM can have"
-                raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {vm} DISK")
+                raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {name} DISK")
             also = _create(volume) if volume is not None else None
             return _decision(now, {"disks": disks}, support, target.asked, also=also)
 
@@ -105,7 +105,7 @@ class DeviceService:
         self,
         caller: Caller,
         project: str,
-        vm: str,
+        name: str,
         disk: str,
         request: ChangeDiskRequest,
         *,
@@ -113,10 +113,10 @@ class DeviceService:
     ) -> Operation:
         """Grow it, limit it, or change the medium of a drive."""
         context = self._context
-        target = _Target(caller, project, vm, f"change disk {disk!r} of VM {vm!r}", request, if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
-        async with audited(context, caller, project, "vm.update", vm):
-            found = await context.objects.require(Vm, project, vm)
+        target = _Target(caller, project, name, f"change disk {disk!r} of VM {name!r}", request, if_revision)
+        await authorize(context, caller, project, "vm.update", name)
+        async with audited(context, caller, project, "vm.update", name):
+            found = await context.objects.require(Vm, project, name)
             media = await self._media(project, request.image)
             grown = await self._grown(_disk(found, disk, target.asked), request, target.asked)
             support = await read_support(context)
@@ -132,14 +132,14 @@ class DeviceService:
             return (await change(context, target.mutation, Vm, decide))[1]
 
     async def detach_disk(
-        self, caller: Caller, project: str, vm: str, disk: str, *, if_revision: int | None = None
+        self, caller: Caller, project: str, name: str, disk: str, *, if_revision: int | None = None
     ) -> Operation:
         """Nothing is deleted: the volume stays, and is free for another VM once the guest has let it go."""
-        context, asked = self._context, f"remove disk {disk!r} from VM {vm!r}"
-        target = _Target(caller, project, vm, asked, _Detached(device=disk), if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
-        async with audited(context, caller, project, "vm.update", vm):
-            found = await context.objects.require(Vm, project, vm)
+        context, asked = self._context, f"remove disk {disk!r} from VM {name!r}"
+        target = _Target(caller, project, name, asked, _Detached(device=disk), if_revision)
+        await authorize(context, caller, project, "vm.update", name)
+        async with audited(context, caller, project, "vm.update", name):
+            found = await context.objects.require(Vm, project, name)
             volume_uid = _disk(found, disk, asked).volume_uid
             volume = await context.objects.get(Volume, volume_uid) if volume_uid is not None else None
             kept = _changed_volume(volume, delete_with_vm=False) if volume is not None else None
@@ -207,15 +207,15 @@ class DeviceService:
     # ---- cards -----------------------------------------------------------------------------------------------------
 
     async def attach_nic(
-        self, caller: Caller, project: str, vm: str, request: NicRequest, *, if_revision: int | None = None
+        self, caller: Caller, project: str, name: str, request: NicRequest, *, if_revision: int | None = None
     ) -> Operation:
         """One more card, with a MAC and an address of its own."""
-        context, asked = self._context, f"attach a card to VM {vm!r}"
-        target = _Target(caller, project, vm, asked, request, if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
+        context, asked = self._context, f"attach a card to VM {name!r}"
+        target = _Target(caller, project, name, asked, request, if_revision)
+        await authorize(context, caller, project, "vm.update", name)
         with Allocated(context.ledger) as allocated:
-            async with audited(context, caller, project, "vm.update", vm):
-                await context.objects.require(Vm, project, vm)
+            async with audited(context, caller, project, "vm.update", name):
+                await context.objects.require(Vm, project, name)
                 network = await find_network(context, project, request.network)
                 support = await read_support(context)
                 mac, address = mac_of(request), allocated.address(network, request.address)
@@ -224,11 +224,11 @@ class DeviceService:
                 rules.check_devices(now, "attach a card to")
                 if len(now.spec.nics) >= limits.NICS_MAX:
                     reason = f"it has {limits.NICS_MAX} cards, the most that a VM can have"
-                    raise CorralError("wrong-state", asked, reason, f"corral nic remove {vm} CARD")
-                name = _free_name("net", (nic.name for nic in now.spec.nics))
+                    raise CorralError("wrong-state", asked, reason, f"corral nic remove {name} CARD")
+                label = _free_name("net", (nic.name for nic in now.spec.nics))
                 knobs = {knob: getattr(request, knob) for knob in _NIC_KNOBS}
                 nic = NicSpec(
-                    name=name, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
+                    name=label, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
                 )
                 return _nic_decision(now, (*now.spec.nics, nic), support, asked)
 
@@ -240,19 +240,19 @@ class DeviceService:
         self,
         caller: Caller,
         project: str,
-        vm: str,
+        name: str,
         nic: str,
         request: ChangeNicRequest,
         *,
         if_revision: int | None = None,
     ) -> Operation:
         """Pull or plug its cable, move it to another network, or change the card itself."""
-        context, asked = self._context, f"change card {nic!r} of VM {vm!r}"
-        target = _Target(caller, project, vm, asked, request, if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
+        context, asked = self._context, f"change card {nic!r} of VM {name!r}"
+        target = _Target(caller, project, name, asked, request, if_revision)
+        await authorize(context, caller, project, "vm.update", name)
         with Allocated(context.ledger) as allocated:
-            async with audited(context, caller, project, "vm.update", vm):
-                found = _nic(await context.objects.require(Vm, project, vm), nic, asked)
+            async with audited(context, caller, project, "vm.update", name):
+                found = _nic(await context.objects.require(Vm, project, name), nic, asked)
                 moved = await self._moved(project, found, request, allocated)
                 support = await read_support(context)
             given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
@@ -268,12 +268,12 @@ class DeviceService:
         return operation
 
     async def detach_nic(
-        self, caller: Caller, project: str, vm: str, nic: str, *, if_revision: int | None = None
+        self, caller: Caller, project: str, name: str, nic: str, *, if_revision: int | None = None
     ) -> Operation:
         """Its MAC and its address are free for others at once: the cable is pulled before the card is."""
-        context, asked = self._context, f"remove card {nic!r} from VM {vm!r}"
-        target = _Target(caller, project, vm, asked, _Detached(device=nic), if_revision)
-        await authorize(context, caller, project, "vm.update", vm)
+        context, asked = self._context, f"remove card {nic!r} from VM {name!r}"
+        target = _Target(caller, project, name, asked, _Detached(device=nic), if_revision)
+        await authorize(context, caller, project, "vm.update", name)
         support = await read_support(context)
 
         def decide(now: Vm) -> Decision:

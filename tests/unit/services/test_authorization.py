@@ -19,11 +19,15 @@ from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
 from corral.model.reach import SendKeysRequest, SetClockRequest, SetPasswordRequest
 from corral.model.requests import (
+    AttachDiskRequest,
     BuildImageRequest,
+    ChangeDiskRequest,
+    ChangeNicRequest,
     CreateTokenRequest,
     CreateVmRequest,
     ExecRequest,
     ListRequest,
+    NicRequest,
     RebootRequest,
     ShutdownRequest,
     UpdateVmRequest,
@@ -55,6 +59,8 @@ ARGUMENTS: dict[str, Any] = {
     "mode": 0o644,
     "tree": False,
     "everything": False,
+    "disk": "root",
+    "nic": "net0",
 }
 REQUESTS: dict[str, Any] = {
     "vms.create": CreateVmRequest(name="new", image="micro"),
@@ -62,6 +68,10 @@ REQUESTS: dict[str, Any] = {
     "vms.update": UpdateVmRequest(description="x"),
     "vms.shutdown": ShutdownRequest(),
     "vms.reboot": RebootRequest(),
+    "devices.attach_disk": AttachDiskRequest(size_bytes=2**30),
+    "devices.change_disk": ChangeDiskRequest(iops_max=100),
+    "devices.attach_nic": NicRequest(),
+    "devices.change_nic": ChangeNicRequest(link_up=False),
     "images.build": BuildImageRequest(catalogue="debian-12"),
     "tokens.create": CreateTokenRequest(name="new"),
     "sessions.exec": ExecRequest(argv=("id",)),

@@ -1,0 +1,173 @@
+"""Disks, drives, cards and knobs of a VM that is there: what each change writes, and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from corral.errors import CorralError
+from corral.model import limits
+from corral.model.base import Condition, ConditionStatus
+from corral.model.requests import (
+    AttachDiskRequest,
+    ChangeDiskRequest,
+    ChangeNicRequest,
+    NicRequest,
+    UpdateVmRequest,
+)
+from corral.model.vm import VmState
+from corral.model.volume import Volume
+from corral.names import GIB
+from corral.services.device import DeviceService
+from corral.store.objects import claim_key
+
+
+def devices(world: Any) -> DeviceService:
+    return DeviceService(world.context)
+
+
+async def refused(code: str, call: Any) -> CorralError:
+    with pytest.raises(CorralError) as found:
+        await call
+    assert found.value.code == code
+    assert found.value.reason
+    return found.value
+
+
+def test_a_disk_comes_with_its_volume_and_goes_without_it(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        before = await world.vm("web")
+        operation = await devices(world).attach_disk(
+            world.caller(), "default", "web", AttachDiskRequest(size_bytes=2 * GIB, name="data", iops_max=50)
+        )
+        after = await world.vm("web")
+        root, data = after.spec.disks
+        assert (root.name, root.slot, data.name, data.iops_max) == ("root", 0, "data", 50)
+        assert operation.spec.tracks_generation == after.generation == before.generation + 1
+        volume = await world.objects.get(Volume, data.volume_uid)
+        assert (volume.spec.size_bytes, volume.spec.vm_uid) == (2 * GIB, after.uid)
+        assert volume.status.ready is False
+        await devices(world).attach_disk(world.caller(), "default", "web", AttachDiskRequest(size_bytes=GIB))
+        await devices(world).detach_disk(world.caller(), "default", "web", "data")
+        left = (await world.vm("web")).spec.disks
+        assert [(disk.name, disk.slot) for disk in left] == [("root", 0), ("disk0", 2)]
+        kept = await world.objects.get(Volume, data.volume_uid)
+        assert kept.spec.delete_with_vm is False
+        assert kept.spec.vm_uid == after.uid  # the guest may still hold it: the agent lets it go
+
+    play(scene)
+
+
+def test_what_cannot_be_attached_is_refused_and_nothing_is_written(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        before = await world.vm("web")
+        service, caller = devices(world), world.caller()
+        same = AttachDiskRequest(size_bytes=GIB, name="root")
+        await refused("name-taken", service.attach_disk(caller, "default", "web", same))
+        for _ in range(limits.DISKS_MAX - len(before.spec.disks)):
+            await service.attach_disk(caller, "default", "web", AttachDiskRequest(size_bytes=GIB))
+        full = await refused("wrong-state", service.attach_disk(caller, "default", "web", AttachDiskRequest()))
+        assert str(limits.DISKS_MAX) in full.reason
+        before = await world.vm("web")
+        by_path = AttachDiskRequest(path="/etc/shadow", format="raw")
+        await refused("forbidden", service.attach_disk(caller, "default", "web", by_path))
+        await refused("invalid-argument", service.attach_disk(world.admin(), "default", "web", by_path))
+        missing = AttachDiskRequest(device="cdrom", image="none.iso")
+        await refused("image-not-found", service.attach_disk(caller, "default", "web", missing))
+        await refused("device-not-found", service.detach_disk(caller, "default", "web", "nope"))
+        await refused("vm-not-found", service.attach_disk(caller, "default", "nobody", AttachDiskRequest()))
+        assert await world.vm("web") == before
+
+    play(scene)
+
+
+def test_a_volume_grows_and_never_shrinks(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        vm = await world.vm("web")
+        uid = vm.spec.disks[0].volume_uid
+        service, caller = devices(world), world.caller()
+        await service.change_disk(caller, "default", "web", "root", ChangeDiskRequest(size_bytes=3 * GIB))
+        grown = await world.objects.get(Volume, uid)
+        assert (grown.spec.size_bytes, grown.generation) == (3 * GIB, 2)
+        error = await refused(
+            "invalid-size",
+            service.change_disk(caller, "default", "web", "root", ChangeDiskRequest(size_bytes=GIB)),
+        )
+        assert "3 GiB" in error.reason
+        medium = ChangeDiskRequest(image="")
+        await refused("invalid-argument", service.change_disk(caller, "default", "web", "root", medium))
+
+    play(scene)
+
+
+def test_a_card_brings_its_claims_and_takes_them_along(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        service, caller = devices(world), world.caller()
+        await service.attach_nic(caller, "default", "web", NicRequest(model="e1000e"))
+        vm = await world.vm("web")
+        first, second = vm.spec.nics
+        assert (second.name, second.model) == ("net1", "e1000e")
+        assert second.address != first.address
+        mac = claim_key("mac", "host", second.mac)
+        assert await world.objects.owner(mac) == vm.uid
+        wanted = ChangeNicRequest(address="10.0.0.77", link_up=False)
+        await service.change_nic(caller, "default", "web", "net1", wanted)
+        moved = (await world.vm("web")).spec.nics[1]
+        assert (moved.address, moved.link_up, moved.mac) == ("10.0.0.77", False, second.mac)
+        assert await world.objects.owner(claim_key("address", second.network_uid, second.address)) is None
+        await service.detach_nic(caller, "default", "web", "net1")
+        assert await world.objects.owner(mac) is None
+        assert await world.objects.owner(claim_key("address", moved.network_uid, "10.0.0.77")) is None
+        taken = NicRequest(address=first.address)
+        await refused("address-taken", service.attach_nic(caller, "default", "web", taken))
+        await refused("network-not-found", service.attach_nic(caller, "default", "web", NicRequest(network="no")))
+
+    play(scene)
+
+
+def test_knobs_are_merged_and_wrong_ones_name_their_place(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+
+        async def change(**fields: Any) -> None:
+            request = UpdateVmRequest.model_validate(fields)
+            await world.vms.update(world.caller(), "default", "web", request)
+
+        await change(vcpus=2, memory_mib=2048, hardware={"cpu": {"quota_percent": 50}, "watchdog": "reset"})
+        await change(hardware={"cpu": {"quota_percent": None}, "memory": {"locked": True}})
+        spec = (await world.vm("web")).spec
+        assert (spec.vcpus, spec.memory_mib) == (2, 2048)
+        assert (spec.hardware.cpu.quota_percent, spec.hardware.watchdog) == (None, "reset")
+        assert spec.hardware.memory.locked
+        error = await refused("invalid-argument", change(hardware={"cpu": {"quota_percent": 0}}))
+        assert error.reason.startswith("hardware.cpu.quota_percent: ")
+        await refused("invalid-argument", change(hardware={"cpo": {}}))
+        await refused("insufficient-memory", change(memory_mib=2**20))
+        await refused("forbidden", change(hardware={"kernel": {"kernel": "/boot/vmlinuz"}}))
+        await refused("forbidden", change(hardware={"shares": [{"name": "etc", "path": "/etc"}]}))
+
+    play(scene)
+
+
+@pytest.mark.parametrize("what", ["adopted", "drifted", "deleting"])
+def test_a_machine_that_is_not_corrals_to_change_is_left_alone(play: Any, what: str) -> None:
+    async def scene(world: Any) -> None:
+        vm = await world.running("web")
+        now = world.clock.now()
+        if what == "adopted":
+            await world.put(vm.model_copy(update={"spec": vm.spec.model_copy(update={"adopted": True})}))
+        elif what == "deleting":
+            await world.put(vm.model_copy(update={"deletion_requested_at": now}))
+        else:
+            drifted = Condition(type="Drifted", status=ConditionStatus.TRUE, reason="x", since=now)
+            await world.see("web", VmState.RUNNING, conditions=(drifted,))
+        code = "vm-being-deleted" if what == "deleting" else "wrong-state"
+        caller, service = world.caller(), devices(world)
+        await refused(code, world.vms.update(caller, "default", "web", UpdateVmRequest(vcpus=2)))
+        await refused(code, service.detach_disk(caller, "default", "web", "root"))
+        await refused(code, service.attach_nic(caller, "default", "web", NicRequest()))
+
+    play(scene)
