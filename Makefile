@@ -5,6 +5,8 @@ PYTHON := $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -
 VENV := .venv/bin
 VM ?= my-vm
 IMAGE ?= debian-12
+AS_ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
+APT := apt-get install -y --no-install-recommends
 
 .PHONY: help python up down purge test check format bench soak docs lock venv clean
 
@@ -12,7 +14,7 @@ help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 python:
-	@test -n "$(PYTHON)" || { echo "python3 is missing: installing it"; apt-get install -y --no-install-recommends python3 || sudo apt-get install -y --no-install-recommends python3; }
+	@test -n "$(PYTHON)" || { echo "python3 is missing: installing it"; $(AS_ROOT) sh -c '$(APT) python3 || { apt-get update && $(APT) python3; }'; }
 
 up: python ## From nothing to a virtual machine that you can log in to (VM=my-vm IMAGE=debian-12)
 	@$(or $(PYTHON),/usr/bin/python3) scripts/setup.py up --vm $(VM) --image $(IMAGE)
