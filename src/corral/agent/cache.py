@@ -1,5 +1,6 @@
 """The store's objects in memory, fed by its watch and by the agent's own writes, with the indexes that the agent needs."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -17,6 +18,8 @@ T = TypeVar("T", bound=Object)
 
 KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network)
 ENDED_MAX: Final = 4096
+PAGE: Final = 250
+"""Records read between two turns of the event loop: a millisecond or two."""
 _BY_PREFIX: Final[dict[str, type[Object]]] = {cls.prefix(): cls for cls in KINDS}
 
 
@@ -39,20 +42,22 @@ class Cache:
         """Operations that ended lately, by the revision of their end: their own news need not be read again."""
 
     async def load(self) -> int:
-        """Everything, as of one revision, which is returned; the watch goes on from there."""
+        """Everything, none of it older than the revision that is returned; the watch goes on from there."""
         revision = self.objects.store.revision
         for cls in KINDS:
             seen: set[str] = set()
             after = ""
             while True:
-                page = await self.objects.records(cls, after=after)
+                page = await self.objects.records(cls, after=after, limit=PAGE)
                 for record in page.records:
                     seen.add(record.key.removeprefix(cls.prefix()))
                     self._see(cls, record)
                 if not page.more:
                     break
                 after = page.records[-1].key.removeprefix(cls.prefix())
-            self._drop_others(cls, seen)
+                # Not between reading and seeing: what is deleted then would be taken for what is there.
+                await asyncio.sleep(0)
+            self._drop_others(cls, seen, revision)
         return revision
 
     def apply(self, change: Change) -> None:
@@ -186,9 +191,12 @@ class Cache:
         if value.spec.vm_uid is not None:
             self._volumes_of.setdefault(value.spec.vm_uid, set()).add(value.uid)
 
-    def _drop_others(self, cls: type[Object], seen: set[str]) -> None:
+    def _drop_others(self, cls: type[Object], seen: set[str], revision: int) -> None:
+        """Forget what was not listed, unless it came after the listing had begun."""
+        known: dict[str, Object] = {}
         if cls is Operation:
-            gone = {uid for found in self._unfinished.values() for uid in found} - seen
+            for found in self._unfinished.values():
+                known |= found
         else:
             table: dict[str, dict[str, Object]] = {
                 "vm": self.vms,  # type: ignore[dict-item]
@@ -196,6 +204,7 @@ class Cache:
                 "image": self.images,  # type: ignore[dict-item]
                 "network": self.networks,  # type: ignore[dict-item]
             }
-            gone = set(table[cls.KIND]) - seen
-        for uid in gone:
-            self.forget(cls, uid)
+            known = table[cls.KIND]
+        for uid in known.keys() - seen:
+            if known[uid].revision <= revision:
+                self.forget(cls, uid)

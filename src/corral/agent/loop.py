@@ -43,6 +43,8 @@ HOST_PAUSE_S: Final = 1.0
 AWAY_GRACE_S: Final = 5.0
 """A libvirtd that is restarted is back within seconds: nobody need hear of it."""
 JANITOR_EVERY_S: Final = 300.0
+LOOKS_AT_ONCE: Final = 250
+"""Of the VMs that a relist compares between two turns of the event loop: a millisecond or two."""
 
 log = logger("agent")
 
@@ -229,10 +231,13 @@ class Agent:
             await self.network_keeper.sync()
         if not self.dispatcher.open:
             self._open(by_uid)
-        for uid, vm in list(self.cache.vms.items()):
+        first = not self.ready.is_set()
+        for number, (uid, vm) in enumerate(list(self.cache.vms.items())):
+            if number % LOOKS_AT_ONCE == 0 and not first:
+                await asyncio.sleep(0)
             memory = self.dispatcher.memory(uid)
             if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
-                self.dispatcher.wake(uid, Snapshot(by_uid.get(uid)) if not self.ready.is_set() else None)
+                self.dispatcher.wake(uid, Snapshot(by_uid.get(uid)) if first else None)
         await self.orphans.run(domains)
         self._host_changed.set()
         self.ready.set()
