@@ -185,7 +185,7 @@ def build_context(
     from corral.services.ledger import DAC_UIDS, Ledger  # noqa: PLC0415
     from corral.services.passwords import hash_password  # noqa: PLC0415
 
-    # Several installations on one host start at different places of the uids, so that two of their guests rarely meet.
+    # Several installations on one host start at different places of the uids, so that their guests do not meet.
     digest = hashlib.sha256(identity.installation_id.encode()).digest()
     return Context(
         objects=objects,

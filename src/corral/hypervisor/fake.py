@@ -104,14 +104,7 @@ class FakeHypervisor:
             elif domain.name != definition.name:
                 raise CorralError("hypervisor-error", f"define {definition.name}", f"it is called {domain.name}")
             self._names[definition.name] = definition.uid
-            domain.vcpus, domain.memory_mib = definition.vcpus, definition.memory_mib
-            domain.firmware, domain.disks, domain.nics = definition.firmware, definition.disks, definition.nics
-            domain.description, domain.cpu_shares = definition.description, definition.cpu_shares
-            domain.seed_path, domain.kernel = definition.seed_path, definition.kernel
-            domain.graphics = definition.graphics
-            domain.metadata = definition.metadata
-            domain.definition_hash = definition_hash(definition)
-            domain.persistent = True
+            domain.take(definition)
             self._emit(domain, "defined")
 
     async def start(self, uid: str) -> None:

@@ -75,6 +75,14 @@ class FakeDomain:
     def active(self) -> bool:
         return self.state not in (VmState.SHUT_OFF, VmState.CRASHED)
 
+    def take(self, definition: DomainDefinition) -> None:
+        """Become what is defined, for good."""
+        self.vcpus, self.memory_mib, self.cpu_shares = definition.vcpus, definition.memory_mib, definition.cpu_shares
+        self.firmware, self.disks, self.nics = definition.firmware, definition.disks, definition.nics
+        self.seed_path, self.kernel, self.graphics = definition.seed_path, definition.kernel, definition.graphics
+        self.description, self.metadata, self.persistent = definition.description, definition.metadata, True
+        self.definition_hash = definition_hash(definition)
+
     def boot(self) -> None:
         """Everything is as defined."""
         self.started_with = (self.vcpus, self.memory_mib)

@@ -11,13 +11,13 @@ from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Ui
 from corral.model.hardware import PLAIN, HardwareSpec
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
+"""On a VM that was rebuilt after a lost database: its spec has no user-data and no password hashes, the seed on disk
+alone has them and is not written again."""
 DAC_UID_ANNOTATION: Final = "corral/dac-uid"
 # Each QEMU's own uid is this + n; n is claimed. Above SUB_UID_MAX of login.defs(5), 600,100,000: what lies below is handed
 # out to users' containers from 100,000 on, and who is handed a guest's uid reads its disks. Below the 10^9 ids that
 # system containers (Incus) map, so that Corral runs inside of one.
 DAC_UID_FIRST: Final = 900_000_000
-"""On a VM that was rebuilt after a lost database: its spec has no user-data and no password hashes, the seed on disk
-alone has them and is not written again."""
 
 
 class Power(StrEnum):

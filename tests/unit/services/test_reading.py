@@ -12,11 +12,13 @@ from corral.hypervisor.fake import FakeDomain
 from corral.model.identity import Project, Role
 from corral.model.operation import Operation, OperationState
 from corral.model.requests import CreateVmRequest, ListRequest, WaitCondition
-from corral.model.vm import CloudInitStatus, Vm, VmState
+from corral.model.vm import DAC_UID_FIRST, CloudInitStatus, Vm, VmState
 from corral.names import new_uid
 from corral.services.documents import in_projects, without_secrets
+from corral.services.ledger import DAC_UIDS, Ledger
 from corral.services.selectors import matches, parse_fields, parse_selector, select_fields
-from corral.store.objects import encode
+from corral.store.memory import MemoryStore
+from corral.store.objects import Objects, encode
 
 
 async def make(world: Any, name: str, project: str = "default", **request: Any) -> None:
@@ -252,3 +254,9 @@ def test_an_operation_is_waited_for_found_by_prefix_and_cancelled(play: Any) -> 
         assert await world.objects.list(Vm)
 
     play(scene)
+
+
+def test_uids_of_guests_stay_below_those_of_system_containers() -> None:
+    assert DAC_UID_FIRST + DAC_UIDS <= 10**9
+    pool = Ledger(Objects(MemoryStore()), DAC_UIDS - 1).dac_uids
+    assert [pool.hold_next(), pool.hold_next()] == [DAC_UIDS - 1, 0]
