@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from corral.images.iso import IsoDescription
 from corral.images.osinfo import load_osinfo
-from corral.model.os import OsInfo
+from corral.model.os import MediumIds, OsInfo
 
 # The generic entry: what is used where nothing is known.
 GENERIC: Final = "generic"
@@ -72,9 +72,16 @@ def _named(table: Iterable[OsInfo], wanted: str) -> OsInfo | None:
 
 
 def _matching(table: Iterable[OsInfo], iso: IsoDescription) -> OsInfo | None:
-    for info in table:
-        if not info.iso_volume or not re.match(info.iso_volume, iso.volume_id):
-            continue
-        if not info.iso_publisher or re.match(info.iso_publisher, iso.publisher):
-            return info
-    return None
+    return next((info for info in table if any(_matches(medium, iso) for medium in info.media)), None)
+
+
+def _matches(medium: MediumIds, iso: IsoDescription) -> bool:
+    """All that is said of it; a medium of which nothing is said matches nothing."""
+    wanted = (
+        (medium.volume, iso.volume_id),
+        (medium.publisher, iso.publisher),
+        (medium.application, iso.application),
+        (medium.system, iso.system),
+    )
+    patterns = [(pattern, text) for pattern, text in wanted if pattern]
+    return bool(patterns) and all(re.match(pattern, text) for pattern, text in patterns)

@@ -9,7 +9,7 @@ from typing import Final
 from lxml import etree
 
 from corral.log import logger
-from corral.model.os import OsFamily, OsInfo, Unattended
+from corral.model.os import MediumIds, OsFamily, OsInfo, Unattended
 from corral.model.vm import Bus, Firmware
 from corral.names import GIB, MIB
 
@@ -18,7 +18,7 @@ FILE_MAX_BYTES: Final = 256 * 1024
 FILES_MAX: Final = 4000
 ANCESTORS_MAX: Final = 64
 PATTERN_MAX_CHARS: Final = 512
-VOLUMES_MAX: Final = 16
+MEDIA_MAX: Final = 32
 
 _FAMILIES: Final = {
     "linux": OsFamily.LINUX,
@@ -58,7 +58,7 @@ class _Entry:
     memory_bytes: int
     storage_bytes: int
     vcpus: int
-    volumes: tuple[str, ...]
+    media: tuple[MediumIds, ...]
 
 
 def load_osinfo(directory: Path | None = None) -> tuple[OsInfo, ...]:
@@ -104,10 +104,8 @@ def _entry(system: "etree._Element") -> _Entry | None:
         memory_bytes=_number(system, "ram"),
         storage_bytes=_number(system, "storage"),
         vcpus=_number(system, "n-cpus"),
-        volumes=tuple(
-            text
-            for medium in _of_x86(system, "media")
-            if 0 < len(text := _text(medium.find("iso/volume-id"))) <= PATTERN_MAX_CHARS and _compiles(text)
+        media=tuple(
+            ids for medium in _of_x86(system, "media")[:MEDIA_MAX] if (ids := _medium(medium.find("iso"))) is not None
         ),
     )
 
@@ -127,6 +125,19 @@ def _number(system: "etree._Element", tag: str) -> int:
         if text.isascii() and text.isdigit() and len(text) < 19:
             return int(text)
     return 0
+
+
+def _medium(iso: "etree._Element | None") -> MediumIds | None:
+    """None for a medium that is known by its volume's label alone, and that label says too little to go by."""
+    if iso is None:
+        return None
+    words = {tag: _text(iso.find(f"{tag}-id")) for tag in ("volume", "publisher", "application", "system")}
+    if not all(len(word) <= PATTERN_MAX_CHARS and _compiles(word) for word in words.values()):
+        return None
+    alone = not any(words[tag] for tag in ("publisher", "application", "system"))
+    if not words["volume"] or (alone and not re.search(r"\d", words["volume"])):
+        return None
+    return MediumIds(**words)
 
 
 def _compiles(pattern: str) -> bool:
@@ -161,8 +172,7 @@ def _info(entry: _Entry, entries: dict[str, _Entry]) -> OsInfo:
             (kind for part, kind in _SCRIPTS if any(part in script for script in scripts)), Unattended.NONE
         ),
         drivers_iso=windows,
-        iso_volume="|".join(f"(?:{volume})" for volume in entry.volumes[:VOLUMES_MAX]),
-        iso_publisher="(?i)microsoft" if windows else "",
+        media=entry.media,
     )
 
 

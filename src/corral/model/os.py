@@ -29,6 +29,15 @@ class Unattended(StrEnum):
     ANSWER_FILE = "answer-file"  # Windows Setup
 
 
+class MediumIds(Model):
+    """Regular expressions that the ids of an ISO match from their start; an empty one matches everything."""
+
+    volume: str = ""
+    publisher: str = ""
+    application: str = ""
+    system: str = ""
+
+
 class OsInfo(Model):
     """One operating system. Its values fill what a request left open."""
 
@@ -56,6 +65,5 @@ class OsInfo(Model):
     unattended: Unattended = Unattended.NONE
     drivers_iso: bool = False
     """It has no virtio drivers of its own: attach the virtio-win ISO before its disks and cards become virtio."""
-    iso_volume: str = ""
-    """A regular expression that an installation medium's volume id matches from its start; empty: not known."""
-    iso_publisher: str = ""
+    media: Annotated[tuple[MediumIds, ...], Field(exclude=True)] = ()
+    """How its installation media are known."""

@@ -24,6 +24,7 @@ from corral.services.context import Context
 from corral.services.disks import Disks, new_files, plan_disks
 from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
+from corral.services.hardware import check_spec
 from corral.services.media import find_media, ready_image
 from corral.services.nics import Allocated, allocate_nics, find_networks
 from corral.services.os import apply_os, find_os, warnings_of
@@ -186,6 +187,7 @@ async def _plan(context: Context, project: str, request: CreateVmRequest, asked:
         description=request.description,
         protected=request.protected,
     )
+    await check_spec(context, spec, asked)
     return _Plan(request, system, image, media, disks, spec, await context.capacity(), asked)
 
 

@@ -1,5 +1,7 @@
 """Whether this host can give a VM the hardware that it asks for; asked before anything is written."""
 
+from corral.errors import CorralError, ErrorKind
+from corral.hypervisor.base import Accelerator
 from corral.hypervisor.hardware_rules import check_hardware
 from corral.hypervisor.support import HardwareSupport
 from corral.model.host import Host
@@ -11,7 +13,13 @@ async def read_support(context: Context) -> HardwareSupport:
     """What the hypervisor can do here, under the accelerator that was found to work."""
     host = await context.objects.get(Host, context.host_uid)
     accelerator = host.status.accelerator if host is not None else ""
-    return HardwareSupport(accelerator="kvm" if accelerator == "kvm" else "tcg")
+    found: Accelerator = "kvm" if accelerator == "kvm" else "tcg"
+    try:
+        return await context.hypervisor.hardware_support(found)
+    except CorralError as error:
+        if error.kind not in (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT):
+            raise
+        return HardwareSupport(accelerator=found)  # what contradicts itself is refused all the same
 
 
 async def check_spec(context: Context, spec: VmSpec, asked: str) -> None:
