@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from corral.agent.dispatch import Dispatcher
+from corral.agent.executor import ask_shutdown
 from corral.agent.view import ACTIVE
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -108,7 +109,8 @@ class GuestShutdown:
                     self.tell(f"{vm.name} is off")
                     return True
                 if self.clock.monotonic_s() >= ask_s:
-                    await self._ask(vm, domain, first=ask_s == 0.0)
+                    first = ask_s == 0.0
+                    await ask_shutdown(self.hypervisor, vm.uid, by_agent=first and domain.agent_connected)
                     ask_s = self.clock.monotonic_s() + ASK_AGAIN_S
                 await asyncio.sleep(LOOK_EVERY_S)
             self.tell(f"{vm.name} did not power off within {vm.spec.boot.shutdown_deadline_s:g} s; stopping it")
@@ -118,13 +120,3 @@ class GuestShutdown:
             self.tell(f"{vm.name}: {error.reason}")
             return False
         return True
-
-    async def _ask(self, vm: Vm, domain: ObservedDomain, *, first: bool) -> None:
-        if first and domain.agent_connected:
-            try:
-                await self.hypervisor.shutdown(vm.uid, "agent")
-                return
-            except CorralError as error:
-                if not error.code.startswith("guest-agent-"):
-                    raise
-        await self.hypervisor.shutdown(vm.uid, "acpi")

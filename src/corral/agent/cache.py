@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from corral.agent.definition import Surroundings
 from corral.model.base import Object
@@ -35,6 +35,10 @@ class Cache:
         self.images: dict[str, Image] = {}
         self.networks: dict[str, Network] = {}
         self.around = Surroundings(self.volumes, self.images, self.networks)
+        self._tables = cast(
+            "dict[type[Object], dict[str, Object]]",
+            {Vm: self.vms, Volume: self.volumes, Image: self.images, Network: self.networks},
+        )
         self._unfinished: dict[str, dict[str, Operation]] = {}
         self._created: dict[str, int] = {}
         self._volumes_of: dict[str, set[str]] = {}
@@ -90,17 +94,11 @@ class Cache:
             return
         if isinstance(value, Operation):
             self._put_operation(value)
-        elif isinstance(value, Vm):
-            self.vms[value.uid] = value
-            self.on_change("vm", value.uid)
         elif isinstance(value, Volume):
             self._put_volume(value)
-        elif isinstance(value, Image):
-            self.images[value.uid] = value
-            self.on_change("image", value.uid)
-        elif isinstance(value, Network):
-            self.networks[value.uid] = value
-            self.on_change("network", value.uid)
+        else:
+            self._tables[type(value)][value.uid] = value
+            self.on_change(value.KIND, value.uid)
 
     def forget(self, cls: type[Object], uid: str) -> None:
         """It is gone from the store."""
@@ -112,13 +110,8 @@ class Cache:
             old = self.volumes.pop(uid, None)
             if old is not None and old.spec.vm_uid is not None:
                 self._volumes_of.get(old.spec.vm_uid, set()).discard(uid)
-        else:
-            known = self._known(cls, uid)
-            self.vms.pop(uid, None)
-            self.images.pop(uid, None)
-            self.networks.pop(uid, None)
-            if known is not None:
-                self.on_change(cls.KIND, uid)
+        elif self._tables[cls].pop(uid, None) is not None:
+            self.on_change(cls.KIND, uid)
 
     def unfinished(self, target_uid: str) -> tuple[Operation, ...]:
         """Unfinished operations on one object, in the order of their creation."""
@@ -151,15 +144,7 @@ class Cache:
             self.put(decode(cls, record))
 
     def _known(self, cls: type[Object], uid: str) -> Object | None:
-        if cls is Vm:
-            return self.vms.get(uid)
-        if cls is Volume:
-            return self.volumes.get(uid)
-        if cls is Image:
-            return self.images.get(uid)
-        if cls is Network:
-            return self.networks.get(uid)
-        return None
+        return self._tables[cls].get(uid) if cls is not Operation else None
 
     def _put_operation(self, value: Operation) -> None:
         target = value.spec.target_uid
@@ -198,13 +183,7 @@ class Cache:
             for found in self._unfinished.values():
                 known |= found
         else:
-            table: dict[str, dict[str, Object]] = {
-                "vm": self.vms,  # type: ignore[dict-item]
-                "volume": self.volumes,  # type: ignore[dict-item]
-                "image": self.images,  # type: ignore[dict-item]
-                "network": self.networks,  # type: ignore[dict-item]
-            }
-            known = table[cls.KIND]
+            known = self._tables[cls]
         for uid in known.keys() - seen:
             if known[uid].revision <= revision:
                 self.forget(cls, uid)

@@ -129,7 +129,7 @@ class Executor:
             case Reset():
                 return hypervisor.reset(vm.uid)
             case AskShutdown(mode=mode):
-                return self._ask_shutdown(vm, mode == "agent")
+                return ask_shutdown(hypervisor, vm.uid, by_agent=mode == "agent")
             case Reboot(mode=mode):
                 return self._reboot(vm, mode == "agent")
         raise AssertionError(f"no effect for {step.NAME}")
@@ -197,16 +197,6 @@ class Executor:
         if log.exists() or directory.exists():
             await asyncio.to_thread(remove)
 
-    async def _ask_shutdown(self, vm: Vm, by_agent: bool) -> None:
-        if by_agent:
-            try:
-                await self.drivers.hypervisor.shutdown(vm.uid, "agent")
-                return
-            except CorralError as error:
-                if not error.code.startswith("guest-agent-"):
-                    raise
-        await self.drivers.hypervisor.shutdown(vm.uid, "acpi")
-
     async def _reboot(self, vm: Vm, by_agent: bool) -> None:
         if by_agent:
             try:
@@ -224,6 +214,18 @@ class Executor:
 
 
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
+
+
+async def ask_shutdown(hypervisor: HypervisorDriver, uid: str, *, by_agent: bool) -> None:
+    """Ask the guest's agent, if that is wished; where it fails, and otherwise, press the power button."""
+    if by_agent:
+        try:
+            await hypervisor.shutdown(uid, "agent")
+            return
+        except CorralError as error:
+            if not error.code.startswith("guest-agent-"):
+                raise
+    await hypervisor.shutdown(uid, "acpi")
 
 
 def reservation_of(vm: Vm, nic: NicSpec) -> Reservation:

@@ -1,15 +1,15 @@
 """Networks of this host: defined, started and with the addresses that VMs hold."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.executor import Executor, reservations_in
+from corral.agent.status import condition
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
-from corral.model.base import Condition, ConditionStatus, with_condition
+from corral.model.base import with_condition
 from corral.model.network import Network, NetworkStatus
 from corral.store.objects import Objects
 
@@ -60,10 +60,10 @@ class NetworkKeeper:
     async def _record(self, network: Network, error: CorralError | None, *, outdated: bool = False) -> None:
         old, now = network.status, self.clock.now()
         ready = ("active", "") if error is None else (error.code, error.reason)
-        conditions = with_condition(old.conditions, _condition("Ready", error is None, *ready, now))
+        conditions = with_condition(old.conditions, condition("Ready", error is None, *ready, now))
         if error is None and (outdated or any(found.type == "Outdated" for found in conditions)):
             why = ("guests-connected", OUTDATED) if outdated else ("as-defined", "")
-            conditions = with_condition(conditions, _condition("Outdated", outdated, *why, now))
+            conditions = with_condition(conditions, condition("Outdated", outdated, *why, now))
         generation = network.generation if error is None else old.observed_generation
         status = NetworkStatus(active=error is None, observed_generation=generation, conditions=conditions)
         if status == old:
@@ -73,8 +73,3 @@ class NetworkKeeper:
         transaction.update(changed)
         committed = await transaction.commit(durable=False)
         self.cache.put(changed.model_copy(update={"revision": committed.revision}))
-
-
-def _condition(kind: str, true: bool, reason: str, message: str, now: datetime) -> Condition:
-    status = ConditionStatus.TRUE if true else ConditionStatus.FALSE
-    return Condition(type=kind, status=status, reason=reason, message=message, since=now)

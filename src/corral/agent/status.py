@@ -95,27 +95,27 @@ def _conditions(view: View, settle: Settle, active: bool, now: datetime) -> tupl
     if settle.drifted or "Drifted" in old:
         shown = f"its definition was changed outside of Corral: corral drift show {view.vm.name}"
         text = shown if settle.drifted else ""
-        found.append(_condition("Drifted", settle.drifted, "definition-changed" if text else "as-defined", text, now))
+        found.append(condition("Drifted", settle.drifted, "definition-changed" if text else "as-defined", text, now))
     if active and view.domain is not None:
         there = view.domain.agent_connected
-        found.append(_condition("GuestAgentConnected", there, "connected" if there else "not-connected", "", now))
+        found.append(condition("GuestAgentConnected", there, "connected" if there else "not-connected", "", now))
     elif "GuestAgentConnected" in old:
-        found.append(_condition("GuestAgentConnected", False, "not-running", "", now))
+        found.append(condition("GuestAgentConnected", False, "not-running", "", now))
     if "Reachable" in old:
-        found.append(_condition("Reachable", True, "answers", "", now))
+        found.append(condition("Reachable", True, "answers", "", now))
     restarts = view.vm.status.restarts if settle.restarts is None else settle.restarts
     degraded, reason = _degraded(view, restarts)
     if degraded or "Degraded" in old:
-        found.append(_condition("Degraded", degraded, reason, "", now))
+        found.append(condition("Degraded", degraded, reason, "", now))
     conditions = view.vm.status.conditions
-    for condition in found:
-        known = old.get(condition.type)
+    for new in found:
+        known = old.get(new.type)
         if known is None or (known.status, known.reason, known.message) != (
-            condition.status,
-            condition.reason,
-            condition.message,
+            new.status,
+            new.reason,
+            new.message,
         ):
-            conditions = with_condition(conditions, condition)
+            conditions = with_condition(conditions, new)
     return conditions
 
 
@@ -130,13 +130,13 @@ def _degraded(view: View, restarts: int) -> tuple[bool, str]:
 
 def _ready(view: View, settle: Settle, now: datetime) -> Condition:
     if settle.refused is not None:
-        return _condition("Ready", False, settle.refused.code, settle.refused.reason, now)
+        return condition("Ready", False, settle.refused.code, settle.refused.reason, now)
     if settle.reached:
-        return _condition("Ready", True, "as-wished", "", now)
-    return _condition("Ready", False, "under-way", "", now)
+        return condition("Ready", True, "as-wished", "", now)
+    return condition("Ready", False, "under-way", "", now)
 
 
-def _condition(kind: str, true: bool, reason: str, message: str, now: datetime) -> Condition:
+def condition(kind: str, true: bool, reason: str, message: str, now: datetime) -> Condition:
     status = ConditionStatus.TRUE if true else ConditionStatus.FALSE
     return Condition.model_construct(type=kind, status=status, reason=reason, message=message, since=now)
 
@@ -144,9 +144,9 @@ def _condition(kind: str, true: bool, reason: str, message: str, now: datetime) 
 def unreachable(status: VmStatus, code: str, reason: str, now: datetime) -> VmStatus:
     """The hypervisor did not answer for this VM; what was seen last stays, and is no longer said to be so where the
     hypervisor is away altogether."""
-    condition = _condition("Reachable", False, code, reason, now)
+    away = condition("Reachable", False, code, reason, now)
     update: dict[str, object] = {
-        "conditions": with_condition(status.conditions, condition),
+        "conditions": with_condition(status.conditions, away),
         "last_error_code": code,
         "last_error": reason,
     }

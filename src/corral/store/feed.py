@@ -4,10 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 from corral.store import rules
-from corral.store.base import Change
+from corral.store.base import Change, JournalEntry
 
 # A watcher this far behind loses its queue and goes on from the store's history.
 QUEUE_MAX_CHANGES: Final = 4096
@@ -15,6 +15,12 @@ QUEUE_MAX_BYTES: Final = 8 * 2**20
 
 # Changes under a prefix with a revision in (after, through], in order; raises `compacted`.
 ReadHistory = Callable[[str, int, int], AsyncGenerator[Change, None]]
+
+
+class ReadJournal(Protocol):
+    """A store's `journal`."""
+
+    async def __call__(self, name: str, *, after: int) -> tuple[JournalEntry, ...]: ...
 
 
 class Subscription:
@@ -128,8 +134,15 @@ class JournalBell:
         for journal in list(self._waiting):
             self.ring(journal)
 
-    def waiter(self, journal: str) -> asyncio.Event:
-        """An event that is set at the next entry. Take it before reading, wait for it after."""
-        if self._closed:
-            raise rules.closed()
-        return self._waiting.setdefault(journal, asyncio.Event())
+    async def follow(self, journal: str, after: int, read: ReadJournal) -> AsyncGenerator[JournalEntry, None]:
+        """What is there after `after`, and what comes."""
+        while True:
+            if self._closed:
+                raise rules.closed()
+            wake = self._waiting.setdefault(journal, asyncio.Event())  # taken before reading, waited for afterwards
+            entries = await read(journal, after=after)
+            for entry in entries:
+                yield entry
+                after = entry.sequence
+            if not entries:
+                await wake.wait()

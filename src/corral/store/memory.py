@@ -189,15 +189,8 @@ class MemoryStore:
         entries = self._journals.get(name, [])
         del entries[: bisect_left(entries, through + 1, key=_sequence)]
 
-    async def follow(self, name: str, *, after: int) -> AsyncGenerator[JournalEntry, None]:
-        while True:
-            wake = self._bell.waiter(name)
-            entries = await self.journal(name, after=after)
-            for entry in entries:
-                yield entry
-                after = entry.sequence
-            if not entries:
-                await wake.wait()
+    def follow(self, name: str, *, after: int) -> AsyncGenerator[JournalEntry, None]:
+        return self._bell.follow(name, after, self.journal)
 
     async def compact(self, revision: int) -> None:
         self._check_open()

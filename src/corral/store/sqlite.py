@@ -153,15 +153,8 @@ class SqliteStore:
             after = end
             await asyncio.sleep(0)
 
-    async def follow(self, name: str, *, after: int) -> AsyncGenerator[JournalEntry, None]:
-        while True:
-            wake = self._bell.waiter(name)
-            entries = await self.journal(name, after=after)
-            for entry in entries:
-                yield entry
-                after = entry.sequence
-            if not entries:
-                await wake.wait()
+    def follow(self, name: str, *, after: int) -> AsyncGenerator[JournalEntry, None]:
+        return self._bell.follow(name, after, self.journal)
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
