@@ -23,7 +23,7 @@ EventLevel = Literal['info', 'warning', 'error']
 Firmware = Literal['bios', 'uefi']
 
 
-ImageSource = Literal['build', 'download', 'import']
+ImageSource = Literal['build', 'download', 'import', 'installer']
 
 
 ImageState = Literal['pending', 'preparing', 'ready', 'failed']
@@ -140,6 +140,12 @@ class BuildImageRequest(TypedDict):
     source: NotRequired[ImageSource | None]
     path: NotRequired[str]
     format: NotRequired[Literal['qcow2', 'raw', 'iso']]
+    location: NotRequired[str]
+    kernel: NotRequired[str]
+    initrd: NotRequired[str]
+    cmdline: NotRequired[str]
+    files: NotRequired[dict[str, str]]
+    volume_id: NotRequired[str]
     labels: NotRequired[dict[str, str]]
 
 
@@ -537,6 +543,10 @@ class ImageSpec(TypedDict):
     source: ImageSource
     path: NotRequired[str]
     format: NotRequired[Literal['qcow2', 'raw', 'iso']]
+    kernel: NotRequired[str]
+    initrd: NotRequired[str]
+    cmdline: NotRequired[str]
+    staged: NotRequired[str]
 
 
 class ImageStatus(TypedDict):
@@ -567,6 +577,13 @@ class KernelBoot(TypedDict):
     kernel: str
     initrd: NotRequired[str]
     cmdline: NotRequired[str]
+
+
+class MediumIds(TypedDict):
+    volume: NotRequired[str]
+    publisher: NotRequired[str]
+    application: NotRequired[str]
+    system: NotRequired[str]
 
 
 class MemorySpec(TypedDict):
@@ -703,8 +720,6 @@ class OsInfo(TypedDict):
     disk_gib: NotRequired[int]
     unattended: NotRequired[Unattended]
     drivers_iso: NotRequired[bool]
-    iso_volume: NotRequired[str]
-    iso_publisher: NotRequired[str]
 
 
 class OsItems(TypedDict):

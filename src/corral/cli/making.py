@@ -10,6 +10,7 @@ from corral.cli.media import resolve_media
 from corral.cli.output import lines_of, show_document
 from corral.cli.progress import wait_for
 from corral.cli.session import Session
+from corral.cli.unattended import add_installer
 from corral.cli.vm_request import Body, Options, request_body
 from corral.errors import CorralError
 
@@ -28,6 +29,12 @@ def build_request(session: Session, options: Options) -> Body:
     return request_body(name, options, lambda bridge: network_of_bridge(session, bridge))
 
 
+def bring_media(session: Session, body: Body, options: Options) -> None:
+    """What the drives hold is made or imported, if it is not there yet."""
+    add_installer(session, body, options)
+    resolve_media(session, body)
+
+
 def network_of_bridge(session: Session, bridge: str) -> str:
     """The network whose bridge it is. A bridge of the host's own is not one of Corral's networks."""
     for network in session.client().list_networks():
@@ -43,7 +50,7 @@ def network_of_bridge(session: Session, bridge: str) -> str:
 
 def preview(session: Session, body: Body, options: Options) -> None:
     """A dry run: print what would be made."""
-    resolve_media(session, body)
+    bring_media(session, body, options)
     # The route answers with another document than for a real request.
     found: Any = session.client().create_vm(cast("CreateVmRequest", body))
     warn(found)
@@ -62,7 +69,7 @@ def warn(answer: Any) -> None:
 
 def make(session: Session, body: Body, options: Options) -> bool:
     """Ask, and wait until it is made; False where nobody waits (--async)."""
-    resolve_media(session, body)
+    bring_media(session, body, options)
     accepted = session.client().create_vm(cast("CreateVmRequest", body))
     warn(accepted)
     if options["asynchronous"]:

@@ -57,6 +57,11 @@ class ImageLibrary(Protocol):
         """Build, download or import it; repeatable: a download goes on where it stopped, a build starts anew."""
         ...
 
+    async def stage(self, content: bytes) -> Path:
+        """Put bytes into a file of the library's own, for `make` (`ImageSpec.staged`), which removes it when it has
+        succeeded; `clean` removes what is left after some days."""
+        ...
+
     async def verify(self, facts: ImageFacts) -> bool:
         """The files are there and of the recorded digest."""
         ...

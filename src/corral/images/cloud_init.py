@@ -47,7 +47,10 @@ def build_seed_files(spec: CloudInitSpec) -> dict[str, bytes]:
 
 def build_meta_data(spec: CloudInitSpec) -> str:
     # JSON is YAML: no text of the user's can leave its string.
-    return _yaml({"instance-id": spec.instance_id, "local-hostname": spec.hostname})
+    data = {"instance-id": spec.instance_id, "local-hostname": spec.hostname}
+    if spec.dsmode == "local" and not spec.user_data.strip() and not spec.network_config.strip():
+        data["dsmode"] = "local"
+    return _yaml(data)
 
 
 def build_user_data(spec: CloudInitSpec) -> str:

@@ -66,6 +66,17 @@ async def fetch(download: Download, progress: Progress) -> Checksum:
     return checksum
 
 
+async def fetch_plain(download: Download) -> None:
+    """Bring `target` with nothing but TLS to vouch for it: an installer's kernel, out of its publisher's tree. Raises
+    `download-failed`; `status` in its context is the server's answer."""
+    transfer = _Transfer(download)
+    try:
+        await asyncio.to_thread(transfer.run)
+        await asyncio.to_thread(transfer.accept)
+    finally:
+        transfer.stop()
+
+
 class _Transfer:
     """One download in a thread; `stop` ends it at its next chunk."""
 
@@ -131,6 +142,10 @@ class _Transfer:
                 f"its {checksum.algorithm} is {digest}, the vendor's file says {checksum.digest}",
                 "the download was thrown away; try again, and do not use the mirror if this stays so",
             )
+        self.accept()
+
+    def accept(self) -> None:
+        """Give the part file its name."""
         self._part.rename(self._download.target)
 
     def _failing(self, url: str) -> Callable[[str], CorralError]:
@@ -183,7 +198,7 @@ class _Response:
         if response.status in (200, 206) or (response.status == 416 and start):
             return connection, response
         connection.close()
-        raise _failed(url, f"the server answered {response.status} {response.reason}")
+        raise _failed(url, f"the server answered {response.status} {response.reason}", response.status)
 
 
 def _connect(url: str, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
@@ -218,10 +233,10 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _failed(url: str, reason: str) -> CorralError:
+def _failed(url: str, reason: str, status: int = 0) -> CorralError:
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # no password, no signed query
-    return CorralError("download-failed", f"download {shown}", reason, _HINT)
+    return CorralError("download-failed", f"download {shown}", reason, _HINT, {"status": status} if status else {})
 
 
 def _words(error: Exception) -> str:

@@ -12,7 +12,7 @@ from corral import files
 from corral.errors import CorralError
 from corral.images.base import CatalogueEntry, FoundImage, ImageFiles, Progress
 from corral.images.iso_import import iso_facts
-from corral.model.image import ImageFacts, ImageSpec
+from corral.model.image import ImageFacts, ImageSource, ImageSpec
 from corral.simulation import Simulation
 
 CATALOGUE: Final = (
@@ -44,8 +44,10 @@ class FakeLibrary:
 
     async def make(self, name: str, spec: ImageSpec, progress: Progress) -> ImageFacts:
         async with self._call("make"):
-            if spec.format == "iso":
+            if spec.format == "iso" and spec.source is ImageSource.IMPORT:
                 return await self._described(name, spec)
+            if spec.source is ImageSource.INSTALLER:
+                return self._installer(name, spec)
             entry = next((entry for entry in CATALOGUE if entry.name == spec.catalogue), None)
             if entry is None:
                 raise CorralError(
@@ -68,13 +70,28 @@ class FakeLibrary:
 
     async def _described(self, name: str, spec: ImageSpec) -> ImageFacts:
         """A medium is read for what it is, but not copied."""
-        path = Path(spec.path)
+        path = Path(spec.staged or spec.path)
         content = await asyncio.to_thread(files.read_limited, path, ISO_MAX_BYTES)
         facts = iso_facts(path, f"imported from {path.name}")
         facts = facts.model_copy(update={"digest": hashlib.sha256(content).hexdigest(), "disk_bytes": len(content)})
         self.images[facts.digest] = found = FoundImage(name, spec, facts)
         self._kept.keep(facts.digest, found)
         return facts
+
+    def _installer(self, name: str, spec: ImageSpec) -> ImageFacts:
+        """A medium that nobody made."""
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        facts = ImageFacts(
+            kind="iso", digest=digest, os_id="", disk_format="", disk_bytes=1, disk_virtual_bytes=1, uefi=True
+        )
+        self.images[digest] = found = FoundImage(name, spec, facts)
+        self._kept.keep(digest, found)
+        return facts
+
+    async def stage(self, content: bytes) -> Path:
+        path = self.images_dir / f".staged-{hashlib.sha256(content).hexdigest()}"
+        await asyncio.to_thread(files.write_atomic, path, content)
+        return path
 
     async def verify(self, facts: ImageFacts) -> bool:
         async with self._call("verify"):

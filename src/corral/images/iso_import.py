@@ -18,9 +18,11 @@ ISO_MAX_BYTES: Final = 64 * 2**30
 async def import_iso(spec: ImageSpec, target: Path, progress: Progress) -> ImageFacts:
     """Copy the file to `target` and describe it. Raises `image-invalid` if it is not a CD's or DVD's image."""
     await progress("copying the medium", None)
-    await take_copy(Path(spec.path), target)
+    source = Path(spec.staged or spec.path)
+    await take_copy(source, target)
     await progress("reading the medium", None)
-    return await asyncio.to_thread(iso_facts, target, f"imported from {Path(spec.path).name}")
+    origin = "made of files for an installer" if spec.staged else f"imported from {source.name}"
+    return await asyncio.to_thread(iso_facts, target, origin)
 
 
 def iso_facts(path: Path, origin: str, table: OsTable | None = None) -> ImageFacts:

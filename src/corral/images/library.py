@@ -21,7 +21,9 @@ from corral.images.build_micro import build_micro
 from corral.images.catalogue import load_catalogue
 from corral.images.download import Download, fetch, file_digest
 from corral.images.importer import make_standalone, take_copy
+from corral.images.installer import build_installer
 from corral.images.iso_import import import_iso
+from corral.images.recipes import recipe_version
 from corral.model.image import ImageFacts, ImageSource, ImageSpec
 
 MANIFEST_MAX_BYTES: Final = 64 * 1024
@@ -30,6 +32,7 @@ DOWNLOAD_KEPT_S: Final = 7 * 86400.0
 
 _PARTIAL: Final = ".partial-"
 _DOWNLOAD: Final = ".download-"
+_STAGED: Final = ".staged-"
 _DIGEST_CHARS: Final = 64
 _FILES: Final = ("disk.qcow2", "kernel", "initrd")
 _ISO: Final = "medium.iso"
@@ -93,7 +96,14 @@ class DirLibrary:
             await asyncio.to_thread(remove_tree, top)
             self._in_use.discard(top)
         await asyncio.to_thread(remove_tree, self._dir / f"{_DOWNLOAD}{spec.catalogue}")
+        if spec.staged:
+            await asyncio.to_thread(files.remove_file, Path(spec.staged))
         return facts
+
+    async def stage(self, content: bytes) -> Path:
+        path = self._dir / f"{_STAGED}{secrets.token_hex(8)}"
+        await asyncio.to_thread(files.write_atomic, path, content)
+        return path
 
     async def verify(self, facts: ImageFacts) -> bool:
         directory = self._dir / _checked(facts.digest)
@@ -121,6 +131,8 @@ class DirLibrary:
                 return await self._download(self._entry(spec), spec, scratch, progress)
             case ImageSource.IMPORT:
                 return await self._import(spec, scratch, progress)
+            case ImageSource.INSTALLER:
+                return await build_installer(spec, scratch.made / _ISO, scratch.work, progress)
 
     def _entry(self, spec: ImageSpec) -> CatalogueEntry:
         for entry in self._catalogue:
@@ -130,11 +142,14 @@ class DirLibrary:
         raise CorralError("image-not-found", f"image {spec.catalogue}", "the catalogue has none", f"it has: {known}")
 
     async def _build(self, entry: CatalogueEntry, scratch: _Scratch, progress: Progress) -> ImageFacts:
+        version = recipe_version(entry.build)
         if entry.build == "micro":
-            return await build_micro(scratch.made, scratch.work, progress)
+            facts = await build_micro(scratch.made, scratch.work, progress)
+            return facts.model_copy(update={"recipe": version})
         if entry.build == "debian":
             release = DebianRelease(entry.name, entry.release, entry.os_id, entry.title, entry.memory_min_mib)
-            return await build_debian(release, scratch.made, scratch.work, progress)
+            facts = await build_debian(release, scratch.made, scratch.work, progress)
+            return facts.model_copy(update={"recipe": version})
         raise CorralError(
             "unsupported", f"build {entry.name}", "it has no recipe", "make it with --source download instead"
         )
@@ -219,9 +234,12 @@ class DirLibrary:
     def _clean(self) -> int:
         count = 0
         for path in self._dir.iterdir():
-            old = path.name.startswith(_DOWNLOAD) and time.time() - path.stat().st_mtime > DOWNLOAD_KEPT_S
-            if (path.name.startswith(_PARTIAL) or old) and path not in self._in_use:
-                count += remove_tree(path)
+            old = time.time() - path.stat().st_mtime > DOWNLOAD_KEPT_S
+            if path.name.startswith(_STAGED) and old:
+                files.remove_file(path)
+                count += 1
+            if path.name.startswith(_PARTIAL) or (path.name.startswith(_DOWNLOAD) and old):
+                count += path not in self._in_use and remove_tree(path)
         return count
 
 

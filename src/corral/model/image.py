@@ -3,13 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from corral.model.base import ImageName, Model, Object, written_unless
+from corral.model.base import ImageName, Model, Object, written_unless, written_unless
 
 
 class ImageSource(StrEnum):
     BUILD = "build"  # made on this host from the distribution's packages
     DOWNLOAD = "download"  # the vendor's own cloud image
     IMPORT = "import"  # a file of the user's
+    INSTALLER = "installer"  # a medium made of an installer's kernel and initrd
 
 
 class ImageState(StrEnum):
@@ -27,6 +28,13 @@ class ImageSpec(Model):
     """For `import`: the user's file; read once, copied."""
     format: Literal["qcow2", "raw", "iso"] = "qcow2"
     """For `download` and `import`: the file's format, told and never probed."""
+    kernel: Annotated[str, written_unless("")] = ""
+    """For `installer`: where the kernel and the initrd lie below `path`, which is a directory, an ISO or a URL; empty:
+    where distributions put them."""
+    initrd: Annotated[str, written_unless("")] = ""
+    cmdline: Annotated[str, written_unless("")] = ""
+    staged: Annotated[str, written_unless("")] = ""
+    """A file that the service put into the library's own directory: the medium itself, or what the initrd grows by."""
 
 
 class ImageFacts(Model):
@@ -55,6 +63,8 @@ class ImageFacts(Model):
     default_user: str = ""
     memory_min_mib: int = 128
     description: str = ""
+    recipe: Annotated[str, written_unless("")] = ""
+    """The version of the recipe of ours that built it; empty for a vendor's or a user's image."""
 
 
 class ImageStatus(Model):

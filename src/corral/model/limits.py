@@ -34,6 +34,7 @@ SSH_KEY_MAX_CHARS: Final = 8192  # a 16384-bit RSA key is about 2,800
 LABELS_MAX: Final = 64
 DESCRIPTION_MAX_CHARS: Final = 4096
 REQUEST_BODY_MAX_BYTES: Final = 512 * 1024
+MEDIUM_FILES_MAX: Final = 16  # answers for an installer; the body's own limit bounds their size
 PAGE_DEFAULT: Final = 500
 PAGE_MAX: Final = 1000
 

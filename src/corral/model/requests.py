@@ -19,6 +19,7 @@ from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
 LABELS_DOC: Final = "key=value pairs that selectors find"
 
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=limits.LABELS_MAX, description=LABELS_DOC)]
+MediumFileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Description = Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)]
 DeadlineSeconds = Annotated[float, Field(gt=0, le=limits.SHUTDOWN_DEADLINE_MAX_S)]
 
@@ -267,6 +268,19 @@ class BuildImageRequest(Model):
     """A file to import; read once and copied. Administrators only."""
     format: Literal["qcow2", "raw", "iso"] = "qcow2"
     """The format of `path`; told, never probed. `iso` is the image of a CD or DVD."""
+    location: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """An installer's tree: a directory, an ISO file or an https URL. Its kernel and initrd become a medium that boots
+    without a question. Administrators only."""
+    kernel: Annotated[str, StringConstraints(max_length=512)] = ""
+    initrd: Annotated[str, StringConstraints(max_length=512)] = ""
+    """Both below `location`; empty: where distributions put them."""
+    cmdline: Annotated[str, StringConstraints(max_length=limits.CMDLINE_MAX_CHARS)] = ""
+    """Kernel arguments, with `location`."""
+    files: Annotated[dict[MediumFileName, str], Field(max_length=limits.MEDIUM_FILES_MAX)] = Field(default_factory=dict)
+    """Answers for an installer, by name: put into the initrd of `location`, or, with `volume_id`, a medium of their
+    own. Never shown again."""
+    volume_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ -]{0,16}$")] = ""
+    """The label of a medium that holds `files`: `cidata`, `OEMDRV`."""
     labels: Labels = Field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change, new_operation, repeated, submit
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
+from corral.services.installer import medium_spec, stage_files
 from corral.store.objects import name_claim
 
 USERS_SHOWN: Final = 10
@@ -47,14 +48,17 @@ class ImageService:
         async with audited(self._context, caller, project, mutation.action, name):
             parse_image_name(name)
             spec = self._spec(request, name)
-            if spec.source is ImageSource.IMPORT:
+            if spec.path:
                 await authorize(self._context, caller, DEFAULT_PROJECT, "host.use-path", name)
+            if request.path:
                 _check_file(request.path)
             async with self._context.ledger.name(f"image/{project}", name):
                 known = await repeated(self._context, mutation)
                 image = await self._context.objects.find(Image, project, name)
                 if known is not None:
                     return image or _new(self._context, project, name, spec, request), known
+                if request.files:
+                    spec = await stage_files(self._context, request, spec)
                 if image is None:
                     return await self._create(mutation, _new(self._context, project, name, spec, request))
         return await self._again(mutation, spec)
@@ -107,6 +111,8 @@ class ImageService:
 
     def _spec(self, request: BuildImageRequest, name: str) -> ImageSpec:
         asked = f"build image {name!r}"
+        if (medium := medium_spec(request, name, asked)) is not None:
+            return medium
         if request.path:
             if request.source not in (None, ImageSource.IMPORT) or request.catalogue:
                 raise CorralError(
