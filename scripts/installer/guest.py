@@ -25,13 +25,22 @@ def ensure_image(context: Context, say: Say) -> str:
     """The image is ready; built, or followed where an earlier run began it."""
     found = _named(context.items("image", "list"), context.image)
     state = found["status"]["state"] if found else ""
-    if state == "ready":
-        return "ready"
+    if found and state == "ready":
+        return "ready" + _age(context, (found["status"].get("facts") or {}).get("recipe", ""))
     operation = _unfinished(context, "image", context.image) if state in ("pending", "preparing") else ""
     if not operation:
         operation = _begin(context, f"build image {context.image}", "image", "build", context.image)
     _follow(context, operation, f"build image {context.image}", say, IMAGE_TIMEOUT_S)
     return "built"
+
+
+def _age(context: Context, recipe: str) -> str:
+    """A word on an image that this checkout would build otherwise. VMs stand on it, so that it is not replaced unasked."""
+    python = str(context.venv / "bin/python")
+    now = context.shell.ask([python, "-m", "corral.images.recipes", context.image]).output.strip()
+    if not now or now == recipe:
+        return ""
+    return f"; built by an older recipe: `corral image delete {context.image}` once no VM needs it, then make up"
 
 
 def ensure_vm(context: Context, say: Say) -> str:
@@ -66,8 +75,9 @@ def wait_for_login(context: Context, say: Say) -> str:
     far it is."""
     by = "agent" if context.image in CONSOLE_ONLY else "ssh"
     deadline = time.monotonic() + SSH_TIMEOUT_S
+    patience_s = 3
     while True:
-        if context.client("wait", context.vm, "--for", by, "--timeout", "3s", timeout_s=30).ok:
+        if context.client("wait", context.vm, "--for", by, "--timeout", f"{patience_s}s", timeout_s=patience_s + 30).ok:
             if by == "agent":
                 return "its console is ready"
             vm = context.document("info", context.vm) or {}
@@ -77,6 +87,8 @@ def wait_for_login(context: Context, say: Say) -> str:
             plain(line) for line in context.client("console", context.vm, "--log").output.splitlines() if line.strip()
         ]
         say(lines[-1].strip() if lines else "waiting for the first words of its console")
+        # Each end of a wait hangs up on the guest's sshd: where that takes seconds to answer, it must be let finish.
+        patience_s = min(patience_s + 1, 30)
         if time.monotonic() > deadline:
             last = "\n".join(lines[-10:])
             raise Refused(

@@ -13,8 +13,8 @@ from installer.shell import Refused
 # What `make up` needs when nothing is there yet: packages, the image's build and a VM with room to grow.
 DISK_NEEDED_BYTES = 5 * 2**30
 MEMORY_NEEDED_BYTES = 1536 * 2**20
-TRIED = {("debian", "12")}
-SHOULD_WORK = {("debian", "13"), ("ubuntu", "24.04")}
+TRIED = {("debian", "12"), ("debian", "13")}
+SHOULD_WORK = {("ubuntu", "24.04")}
 
 
 def os_release(text: str) -> dict[str, str]:

@@ -21,6 +21,10 @@ SSH_PORT: Final = 22
 # A request that waits may look 20 times a second, for a bounded time.
 LOOK_INTERVAL_S: Final = 0.05
 CONNECT_TIMEOUT_S: Final = 2.0
+# A server that took the connection is let finish: in a slow guest it needs many seconds for its first words, and who hangs
+# up meanwhile and calls again keeps it busy until it answers nobody (sshd's MaxStartups).
+GREETING_TIMEOUT_S: Final = 15.0
+UNGREETED_PAUSE_S: Final = 1.0
 
 _CLOUD_INIT_ENDED: Final = frozenset(
     {CloudInitStatus.DONE, CloudInitStatus.DEGRADED, CloudInitStatus.ERROR, CloudInitStatus.NONE}
@@ -136,18 +140,22 @@ async def _says_ssh(address: str) -> bool:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(address, SSH_PORT)
-            try:
-                # A server may say other lines first; they end with a line feed.
-                for _ in range(16):
-                    if (await reader.readline()).startswith(b"SSH-"):
-                        return True
-                return False
-            finally:
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError):
         return False
+    try:
+        async with asyncio.timeout(GREETING_TIMEOUT_S):
+            # A server may say other lines first; they end with a line feed.
+            for _ in range(16):
+                if (await reader.readline()).startswith(b"SSH-"):
+                    return True
+    except (OSError, TimeoutError, ValueError):
+        pass
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    await asyncio.sleep(UNGREETED_PAUSE_S)
+    return False
 
 
 def _candidates(vm: Vm) -> tuple[str, ...]:
