@@ -67,8 +67,8 @@ class Shell:
     def write_as_root(self, path: Path, content: str, mode: int = 0o644) -> None:
         """Replace a file of the system's, whole or not at all, making its directory."""
         beside = path.with_name(f".{path.name}.new")
-        self.ask(self.as_root(["install", "-D", "-m", f"{mode:o}", "/dev/stdin", str(beside)]), stdin=content)
-        moved = self.ask(self.as_root(["mv", "-f", str(beside), str(path)]))
+        written = self.ask(self.as_root(["install", "-D", "-m", f"{mode:o}", "/dev/stdin", str(beside)]), stdin=content)
+        moved = self.ask(self.as_root(["mv", "-f", str(beside), str(path)])) if written.ok else written
         if not moved.ok:
             raise Refused(f"write {path}", moved.tail)
 
