@@ -106,6 +106,8 @@ def _memory(spec: VmSpec, support: HardwareSupport) -> Iterator[Lack]:
                 f"set {pages} more aside in /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages",
                 "insufficient-memory",
             )
+    if memory.locked and not support.locked_memory:
+        yield Lack("this host may not lock memory (it lacks CAP_SYS_RESOURCE)", "without locking it")
     if memory.locked and spec.memory_mib > support.memory_mib:
         yield Lack(
             f"{spec.memory_mib} MiB that are never swapped out: the host has {support.memory_mib} MiB",

@@ -67,6 +67,8 @@ class HardwareSupport:
     host_nodes: frozenset[int] = frozenset({0})
     """The numbers of the NUMA nodes with memory."""
     memory_mib: int = 1 << 20
+    locked_memory: bool = True
+    """QEMU may be allowed to keep its memory from being swapped out; some containers forbid it."""
     huge_pages_mib: tuple[tuple[str, int], ...] = (("2M", 1 << 19), ("1G", 1 << 19))
     """How much memory is set aside, in use or not, in huge pages of each size that the kernel has."""
     iommu: bool = True

@@ -152,6 +152,7 @@ LACKS = [
     ),
     (spec(memory(huge_pages="1G")), {"huge_pages_mib": (("2M", 4096),)}, "no huge pages of 1G", "2M"),
     (spec(memory(huge_pages="2M")), {"huge_pages_mib": (("2M", 24),)}, "set aside 24 MiB", "500 more"),
+    (spec(memory(locked=True)), {"locked_memory": False}, "CAP_SYS_RESOURCE", "without"),
     (spec(memory(locked=True)), {"memory_mib": 512}, "512", "less"),
     (spec(firmware="uefi"), {"uefi": False}, "no UEFI", "ovmf"),
     (spec({"secure_boot": True}, firmware="uefi"), {"secure_boot": False}, "enrolled keys", "ovmf"),

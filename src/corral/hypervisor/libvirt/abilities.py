@@ -23,6 +23,7 @@ _PAGES: Final = {"2M": 2048, "1G": 1048576}
 # libvirt tells nothing of sound cards; these two are as old as q35. `virtio` came with libvirt 10.4 and QEMU 8.2.
 _SOUND: Final = frozenset({"ich9", "ac97"})
 _VIRTIO_SOUND_SINCE: Final = (10_004_000, 8_002_000)
+_CAP_SYS_RESOURCE: Final = 1 << 24  # capability.h
 _IO_URING_SINCE: Final = (5, 1)
 
 
@@ -69,6 +70,7 @@ def read_support(
         host_cpus=parse_numbers(_text(root / "sys/devices/system/cpu/online")),
         host_nodes=parse_numbers(_text(root / "sys/devices/system/node/has_memory")) or frozenset({0}),
         memory_mib=_memory_mib(root),
+        locked_memory=_may_lock(root),
         huge_pages_mib=_huge_pages(root),
         iommu=iommu.has_iommu(root),
         pci_devices=pci_devices,
@@ -127,6 +129,12 @@ def _io_uring(root: Path) -> bool:
 def _memory_mib(root: Path) -> int:
     total = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
     return int(total[1]) // 1024 if total else 0
+
+
+def _may_lock(root: Path) -> bool:
+    """libvirtd raises QEMU's limit of locked memory; it is let do what we are, being root beside us."""
+    held = re.search(r"^CapEff:\s*([0-9a-f]+)", _text(root / "proc/self/status"), re.MULTILINE)
+    return bool(held and int(held[1], 16) & _CAP_SYS_RESOURCE)
 
 
 def _huge_pages(root: Path) -> tuple[tuple[str, int], ...]:

@@ -67,11 +67,17 @@ def build_features(definition: DomainDefinition) -> _Element:
     features = Element("features")
     SubElement(features, "acpi")
     SubElement(features, "apic")
-    if definition.hardware.hyperv:
+    if enlightened(definition):
         features.append(_build_hyperv())
     if definition.hardware.secure_boot:
         SubElement(features, "smm", state="on")  # or the guest could write the variables that hold the keys
     return features
+
+
+def enlightened(definition: DomainDefinition) -> bool:
+    """KVM does it in the kernel; emulation cannot ("kernel doesn't allow setting HyperV VP_INDEX"), and Windows runs
+    without."""
+    return definition.hardware.hyperv and definition.accelerator == "kvm"
 
 
 def _build_hyperv() -> _Element:
@@ -88,7 +94,7 @@ def build_clock(definition: DomainDefinition) -> _Element:
     SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
     SubElement(clock, "timer", name="pit", tickpolicy="delay")
     SubElement(clock, "timer", name="hpet", present="no")
-    if definition.hardware.hyperv:
+    if enlightened(definition):
         SubElement(clock, "timer", name="hypervclock", present="yes")
     return clock
 
