@@ -26,6 +26,9 @@ READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = supervisor.STOP_DEADLINE_S + 10.0
 POLL_S: Final = 0.05
 FOLLOW_POLL_S: Final = 0.5
+# After so many failures in a row `daemon start` reports them; the supervisor goes on trying.
+FAILURES_TOLD: Final = 3
+RETRY_TIMEOUT_S: Final = 2.0
 LOG_TAIL_BYTES: Final = 64 * 1024
 LOG_TAIL_LINES: Final = 20
 
@@ -132,6 +135,12 @@ def _start(at: Place) -> None:
         at.socket.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         log = os.open(at.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     offset = os.fstat(log).st_size
+    if (keeper := at.supervisor()) is not None:
+        # It waits before its next try: whoever asks has mended something.
+        os.close(log)
+        _ask_to_retry(at, keeper.pid)
+        _await_ready(at, lambda: _report_failures(at, offset))
+        return
     argv = [sys.executable, "-m", "corral.cli.supervisor", str(at.socket), str(at.log), json.dumps(at.flags)]
     try:
         child = spawn(argv, log, own_session=True)
@@ -142,13 +151,42 @@ def _start(at: Place) -> None:
         status = child.poll()
         # Another supervisor was faster: then its daemon is the one to wait for.
         if status is None or (status == EXIT_CONFLICT and at.supervisor() is not None):
+            _report_failures(at, offset)
             return
         _explain(at, offset)
+        click.echo(f"The daemon did not start. Its log: {at.log}", err=True)
         raise click.exceptions.Exit(status if status > 0 else EXIT_FAILED)
 
     _await_ready(at, still_trying)
     # It lives on by itself; the interpreter need not wait for it.
     child.returncode = 0
+
+
+def _ask_to_retry(at: Place, pid: int) -> None:
+    """Have the supervisor start the daemon now, and wait until it has taken note."""
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise CorralError("forbidden", f"start the daemon of pid {pid}", "it is another user's", "use sudo") from error
+    deadline = time.monotonic() + RETRY_TIMEOUT_S
+    while time.monotonic() < deadline and (keeper := at.supervisor()) is not None and keeper.failures:
+        time.sleep(POLL_S)
+
+
+def _report_failures(at: Place, offset: int) -> None:
+    """End the command once the supervisor has tried often enough; it goes on trying."""
+    keeper = at.supervisor()
+    if keeper is None or keeper.failures < FAILURES_TOLD:
+        return
+    _explain(at, offset)
+    click.echo(
+        f"The daemon does not start: {keeper.trouble}. Its supervisor (pid {keeper.pid}) goes on trying, ever more "
+        f"rarely.\nMend it and run `corral daemon start` again, or give up: corral daemon stop. Its log: {at.log}",
+        err=True,
+    )
+    raise click.exceptions.Exit(EXIT_FAILED)
 
 
 @contextlib.contextmanager
@@ -196,7 +234,6 @@ def _explain(at: Place, offset: int) -> None:
         said = stream.read().decode(errors="replace").rstrip()
     last = said.rpartition(supervisor.STARTED)[2].splitlines()[1:] or said.splitlines()
     click.echo("\n".join(last[-LOG_TAIL_LINES:]), err=True)
-    click.echo(f"The daemon did not start. Its log: {at.log}", err=True)
 
 
 def _report_started(at: Place, started: float) -> None:
@@ -298,8 +335,8 @@ def status(session: Session, /, output: str, **options: str | None) -> None:
         raise CorralError(
             "daemon-unreachable",
             f"ask the daemon at {at.socket}",
-            f"its supervisor (pid {record.pid}) is about to start it again" if record else "it does not run",
-            f"read {at.log}" if record else "corral daemon start",
+            _trouble(record) if record else "it does not run",
+            f"read {at.log}; `corral daemon start` tries at once" if record else "corral daemon start",
         )
     if output in ("json", "yaml"):
         show_document(answer, output)
@@ -319,6 +356,12 @@ def status(session: Session, /, output: str, **options: str | None) -> None:
         ("supervisor", f"process {keeper['pid']}" if keeper["pid"] else keeper["kind"]),
     ]
     click.echo("\n".join(fields(rows)) if output == "table" else answer["pid"])
+
+
+def _trouble(keeper: supervisor.Record) -> str:
+    if keeper.trouble:
+        return f"it does not stay up: {keeper.trouble} (supervisor: pid {keeper.pid})"
+    return f"its supervisor (pid {keeper.pid}) is about to start it again"
 
 
 @daemon.command()

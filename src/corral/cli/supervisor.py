@@ -13,8 +13,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -27,11 +27,11 @@ LOG_MAX_BYTES: Final = 10 * 2**20
 LOGS_KEPT: Final = 3
 # How often the log's size is looked at.
 LOG_CHECK_S: Final = 60.0
-# A daemon that ends by itself this soon could not start; after so many times in a row nobody believes that it will.
+# A daemon that ends by itself this soon could not start. It is tried again for ever, ever more rarely: a full disk gets
+# room, and a file system that was read-only is mounted again, with nobody there to type `corral daemon start`.
 YOUNG_S: Final = 10.0
-FAILED_STARTS_MAX: Final = 5
 BACKOFF_FIRST_S: Final = 0.2
-BACKOFF_MAX_S: Final = 5.0
+BACKOFF_MAX_S: Final = 60.0
 # The daemon lets running steps reach a safe point within 5 s; after this it is killed.
 STOP_DEADLINE_S: Final = 20.0
 LOCK_TRIES: Final = 10
@@ -48,6 +48,10 @@ class Record:
     flags: dict[str, str]
     """What the daemon was told; `daemon restart` tells it again."""
     log: str
+    failures: int = 0
+    """Starts in a row after which the daemon ended at once."""
+    trouble: str = ""
+    """How the last one of those ended, and when the next one comes; empty while nothing is wrong."""
 
 
 def lock_path(socket: Path) -> Path:
@@ -66,8 +70,15 @@ def find(socket: Path) -> Record | None:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             try:
-                content = json.loads(stream.read(65536))
-                return Record(int(content["pid"]), dict(content["flags"]), str(content["log"]))
+                # What follows the document is the rest of a longer one, about to be cut off.
+                content, _ = json.JSONDecoder().raw_decode(stream.read(65536).decode())
+                return Record(
+                    pid=int(content["pid"]),
+                    flags=dict(content["flags"]),
+                    log=str(content["log"]),
+                    failures=int(content.get("failures", 0)),
+                    trouble=str(content.get("trouble", "")),
+                )
             except (ValueError, KeyError):
                 return None  # it is about to write it
         return None
@@ -91,21 +102,26 @@ def rotate(log: Path) -> None:
 class Supervisor:
     """One daemon and its restarts. Signals only wake the loop, which then looks at what is."""
 
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, publish: Callable[[int, str], None]) -> None:
+        """`publish` is told the failures in a row and the trouble, for those who ask what the supervisor does."""
         self._argv = tuple(argv)
         self._log = log
+        self._publish = publish
         self._stop = False
-        self._failed_starts = 0
+        self._retry = False
         self._deaths = 0
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
-        """Keep the daemon running until SIGTERM (0) or until it is hopeless (the daemon's own exit status)."""
+        """Keep the daemon running until SIGTERM (0) or until it is hopeless (the daemon's own exit status).
+
+        SIGHUP means that somebody has mended what was wrong: the next try comes at once.
+        """
         signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_stop)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._asked_to_retry)
         while True:
             started = time.monotonic()
             status = self._attend(self._start())
@@ -125,8 +141,14 @@ class Supervisor:
     def _asked_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True
 
+    def _asked_to_retry(self, _number: int, _frame: FrameType | None) -> None:
+        self._retry = True
+
     def _start(self) -> Child:
-        fd = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # a disk that is full or read-only: the daemon will say no more than its exit status
+            fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
             child = spawn(self._argv, fd)
         finally:
@@ -138,6 +160,7 @@ class Supervisor:
         """Wait for the daemon's end; look after its log meanwhile; hand on a wish to stop."""
         deadline: float | None = None
         while (status := child.poll()) is None:
+            self._heed()
             if self._stop and deadline is None:
                 child.terminate()
                 deadline = time.monotonic() + STOP_DEADLINE_S
@@ -156,20 +179,26 @@ class Supervisor:
         if status in HOPELESS and age_s < YOUNG_S:
             self._say(f"the daemon {ended}: trying again would change nothing, giving up")
             return None
-        young = age_s < YOUNG_S
-        self._failed_starts = self._failed_starts + 1 if young and status > 0 else 0
-        self._deaths = self._deaths + 1 if young else 0
-        if self._failed_starts >= FAILED_STARTS_MAX:
-            self._say(f"the daemon {ended}, for the {self._failed_starts}th time in a row: giving up")
-            return None
+        self._deaths = self._deaths + 1 if age_s < YOUNG_S else 0
         pause_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._deaths, 10))
-        self._say(f"the daemon {ended}, starting it again in {pause_s:.1f} s")
+        often = f", {self._deaths} times in a row" if self._deaths > 1 else ""
+        self._say(f"the daemon {ended}{often}, starting it again in {pause_s:.1f} s")
+        self._publish(self._deaths, f"it {ended}{often}; the next start is at {_clock(time.time() + pause_s)}")
         return pause_s
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not self._stop and (remaining := deadline - time.monotonic()) > 0:
+        while not (self._stop or self._retry) and (remaining := deadline - time.monotonic()) > 0:
             self._wait(remaining)
+        self._heed()
+
+    def _heed(self) -> None:
+        """What was asked by SIGHUP: the failures until now are forgotten."""
+        if self._retry:
+            self._retry = False
+            self._deaths = 0
+            self._publish(0, "")
+            self._say("asked to try at once")
 
     def _wait(self, seconds: float) -> None:
         """Until a signal comes or `seconds` are over."""
@@ -178,8 +207,13 @@ class Supervisor:
                 os.read(self._wake_out, 4096)
 
     def _say(self, text: str) -> None:
-        with self._log.open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} supervisor: {text}\n")
+        # On a disk that is full or read-only there is no log; the record beside the socket says how it stands.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{_clock(time.time())} supervisor: {text}\n")
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
 def supervise(socket: Path, log: Path, flags: dict[str, str]) -> int:
@@ -190,12 +224,22 @@ def supervise(socket: Path, log: Path, flags: dict[str, str]) -> int:
         os.fchmod(fd, 0o600)
         if not _locked(fd):
             return EXIT_CONFLICT
-        os.ftruncate(fd, 0)
-        os.write(fd, json.dumps(asdict(Record(os.getpid(), flags, str(log)))).encode())
-        return Supervisor(serve_argv(flags), log).run()
+        record = Record(os.getpid(), flags, str(log))
+        _write(fd, record)
+        publish = lambda failures, trouble: _write(fd, replace(record, failures=failures, trouble=trouble))  # noqa: E731
+        return Supervisor(serve_argv(flags), log, publish).run()
     finally:
         # The file stays: unlinking a lock that somebody else has just opened would make two of them.
         os.close(fd)
+
+
+def _write(fd: int, record: Record) -> None:
+    """In place, since the lock is on this very file: a reader in between finds a whole document at its start."""
+    content = json.dumps(asdict(record)).encode()
+    # A full disk may be why the daemon fails; the supervisor itself must not fail of it.
+    with contextlib.suppress(OSError):
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
 
 
 def _locked(fd: int) -> bool:

@@ -69,6 +69,22 @@ def test_a_daemon_that_cannot_start_says_why_and_is_not_tried_again(place: Corra
     assert place("daemon", "status").status == 6
 
 
+def test_a_daemon_that_fails_is_reported_and_tried_on_until_what_is_wrong_is_mended(place: Corral) -> None:
+    place.state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    in_the_way = place.state_dir / "corral.db"
+    in_the_way.mkdir()  # as a disk that is read-only: the database cannot be opened
+    failed = place("daemon", "start")
+    assert failed.status == 1
+    assert "goes on trying" in failed.err
+    down = place("daemon", "status")
+    assert down.status == 6
+    assert "times in a row; the next start is at" in down.err
+    in_the_way.rmdir()
+    place("daemon", "start").ok()
+    assert place("daemon", "status", "-o", "json").json["supervisor"]["kind"] == "process"
+    place("daemon", "stop").ok()
+
+
 def test_two_live_side_by_side(place: Corral, tmp_path: Path) -> None:
     other = make(tmp_path / "other")
     try:

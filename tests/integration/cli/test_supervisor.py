@@ -19,7 +19,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from corral.cli.supervisor import Supervisor
-sys.exit(Supervisor([sys.executable, "-c", sys.argv[2]], Path(sys.argv[1])).run())
+log = Path(sys.argv[1])
+publish = lambda failures, trouble: log.with_name("record").write_text(f"{failures} {trouble}")
+sys.exit(Supervisor([sys.executable, "-c", sys.argv[2]], log, publish).run())
 """
 
 
@@ -78,12 +80,29 @@ def test_wrong_settings_are_not_tried_again(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().count("started the daemon") == 1
 
 
-def test_a_daemon_that_never_starts_is_given_up(tmp_path: Path) -> None:
-    with supervised(tmp_path, "raise SystemExit(1)") as process:
-        assert process.wait(60) == 1
-    said = (tmp_path / "log").read_text()
-    assert said.count("started the daemon") == supervisor.FAILED_STARTS_MAX
-    assert "giving up" in said
+def test_a_daemon_that_cannot_start_is_tried_ever_more_rarely_until_it_can(tmp_path: Path) -> None:
+    file, record, mended = tmp_path / "pid", tmp_path / "record", tmp_path / "mended"
+    code = f"import pathlib\nif not pathlib.Path({str(mended)!r}).exists(): raise SystemExit(1)\n"
+    with supervised(tmp_path, code + STAYS.format(pid=file)) as process:
+        # More often than any number of tries after which one might give up.
+        until(lambda: record.exists() and record.read_text().startswith("5 it ended with status 1, 5 times in a row"))
+        assert "the next start is at" in record.read_text()
+        assert process.poll() is None
+        mended.touch()
+        process.send_signal(signal.SIGHUP)  # what `daemon start` does: no waiting for the next try
+        assert alive(read_pid(file))
+        assert record.read_text() == "0 "
+    pauses = [
+        line.rpartition(" in ")[2] for line in (tmp_path / "log").read_text().splitlines() if " again in " in line
+    ]
+    assert pauses[:5] == ["0.4 s", "0.8 s", "1.6 s", "3.2 s", "6.4 s"]
+
+
+def test_the_pause_between_tries_is_bounded(tmp_path: Path) -> None:
+    keeper = supervisor.Supervisor([], tmp_path / "log", lambda _failures, _trouble: None)
+    pauses = [keeper._judge(1, 0.1) for _ in range(20)]
+    assert pauses[-1] == supervisor.BACKOFF_MAX_S
+    assert keeper._judge(1, supervisor.YOUNG_S) == supervisor.BACKOFF_FIRST_S
 
 
 def test_a_daemon_that_will_not_stop_is_killed(tmp_path: Path) -> None:
