@@ -14,6 +14,7 @@ import pytest
 from walk import PATIENCE, Walk, make_walk
 
 from corral.images.library import DirLibrary
+from corral.images.recipes import recipe_version
 from corral.model.image import ImageFacts, ImageSource, ImageSpec
 
 CACHE = Path(os.environ.get("CORRAL_TEST_CACHE", "/var/cache/corral-test"))
@@ -94,7 +95,8 @@ def debian(library: DirLibrary) -> ImageFacts:
             if found.name != "debian-12":
                 continue
             disk = library.files(found.facts).disk
-            if disk is not None and time.time() - disk.stat().st_mtime < KEPT_S:
+            young = disk is not None and time.time() - disk.stat().st_mtime < KEPT_S
+            if young and found.facts.recipe == recipe_version("debian"):
                 return found.facts
             asyncio.run(library.remove(found.facts.digest))
         spec = ImageSpec(catalogue="debian-12", source=ImageSource.BUILD)

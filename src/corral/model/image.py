@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from corral.model.base import ImageName, Model, Object, written_unless, written_unless
+from corral.model.base import ImageName, Model, Object, written_unless
 
 
 class ImageSource(StrEnum):

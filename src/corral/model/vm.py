@@ -126,6 +126,9 @@ class CloudInitSpec(Model):
     network_config: str = ""
     instance_id: str
     """Changes make cloud-init run its per-instance modules again."""
+    dsmode: Annotated[Literal["net", "local"], written_unless("net")] = "net"
+    """cloud-init's own word: `local` makes users and keys before the network is up. For images of ours; documents of
+    the user's own may need the network and always wait for it."""
 
 
 class BootOrder(Model):

@@ -57,6 +57,7 @@ async def plan_cloud_init(
         user_data=request.user_data,
         network_config=request.network_config,
         instance_id=f"iid-{new_uid()[:13]}",
+        dsmode="local" if facts.recipe else "net",
     )
 
 
