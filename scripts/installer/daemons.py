@@ -75,10 +75,17 @@ def _alive(pid_file: Path) -> int:
     """The pid in the file if such a process lives, else 0."""
     try:
         pid = int(pid_file.read_text())
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except (OSError, ValueError):
         return 0
-    return pid if name == pid_file.stem[:15] else 0
+    return pid if runs_as(status, pid_file.stem) else 0
+
+
+def runs_as(status: str, name: str) -> bool:
+    """Whether a line of /proc/PID/stat (proc(5)) is of a process of that name that has not ended: where process 1 reaps
+    nobody's children, as in many containers, the ended stay as zombies."""
+    found, _, rest = status.partition("(")[2].rpartition(")")
+    return found == name[:15] and rest.split()[0] != "Z"
 
 
 def ensure_places(context: Context, say: Callable[[str], None]) -> str:

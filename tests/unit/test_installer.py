@@ -273,6 +273,18 @@ def test_a_group_with_members_stays(tmp_path: Path) -> None:
     assert not leave.remove_group(context(tmp_path, Answers({**answers, "getent": Result(2, "")})))
 
 
+@pytest.mark.parametrize(
+    ("status", "runs"),
+    [
+        ("12 (libvirtd) S 1 12 12 0", True),
+        ("12 (libvirtd) Z 1 12 12 0", False),
+        ("12 (other) S 1 12 12 0", False),
+    ],
+)
+def test_a_zombie_does_not_run(status: str, runs: bool) -> None:
+    assert daemons.runs_as(status, "libvirtd") is runs
+
+
 # ---- the unit of systemd ---------------------------------------------------------------------------------------------
 
 
