@@ -128,6 +128,11 @@ class DomainDescription:
     seed_path: str = ""
     kernel: DirectKernel | None = None
     graphics: Literal["vnc", "spice", "none"] = "vnc"
+    graphics_listen: str = ""
+    vcpus_max: int = 0
+    """0: as many as it starts with."""
+    boot: tuple[str, ...] | None = None
+    """Targets of disks and MACs of cards, in the order in which the firmware tries them; None: not told."""
     foreign: tuple[str, ...] = ()
     """What there are no words for among disks, told for people: `disk hda: bus ide`."""
 

@@ -6,20 +6,29 @@ from itertools import count
 from typing import Final
 
 from corral.errors import CorralError
-from corral.hypervisor.base import DomainDisk
+from corral.hypervisor.base import DomainDescription, DomainDisk
 from corral.hypervisor.targets import disk_targets, slot_of
 from corral.model.base import DEFAULT_PROJECT
+from corral.model.hardware import HardwareSpec
 from corral.model.network import Network
 from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import UpdateVmRequest
-from corral.model.vm import Bus, DiskSpec, Firmware, NicSpec, Vm, VmSpec
+from corral.model.vm import DiskSpec, Firmware, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
 from corral.scheduler.admission import Demand, demand_of
 from corral.services import rules
 from corral.services.access import audited, authorize
 from corral.services.changes import Decision, Mutation, change, repeated
 from corral.services.context import Context
-from corral.services.drift import Surroundings, differences, disks_in_order, look_around
+from corral.services.drift import (
+    Surroundings,
+    as_found,
+    boot_names,
+    boot_order,
+    differences,
+    disks_in_order,
+    look_around,
+)
 from corral.services.nics import Allocated
 from corral.store.objects import Transaction, claim_key
 
@@ -136,14 +145,28 @@ def _taken(vm: Vm, around: Surroundings, address: GiveAddress) -> _Taken:
             "firmware": Firmware(found.firmware),
             "description": found.description,
             "graphics": found.graphics,
+            "graphics_listen": found.graphics_listen,
             "disks": disks,
             "nics": nics,
         }
     )
+    changed = changed.model_copy(update={"hardware": _hardware(changed, found)})
     if changed.weight != found.cpu_shares:
         changed = changed.model_copy(update={"cpu_shares": found.cpu_shares})
     before, after = _claims(spec.nics), _claims(nics)
     return _Taken(vm.changed(spec=changed), volumes, before - after, after - before)
+
+
+def _hardware(spec: VmSpec, found: DomainDescription) -> HardwareSpec:
+    most = found.vcpus_max if found.vcpus_max not in (0, found.vcpus) else None
+    hardware = spec.hardware.model_copy(update={"cpu": spec.hardware.cpu.model_copy(update={"vcpus_max": most})})
+    if found.boot is None:
+        return hardware
+    names = boot_names(spec)
+    order = tuple(names[device] for device in found.boot if device in names)
+    if order != boot_order(spec):
+        hardware = hardware.model_copy(update={"boot_devices": order})
+    return hardware
 
 
 def _claims(nics: tuple[NicSpec, ...]) -> frozenset[str]:
@@ -171,6 +194,8 @@ def _nics(vm: Vm, around: Surroundings, address: GiveAddress) -> Iterator[NicSpe
             "mac": mac,
             "address": address(network, mac) if kept is None else kept,
             "model": card.model,
+            "link_up": card.link_up,
+            "queues": card.queues,
         }
         yield NicSpec.model_validate({**dict(old), **update} if old is not None else update)
 
@@ -178,31 +203,35 @@ def _nics(vm: Vm, around: Surroundings, address: GiveAddress) -> Iterator[NicSpe
 def _disks(vm: Vm, around: Surroundings) -> tuple[tuple[DiskSpec, ...], tuple[Volume, ...]]:
     """The disks, and the volumes that come to the VM or leave it; one that leaves is kept, one that comes is not lost
     with the VM."""
-    known = {around.path_of(disk): disk for disk in vm.spec.disks}
+    known = {around.path_of(disk): disk for disk in vm.spec.disks if disk.device == "disk"}
     names = {disk.name for disk in vm.spec.disks}
-    disks, volumes = [], []
+    disks: list[DiskSpec] = []
+    volumes: list[Volume] = []
     places: list[tuple[str, int | None]] = []
-    for found in disks_in_order(vm, around):
-        old, volume = known.pop(found.path, None), around.volumes.get(found.path)
-        slot = old.slot if old is not None else None
-        if disk_targets([*places, (found.bus, slot)])[-1] != found.name:
+    for entry in disks_in_order(vm, around):
+        old, found, slot = entry.wished, entry.found, entry.slot
+        if found is not None and disk_targets([*places, (found.bus, slot)])[-1] != found.name:
             slot = slot_of(found.name, found.bus)
-        places.append((found.bus, slot))
-        update: dict[str, object] = {
-            "format": found.format,
-            "bus": Bus(found.bus),
-            "read_only": found.read_only,
-            "slot": slot,
-        }
-        if old is not None:
-            disks.append(DiskSpec.model_validate({**dict(old), **update}))
+        places.append((entry.bus, slot))
+        if found is None:
+            disks += [old] if old is not None else []
             continue
-        update["name"] = _free_name("disk", names)
-        names.add(str(update["name"]))
+        known.pop(found.path, None)
+        if old is not None:
+            disks.append(as_found(old, found).model_copy(update={"slot": slot}))
+            continue
+        volume = around.volumes.get(found.path)
         if volume is not None:
             volumes.append(_given(volume, vm.uid))
-        source = {"path": found.path} if volume is None else {"volume_uid": volume.uid}
-        disks.append(DiskSpec.model_validate({**update, **source}))
+        name = _free_name("disk", names)
+        names.add(name)
+        new = DiskSpec(
+            name=name,
+            slot=slot,
+            path=found.path if volume is None else None,
+            volume_uid=None if volume is None else volume.uid,
+        )
+        disks.append(as_found(new, found))
     volumes += [_given(volume, None) for path in known if (volume := around.volumes.get(path)) is not None]
     return tuple(disks), tuple(volumes)
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
+from pydantic import ValidationError
+
 from corral.errors import CorralError
 from corral.hypervisor.base import DirectKernel, DomainDescription, DomainDisk, DomainNic
 from corral.hypervisor.targets import disk_targets, slot_of
@@ -13,7 +15,7 @@ from corral.model.base import DEFAULT_PROJECT, ConditionStatus
 from corral.model.image import Image
 from corral.model.network import Network
 from corral.model.requests import DiskRequest
-from corral.model.vm import DiskSpec, NicSpec, Vm
+from corral.model.vm import Bus, DiskSpec, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
 from corral.services.access import authorize
 from corral.services.caller import Caller
@@ -21,6 +23,7 @@ from corral.services.context import Context
 from corral.services.disks import disk_by_path
 from corral.services.rules import HAS_MEMORY
 
+_OF_DISKS: Final = ("format", "read_only", "cache", "aio", "io_thread", "iops_max", "bytes_per_s_max")
 _MODELS: Final = get_args(NicSpec.model_fields["model"].annotation)
 
 
@@ -35,7 +38,7 @@ class Surroundings:
     volumes: Mapping[str, Volume]
     """By path."""
     kernel: DirectKernel | None
-    """The one that the VM's image brings."""
+    """The VM's own, or the one that its image brings."""
 
     def path_of(self, disk: DiskSpec) -> str:
         return disk.path or (str(self.context.volumes.path(disk.volume_uid)) if disk.volume_uid else "")
@@ -66,11 +69,14 @@ async def look_around(context: Context, vm: Vm) -> Surroundings:
         await context.hypervisor.describe(vm.uid),
         {context.networks.driver_name(network): network for network in await objects.list(Network)},
         {str(context.volumes.path(volume.uid)): volume for volume in await objects.list(Volume)},
-        _kernel(context, image),
+        _kernel(context, vm, image),
     )
 
 
-def _kernel(context: Context, image: Image | None) -> DirectKernel | None:
+def _kernel(context: Context, vm: Vm, image: Image | None) -> DirectKernel | None:
+    own = vm.spec.hardware.kernel
+    if own is not None:
+        return DirectKernel(own.kernel, own.initrd, own.cmdline)
     facts = image.status.facts if image is not None else None
     if facts is None or not facts.has_kernel:
         return None
@@ -80,7 +86,7 @@ def _kernel(context: Context, image: Image | None) -> DirectKernel | None:
 
 def differences(vm: Vm, around: Surroundings) -> tuple[DriftItem, ...]:
     """Everything that is not as the spec has it; `refusal` says what cannot become the spec, and why."""
-    return (*_plain(vm, around), *_disks(vm, around), *_cards(vm, around))
+    return (*_plain(vm, around), *_disks(vm, around), *_cards(vm, around), *_boot(vm, around))
 
 
 def _plain(vm: Vm, around: Surroundings) -> Iterator[DriftItem]:
@@ -102,7 +108,16 @@ def _plain(vm: Vm, around: Surroundings) -> Iterator[DriftItem]:
     long = len(found.description) > limits.DESCRIPTION_MAX_CHARS
     why = f"it has more than {limits.DESCRIPTION_MAX_CHARS} characters" if long else ""
     yield from _item("description", spec.description.replace("\r\n", "\n"), found.description, why)
-    yield from _item("screen", spec.graphics, found.graphics, "")
+    most = found.vcpus_max or found.vcpus
+    yield from _item(
+        "vcpus at most", spec.hardware.cpu.vcpus_max or found.vcpus, most, _bound(most, 1, limits.VCPUS_MAX)
+    )
+    yield from _item(
+        "screen",
+        f"{spec.graphics} {spec.graphics_listen}".strip(),
+        f"{found.graphics} {found.graphics_listen}".strip(),
+        "",
+    )
     seed = str(around.context.volumes.seed_path(vm.uid)) if spec.cloud_init is not None else ""
     yield from _item("cloud-init seed", seed, found.seed_path, "a VM keeps the seed that it was made with")
     yield from _item("kernel", _words(around.kernel), _words(found.kernel), "the kernel is the image's")
@@ -127,41 +142,110 @@ def _words(kernel: DirectKernel | None) -> str:
 
 
 def _disks(vm: Vm, around: Surroundings) -> Iterator[DriftItem]:
-    wished = {around.path_of(disk): disk for disk in vm.spec.disks}
+    wished = {around.path_of(disk): disk for disk in vm.spec.disks if disk.device == "disk"}
     there = {disk.path: disk for disk in around.found.disks}
     for path, disk in wished.items():
-        words = _disk_words(disk.format, disk.bus.value, disk.read_only)
+        words = _disk_words(disk)
         known = there.get(path)
         if known is None:
             yield from _item(f"disk {path}", words, "", _why_not_without(vm, disk))
         else:
-            why = _why_not_changed(vm, disk, known, around)
-            yield from _item(f"disk {path}", words, _disk_words(known.format, known.bus, known.read_only), why)
-    places = _places(wished)
+            why = _why_no_words(known) or _why_not_changed(vm, disk, known, around)
+            yield from _item(f"disk {path}", words, _disk_words(known), why)
+    places = _places(vm, around)
     for path, known in there.items():
         if path not in wished:
-            words = _disk_words(known.format, known.bus, known.read_only)
-            why = _why_not_replaced(known, places, there) or why_not_with(vm, known, around)
+            words = _disk_words(known)
+            why = _why_not_replaced(known, places, there) or _why_no_words(known) or why_not_with(vm, known, around)
             yield from _item(f"disk {path}", "", words, why)
-    ordered = disks_in_order(vm, around)
-    slots = {path: disk.slot for path, disk in wished.items()}
-    targets = disk_targets((disk.bus, slots.get(disk.path)) for disk in ordered)
-    for target, known in zip(targets, ordered, strict=True):
+    entries = disks_in_order(vm, around)
+    targets = disk_targets((entry.bus, entry.slot) for entry in entries)
+    for target, entry in zip(targets, entries, strict=True):
+        known = entry.found
+        if known is None:
+            continue
         slot = slot_of(known.name, known.bus)
         why = "" if slot is not None and slot < limits.DISK_SLOTS else "Corral has no such place"
         if known.path in wished or why:
             yield from _item(f"place of disk {known.path}", target, known.name, why)
 
 
-def disks_in_order(vm: Vm, around: Surroundings) -> tuple[DomainDisk, ...]:
-    """The domain's disks in the order that they have, or would get, in the spec: new ones come last."""
-    known = {around.path_of(disk): index for index, disk in enumerate(vm.spec.disks)}
-    found = around.found.disks
-    return tuple(sorted(found, key=lambda d: (known.get(d.path, len(known)), len(d.name), d.name)))
+@dataclass(frozen=True)
+class DiskEntry:
+    """One disk that the VM has, or would have: `found` None for a drive for CDs, `wished` None for a new one."""
+
+    wished: DiskSpec | None
+    found: DomainDisk | None
+
+    @property
+    def bus(self) -> str:
+        return self.found.bus if self.found is not None else self.wished.bus.value if self.wished is not None else ""
+
+    @property
+    def slot(self) -> int | None:
+        return self.wished.slot if self.wished is not None else None
 
 
-def _places(wished: Mapping[str, DiskSpec]) -> dict[str, str]:
-    return dict(zip(disk_targets((disk.bus, disk.slot) for disk in wished.values()), wished, strict=True))
+def disks_in_order(vm: Vm, around: Surroundings) -> tuple[DiskEntry, ...]:
+    """The disks in the order that they have, or would get, in the spec: new ones come last. CD drives stay as they are."""
+    left = {disk.path: disk for disk in around.found.disks}
+    entries = []
+    for disk in vm.spec.disks:
+        found = left.pop(around.path_of(disk), None) if disk.device == "disk" else None
+        if found is not None or disk.device == "cdrom":
+            entries.append(DiskEntry(disk, found))
+    new = sorted(left.values(), key=lambda disk: (len(disk.name), disk.name))
+    return (*entries, *(DiskEntry(None, disk) for disk in new))
+
+
+def _places(vm: Vm, around: Surroundings) -> dict[str, str]:
+    targets = disk_targets((disk.bus.value, disk.slot) for disk in vm.spec.disks)
+    return dict(zip(targets, map(around.path_of, vm.spec.disks), strict=True))
+
+
+def boot_order(spec: VmSpec) -> tuple[str, ...]:
+    """Names of disks, media and cards, in the order in which the firmware tries them."""
+    disks = [disk.name for disk in spec.disks if disk.device == "disk"]
+    media = [disk.name for disk in spec.disks if disk.device == "cdrom"]
+    known = {*disks, *media, *(nic.name for nic in spec.nics)}
+    if spec.hardware.boot_devices:
+        return tuple(name for name in spec.hardware.boot_devices if name in known)
+    return (*disks, *media, *(nic.name for nic in spec.nics if nic.pxe))
+
+
+def boot_names(spec: VmSpec) -> dict[str, str]:
+    """Targets of the disks and MACs of the cards, to their names."""
+    targets = disk_targets((disk.bus.value, disk.slot) for disk in spec.disks)
+    names = dict(zip(targets, (disk.name for disk in spec.disks), strict=True))
+    return names | {nic.mac: nic.name for nic in spec.nics}
+
+
+def _boot(vm: Vm, around: Surroundings) -> Iterator[DriftItem]:
+    """Of what is still there; what came is tried where the domain says, or not at all."""
+    found = around.found.boot
+    if found is None:
+        return
+    devices = {name: device for device, name in boot_names(vm.spec).items()}
+    there = {disk.name for disk in around.found.disks} | {card.mac.lower() for card in around.found.nics}
+    drives = {devices[disk.name] for disk in vm.spec.disks if disk.device == "cdrom"}
+    wished = [device for name in boot_order(vm.spec) if (device := devices[name]) in there | drives]
+    why = "" if found or not wished else "a VM of Corral's tries at least one device"
+    yield from _item("boot order", ", ".join(wished), ", ".join(found), why)
+
+
+def as_found(disk: DiskSpec, found: DomainDisk) -> DiskSpec:
+    """The disk with what the domain says of it. Raises pydantic's ValidationError for what has no word."""
+    update: dict[str, object] = {name: getattr(found, name) for name in _OF_DISKS}
+    discard = disk.discard if found.read_only else found.discard
+    return DiskSpec.model_validate({**dict(disk), **update, "bus": Bus(found.bus), "discard": discard})
+
+
+def _why_no_words(found: DomainDisk) -> str:
+    try:
+        as_found(DiskSpec(name="disk", path=found.path), found)
+    except ValidationError as error:
+        return f"{error.errors()[0]['loc'][0]}: Corral has no word for it"
+    return ""
 
 
 def _why_not_without(vm: Vm, disk: DiskSpec) -> str:
@@ -205,30 +289,41 @@ def why_not_with(vm: Vm, found: DomainDisk, around: Surroundings) -> str:
     return "" if spec.path == found.path else f"it is a link: attach {spec.path} itself"
 
 
-def _disk_words(format_: str, bus: str, read_only: bool) -> str:
-    return f"{format_}, {bus}" + (", read-only" if read_only else "")
+def _disk_words(disk: DiskSpec | DomainDisk) -> str:
+    words = [disk.format, str(disk.bus), "read-only" if disk.read_only else "", disk.aio and f"aio={disk.aio}"]
+    words += [f"cache={disk.cache}" if disk.cache != "writeback" else ""]
+    words += [f"discard={disk.discard}" if disk.discard != "unmap" and not disk.read_only else ""]
+    limits_ = (("io_thread", disk.io_thread), ("iops", disk.iops_max), ("bytes/s", disk.bytes_per_s_max))
+    return ", ".join(word for word in (*words, *(f"{name}={value}" for name, value in limits_ if value)) if word)
 
 
 # ---- network cards -----------------------------------------------------------------------------------------------
 
 
 def _cards(vm: Vm, around: Surroundings) -> Iterator[DriftItem]:
-    wished = {nic.mac: f"{around.network_name(nic)} ({nic.model})" for nic in vm.spec.nics}
+    wished = {nic.mac: _card_words(around.network_name(nic), nic) for nic in vm.spec.nics}
     there = {card.mac.lower(): card for card in around.found.nics}
     for mac, words in wished.items():
         if mac not in there:
             yield from _item(f"network card {mac}", words, "", "")
     for mac, card in there.items():
         why = _why_no_card(vm, card, around)
-        yield from _item(f"network card {mac}", wished.get(mac, ""), f"{card.network} ({card.model})", why)
+        yield from _item(f"network card {mac}", wished.get(mac, ""), _card_words(card.network, card), why)
     if len(there) != len(around.found.nics):
         yield from _item("network cards", "", "two with one MAC", "each card has a MAC of its own")
     elif set(there) == set(wished):
         yield from _item("order of network cards", ", ".join(wished), ", ".join(there), "")
 
 
+def _card_words(network: str, card: NicSpec | DomainNic) -> str:
+    words = [card.model, "" if card.link_up else "link down", f"{card.queues} queues" if card.queues > 1 else ""]
+    return f"{network} ({', '.join(word for word in words if word)})"
+
+
 def _why_no_card(vm: Vm, card: DomainNic, around: Surroundings) -> str:
     network = around.networks.get(card.network)
     if network is None or network.project not in (vm.project, DEFAULT_PROJECT):
         return "its network is not one that this project has"
-    return "" if card.model in _MODELS else f"Corral's cards are {', '.join(_MODELS)}"
+    if card.model not in _MODELS:
+        return f"Corral's cards are {', '.join(_MODELS)}"
+    return _bound(card.queues, 1, limits.QUEUES_MAX)

@@ -10,7 +10,7 @@ from corral.hypervisor.base import DomainDisk, DomainNic
 from corral.hypervisor.fake import FakeDomain, definition_hash
 from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import CreateVmRequest, UpdateVmRequest
-from corral.model.vm import Vm, VmState
+from corral.model.vm import Bus, DiskSpec, Vm, VmState
 from corral.model.volume import Volume
 from corral.store.objects import claim_key
 
@@ -322,5 +322,61 @@ def test_other_changes_do_not_come_with_it(play: Play) -> None:
         both = UpdateVmRequest(accept_drift=True, description="x")
         with pytest.raises(CorralError, match="invalid-argument"):
             await world.vms.update(world.caller(), "default", "web", both)
+
+    play(scene)
+
+
+def test_tuning_of_disks_and_cards_and_the_boot_order_become_the_spec(play: Play) -> None:
+    async def scene(world: World) -> None:
+        vm = await defined(world, nics=[{}])
+        whole = world.hypervisor.describe
+        root, data = world.hypervisor.domains[vm.uid].disks
+        card = world.hypervisor.domains[vm.uid].nics[0]
+        found: dict[str, Any] = {
+            "disks": (replace(root, name="vda", cache="none", aio="native", iops_max=500), replace(data, name="vdb")),
+            "nics": (replace(card, link_up=False, queues=2),),
+            "vcpus_max": 4,
+            "graphics_listen": "127.0.0.1",
+            "boot": ("vdb", "vda"),
+        }
+
+        async def tuned(uid: str) -> Any:
+            return replace(await whole(uid), **found)
+
+        world.hypervisor.describe = tuned  # type: ignore[method-assign]
+        items = (await world.vms.drift(world.caller(), "default", "web")).items
+        assert {item.field for item in items} == {
+            "vcpus at most",
+            "screen",
+            f"disk {root.path}",
+            f"network card {card.mac}",
+            "boot order",
+        }
+        assert not any(item.refusal for item in items)
+        await accept(world)
+        spec = (await world.vm("web")).spec
+        assert (spec.disks[0].cache, spec.disks[0].aio, spec.disks[0].iops_max) == ("none", "native", 500)
+        assert (spec.nics[0].link_up, spec.nics[0].queues) == (False, 2)
+        assert (spec.hardware.cpu.vcpus_max, spec.graphics_listen) == (4, "127.0.0.1")
+        assert spec.hardware.boot_devices == ("disk1", "root")
+        assert not (await world.vms.drift(world.caller(), "default", "web")).items
+
+        await world.see("web", VmState.SHUT_OFF, observed_generation=2)
+        found["disks"] = (replace(root, name="vda", cache="magic"), replace(data, name="vdb"))
+        assert "cache: Corral has no word for it" in (await refusal(world)).reason
+
+    play(scene)
+
+
+def test_a_drive_for_cds_stays(play: Play) -> None:
+    async def scene(world: World) -> None:
+        vm = await defined(world)
+        drive = DiskSpec(name="cd0", device="cdrom", bus=Bus.SATA, format="raw")
+        spec = vm.spec.model_copy(update={"disks": (vm.spec.disks[0], drive, vm.spec.disks[1])})
+        await world.put(vm.model_copy(update={"spec": spec}))
+        assert not (await world.vms.drift(world.caller(), "default", "web")).items
+        world.hypervisor.edit(vm.uid, lambda domain: setattr(domain, "vcpus", 4))
+        await accept(world)
+        assert (await world.vm("web")).spec.disks == spec.disks
 
     play(scene)

@@ -202,9 +202,10 @@ def owned_disk(element: _Element) -> OwnedDisk:
         format=attribute(element, "driver", "type"),
         bus=attribute(element, "target", "bus"),
         read_only=read_only,
-        cache=attribute(element, "driver", "cache"),
+        cache=attribute(element, "driver", "cache") or "writeback",
         aio=attribute(element, "driver", "io"),
-        discard="" if read_only or device == "cdrom" else discard,
+        # What is not told is QEMU's own choice, which has a name.
+        discard="" if read_only or device == "cdrom" else discard or "ignore",
         io_thread=int(attribute(element, "driver", "iothread") or 0),
         iops_max=int(element.findtext("iotune/total_iops_sec") or 0),
         bytes_per_s_max=int(element.findtext("iotune/total_bytes_sec") or 0),

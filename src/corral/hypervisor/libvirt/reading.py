@@ -75,6 +75,7 @@ def hard_disks(found: _Element | None) -> Elements:
 def describe(domain: _Element) -> DomainDescription:
     """A document, as far as there are words for it."""
     kernel = domain.findtext("os/kernel") or ""
+    consoles = [graphics(element) for element in domain.iterfind("devices/graphics")]
     found = [disk for disk in hard_disks(domain.find("devices")) if not is_seed(disk)]
     return DomainDescription(
         uid=domain.findtext("uuid") or "",
@@ -89,8 +90,14 @@ def describe(domain: _Element) -> DomainDescription:
         cpu_shares=int(domain.findtext("cputune/shares") or 0),
         seed_path=seed_path(domain),
         kernel=DirectKernel(kernel, domain.findtext("os/initrd") or "", cmdline(domain)) if kernel else None,
-        graphics=_described_graphics(domain),
-        foreign=tuple(words for disk in found for words in _foreign(disk)),
+        graphics=consoles[0][0] if consoles else "none",  # type: ignore[arg-type]
+        graphics_listen=consoles[0][1] if consoles else "",
+        vcpus_max=vcpus(domain)[0],
+        boot=_boot(domain),
+        foreign=(
+            *(words for disk in found for words in _foreign(disk)),
+            *(f"screen {kind}" for kind, _ in consoles[1:]),
+        ),
     )
 
 
@@ -98,9 +105,13 @@ def cmdline(domain: _Element) -> str:
     return domain.findtext("os/cmdline") or ""
 
 
-def _described_graphics(domain: _Element) -> Literal["vnc", "spice", "none"]:
-    kinds = {graphics(element)[0] for element in domain.iterfind("devices/graphics")}
-    return "vnc" if "vnc" in kinds else "spice" if "spice" in kinds else "none"
+def _boot(domain: _Element) -> tuple[str, ...]:
+    numbered = []
+    for element in (*domain.iterfind("devices/disk"), *domain.iterfind("devices/interface")):
+        if (number := attribute(element, "boot", "order")) and not is_seed(element):
+            name = target(element) if element.tag == "disk" else attribute(element, "mac", "address").lower()
+            numbered.append((int(number), name))
+    return tuple(name for _, name in sorted(numbered))
 
 
 def _foreign(element: _Element) -> Iterator[str]:
@@ -128,6 +139,12 @@ def _described_disk(element: _Element) -> DomainDisk:
         bus=bus if bus in ("virtio", "scsi", "sata") else "virtio",  # type: ignore[arg-type]
         read_only=element.find("readonly") is not None,
         backing=tuple(backing),
+        cache=attribute(element, "driver", "cache") or "writeback",
+        aio=attribute(element, "driver", "io"),
+        discard=attribute(element, "driver", "discard") or "ignore",
+        io_thread=int(attribute(element, "driver", "iothread") or 0),
+        iops_max=int(element.findtext("iotune/total_iops_sec") or 0),
+        bytes_per_s_max=int(element.findtext("iotune/total_bytes_sec") or 0),
     )
 
 
@@ -139,6 +156,8 @@ def _described_nics(domain: _Element) -> Iterator[DomainNic]:
             mac=attribute(element, "mac", "address"),
             network=attribute(element, "source", "network") or attribute(element, "source", "bridge"),
             model=attribute(element, "model", "type") or "rtl8139",
+            link_up=attribute(element, "link", "state") != "down",
+            queues=int(attribute(element, "driver", "queues") or 1),
         )
 
 
