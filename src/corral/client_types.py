@@ -536,6 +536,7 @@ class ImageFacts(TypedDict):
     default_user: NotRequired[str]
     memory_min_mib: NotRequired[int]
     description: NotRequired[str]
+    recipe: NotRequired[str]
 
 
 class ImageSpec(TypedDict):
