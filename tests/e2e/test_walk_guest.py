@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from walk import PATIENCE, PATIENCE_S, Terminal, Walk, virsh
+from walk import PATIENCE, PATIENCE_S, Walk, virsh
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,45 +38,9 @@ def test_console_on_a_terminal(walk: Walk, vm: str) -> None:
     assert "echo second" in walk("console", "--log", vm).out
 
 
-def test_virsh_console_works_too(walk: Walk, vm: str) -> None:
-    terminal = Terminal(["virsh", "console", vm], walk.environ)
-    try:
-        terminal.expect("Escape character is", 60)
-        terminal.send("\r")
-        terminal.expect("# ", 60)
-        terminal.send("echo by $((1 + 1)) ways\r")
-        terminal.expect("by 2 ways", 60)
-        terminal.send("\x1d")
-        assert terminal.end() == 0
-    finally:
-        terminal.close()
-
-
-def test_exec_carries_streams_input_and_exit_code(walk: Walk, vm: str) -> None:
-    ran = walk("exec", vm, "--", "sh", "-c", "echo to out; echo to err >&2; exit 7")
-    assert (ran.status, ran.stdout, ran.stderr) == (7, b"to out\n", b"to err\n")
-    assert walk("exec", "-i", vm, "--", "wc", "-c", stdin="x" * 100_000).ok() == "100000\n"
-    assert walk("exec", vm, "--", "sh", "-c", "kill -9 $$").status == 128 + 9
-    assert walk("exec", vm, "--", "printf", "%s", "a b", "$HOME").stdout == b"a b$HOME"
-    binary = walk("exec", vm, "--", "printf", r"\000\377\n").stdout
-    assert binary == b"\x00\xff\n"
-    ran = walk("exec", vm, "--", "no-such-program")
-    assert (ran.status, "not found" in ran.err) == (127, True)
-    ran = walk("exec", vm, "--timeout", "1s", "--", "sleep", "30")
-    ran.ends(1, "guest-agent-timeout")
-    assert walk("guest-agent-command", vm, "--", "echo", "alias").ok() == "alias\n"
-
-
-def test_exec_bounds_what_it_keeps_and_says_so(walk: Walk, vm: str) -> None:
-    ran = walk("exec", vm, "--", "head", "-c", "2000000", "/dev/zero")
-    ran.ends(0)
-    assert len(ran.stdout) == 2**20
-    assert "the rest was cut" in ran.err
-
-
 def test_exec_survives_a_flood(walk: Walk, vm: str) -> None:
     """More than the guest agent itself can hold in so small a guest."""
-    ran = walk("exec", vm, "--", "sh", "-c", "head -c 60000000 /dev/zero; exit 3")
+    ran = walk("exec", vm, "--", "sh", "-c", "head -c 40000000 /dev/zero; exit 3")
     ran.ends(3)
     assert len(ran.stdout) == 2**20
     assert "the rest was cut" in ran.err
