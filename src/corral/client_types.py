@@ -199,6 +199,7 @@ class CloudInitSpec(TypedDict):
     user_data: NotRequired[str]
     network_config: NotRequired[str]
     instance_id: str
+    dsmode: NotRequired[Literal['net', 'local']]
 
 
 class CloudInitUser(TypedDict):

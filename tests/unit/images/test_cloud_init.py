@@ -35,6 +35,17 @@ def test_seed_without_documents_of_the_user() -> None:
     assert user["sudo"] == "ALL=(ALL) NOPASSWD:ALL"
 
 
+def test_users_are_made_before_the_network_only_where_no_document_of_the_users_may_need_it() -> None:
+    def meta_data(**changes: object) -> dict[str, str]:
+        found = json.loads(build_seed_files(spec(dsmode="local", **changes))["meta-data"])
+        assert isinstance(found, dict)
+        return found
+
+    assert meta_data()["dsmode"] == "local"
+    assert "dsmode" not in meta_data(user_data="#cloud-config\npackages: [curl]\n")
+    assert "dsmode" not in meta_data(network_config="version: 2\n")
+
+
 def test_user_without_password_or_rights() -> None:
     config = yaml.safe_load(build_user_data(spec(users=(CloudInitUser(name="bob", sudo=False),))))
     [user] = config["users"]
