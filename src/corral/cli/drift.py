@@ -48,7 +48,11 @@ def show(session: Session, name: str, output: str) -> None:
     elif found["items"]:
         show_list(found["items"], COLUMNS, output, name=lambda item: str(item["field"]))
     else:
-        what = "was changed in what Corral does not compare one by one" if found["drifted"] else "is as defined"
+        what = (
+            "has a knob of its hardware changed, which Corral does not compare one by one"
+            if found["drifted"]
+            else "is as defined"
+        )
         click.echo(f"{name} {what}")
 
 

@@ -27,6 +27,7 @@ from corral.services.drift import (
     boot_order,
     differences,
     disks_in_order,
+    is_drifted,
     look_around,
 )
 from corral.services.nics import Allocated
@@ -110,6 +111,9 @@ def _demand(vm: Vm) -> Demand:
 def _check_acceptable(vm: Vm, around: Surroundings) -> None:
     items = differences(vm, around)
     asked = f"accept the drift of VM {vm.name!r}"
+    if not items and is_drifted(vm):
+        reason = "what was changed is a knob of the hardware, which is not taken over"
+        raise CorralError("unsupported", asked, reason, f"corral drift reset {vm.name}, then set it with Corral")
     if not items:
         raise CorralError("wrong-state", asked, "its definition is as Corral wants it", f"corral drift show {vm.name}")
     refused = [f"{item.field}: {item.refusal}" for item in items if item.refusal]

@@ -53,12 +53,16 @@ async def find_drift(context: Context, caller: Caller, project: str, name: str) 
     """Asked of the hypervisor now; the condition `Drifted` tells what the agent saw last."""
     await authorize(context, caller, project, "vm.document", name)
     vm = await context.objects.require(Vm, project, name)
-    conditions = vm.status.conditions
-    drifted = any(found.type == "Drifted" and found.status is ConditionStatus.TRUE for found in conditions)
+    drifted = is_drifted(vm)
     if vm.spec.adopted:
         return DriftAnswer(drifted=drifted)
     items = differences(vm, await look_around(context, vm))
     return DriftAnswer(drifted=drifted or bool(items), items=items)
+
+
+def is_drifted(vm: Vm) -> bool:
+    """As the agent saw it last."""
+    return any(found.type == "Drifted" and found.status is ConditionStatus.TRUE for found in vm.status.conditions)
 
 
 async def look_around(context: Context, vm: Vm) -> Surroundings:

@@ -8,6 +8,7 @@ import pytest
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk, DomainNic
 from corral.hypervisor.fake import FakeDomain, definition_hash
+from corral.model.base import Condition, ConditionStatus
 from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import CreateVmRequest, UpdateVmRequest
 from corral.model.vm import Bus, DiskSpec, Vm, VmState
@@ -378,5 +379,20 @@ def test_a_drive_for_cds_stays(play: Play) -> None:
         world.hypervisor.edit(vm.uid, lambda domain: setattr(domain, "vcpus", 4))
         await accept(world)
         assert (await world.vm("web")).spec.disks == spec.disks
+
+    play(scene)
+
+
+def test_a_knob_that_was_turned_is_not_taken_over(play: Play) -> None:
+    async def scene(world: World) -> None:
+        vm = await defined(world)
+        drifted = Condition(
+            type="Drifted", status=ConditionStatus.TRUE, reason="definition-changed", since=vm.created_at
+        )
+        await world.see("web", VmState.SHUT_OFF, conditions=(drifted,))
+        shown = await world.vms.drift(world.caller(), "default", "web")
+        assert (shown.drifted, shown.items) == (True, ())
+        error = await refusal(world)
+        assert (error.code, "drift reset web" in error.hint) == ("unsupported", True)
 
     play(scene)
