@@ -202,7 +202,7 @@ def test_a_running_guest_is_changed_wherever_the_change_was_cut(model, cut_after
     world.request(UpdateVm(), tracks=2)
     for step in plan(world.view()).steps if cut_after else ():
         world.apply(step)
-        if step.NAME == cut_after:
+        if cut_after == step.NAME:
             break
     world.applied = ""
     world.known = replace(world.known, started=False)
