@@ -9,6 +9,7 @@ from typing import Final, Literal, cast
 from pydantic import TypeAdapter
 
 from corral.errors import CorralError
+from corral.hypervisor import fake_domain
 from corral.hypervisor.base import (
     Accelerator,
     Console,
@@ -24,15 +25,7 @@ from corral.hypervisor.base import (
     OnOutput,
     StopCause,
 )
-from corral.hypervisor.fake_domain import (
-    FakeConsole,
-    FakeDomain,
-    definition_hash,
-    described,
-    document,
-    may_define,
-    observed,
-)
+from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash
 from corral.hypervisor.fake_reach import FakeGuests, FakeScreens
 from corral.hypervisor.support import HardwareSupport
 from corral.model.host import AcceleratorFinding
@@ -99,7 +92,7 @@ class FakeHypervisor:
             if domain is None:
                 domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
                 self.domains[definition.uid] = domain
-            elif not may_define(domain, definition):
+            elif not fake_domain.may_define(domain, definition):
                 raise CorralError("domain-not-ours", f"define {definition.name}", "it is another installation's")
             elif domain.name != definition.name:
                 raise CorralError("hypervisor-error", f"define {definition.name}", f"it is called {domain.name}")
@@ -206,7 +199,7 @@ class FakeHypervisor:
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe"):
             domain = self.domains.get(uid)
-            return None if domain is None else observed(domain)
+            return None if domain is None else fake_domain.observed(domain)
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
         async with self._call("observe_all"):
@@ -214,7 +207,7 @@ class FakeHypervisor:
             for number, domain in enumerate(list(self.domains.values())):
                 if number % OBSERVED_AT_ONCE == 0:  # the real one takes a thread for it
                     await asyncio.sleep(0)
-                found.append(observed(domain))
+                found.append(fake_domain.observed(domain))
             return tuple(found)
 
     async def find(self, name: str) -> str | None:
@@ -223,15 +216,11 @@ class FakeHypervisor:
 
     async def describe(self, uid: str) -> DomainDescription:
         async with self._call("describe"):
-            return described(self._domain(uid))
+            return fake_domain.described(self._domain(uid))
 
     async def usage_all(self) -> tuple[DomainUsage, ...]:
         async with self._call("usage_all"):
-            return tuple(
-                DomainUsage(d.uid, d.starts * 10**9, d.memory_mib * 2**19, d.memory_mib, 0, 0, 0, 0)
-                for d in self.domains.values()
-                if d.active
-            )
+            return tuple(fake_domain.used(domain) for domain in self.domains.values() if domain.active)
 
     async def events(self) -> AsyncIterator[DomainEvent]:
         queue: asyncio.Queue[DomainEvent] = asyncio.Queue(EVENTS_MAX)
@@ -258,9 +247,7 @@ class FakeHypervisor:
 
     async def guest_facts(self, uid: str) -> GuestFacts:
         async with self._call("guest_facts"):
-            domain = self._with_agent(uid)
-            hostname = domain.metadata.name if domain.metadata else domain.name
-            return GuestFacts(hostname, "Fake Guest 1", ())
+            return fake_domain.told(self._with_agent(uid))
 
     async def guest_exec(
         self,
@@ -274,17 +261,14 @@ class FakeHypervisor:
     ) -> ExecResult:
         async with self._call("guest_exec"):
             self._with_agent(uid)
-            if list(argv[:2]) == ["cloud-init", "status"]:
-                return ExecResult(0, None, b'{"status": "done", "errors": []}\n', b"", False)
-            said = stdin if list(argv) == ["cat"] else " ".join(argv[1:]).encode() + b"\n"
-            kept = said[:capture_max_bytes]
+            done = fake_domain.ran(argv, stdin, capture_max_bytes)
             if on_output is not None:
-                on_output("stdout", kept)
-            return ExecResult(0, None, kept, b"", len(said) > capture_max_bytes)
+                on_output("stdout", done.stdout)
+            return done
 
     async def document(self, uid: str) -> str:
         async with self._call("document"):
-            return document(self._domain(uid).name, uid)
+            return fake_domain.document(self._domain(uid).name, uid)
 
     async def close(self) -> None:
         self.simulation.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,6 +14,9 @@ from corral.hypervisor.base import (
     DomainDisk,
     DomainMetadata,
     DomainNic,
+    DomainUsage,
+    ExecResult,
+    GuestFacts,
     ObservedDomain,
     StopCause,
 )
@@ -173,6 +176,24 @@ def observed(domain: FakeDomain) -> ObservedDomain:
         live_spec_json=domain.live_spec_json if domain.active else None,
         pending=domain.pending,
     )
+
+
+def used(domain: FakeDomain) -> DomainUsage:
+    return DomainUsage(domain.uid, domain.starts * 10**9, domain.memory_mib * 2**19, domain.memory_mib, 0, 0, 0, 0)
+
+
+def told(domain: FakeDomain) -> GuestFacts:
+    """What its guest agent says of the guest."""
+    hostname = domain.metadata.name if domain.metadata else domain.name
+    return GuestFacts(hostname, "Fake Guest 1", ())
+
+
+def ran(argv: Sequence[str], stdin: bytes, capture_max_bytes: int) -> ExecResult:
+    """What a command in its guest does: `cat` and `echo`, and cloud-init has always ended well."""
+    if list(argv[:2]) == ["cloud-init", "status"]:
+        return ExecResult(0, None, b'{"status": "done", "errors": []}\n', b"", False)
+    said = stdin if list(argv) == ["cat"] else " ".join(argv[1:]).encode() + b"\n"
+    return ExecResult(0, None, said[:capture_max_bytes], b"", len(said) > capture_max_bytes)
 
 
 def document(name: str, uid: str) -> str:
