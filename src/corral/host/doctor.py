@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from corral.host.consoles import check_consoles
 from corral.host.guests import check_guests
 from corral.host.hardware import check_hardware
 from corral.host.kernel import check_clock, check_kernel
@@ -15,6 +16,7 @@ from corral.hypervisor.base import HypervisorFacts, ObservedDomain
 from corral.model.doctor import Finding
 from corral.model.host import HostStatus
 from corral.model.network import Network
+from corral.model.vm import Vm
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Subject:
     status: HostStatus | None = None
     domains: tuple[ObservedDomain, ...] = ()
     networks: tuple[Network, ...] = ()
+    vms: tuple[Vm, ...] = ()
 
 
 async def examine(subject: Subject, root: Path = Path("/")) -> tuple[Finding, ...]:
@@ -42,6 +45,7 @@ def _look(subject: Subject, machine: Machine) -> Iterator[Finding]:
     yield from check_guests(machine, subject.facts, subject.domains)
     yield from check_places(machine, subject.state_dir, subject.networks)
     yield from check_kernel(machine, subject.networks)
+    yield check_consoles(subject.vms)
     yield check_clock()
     yield check_tools()
     yield check_reboot(machine)

@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -52,10 +53,8 @@ class OsTable:
         return _named(self.builtin, wanted) or _named(self.all(), wanted)
 
     def similar(self, name: str) -> tuple[str, ...]:
-        """A few ids that begin like `name`, for people who mistyped."""
-        wanted = re.match(r"[a-z]*", name.lower())
-        stem = wanted.group() if wanted is not None else ""
-        return tuple(info.id for info in reversed(self.all()) if stem and info.id.startswith(stem))[:SIMILAR_MAX]
+        """A few ids that are spelt like `name`, for people who mistyped."""
+        return tuple(get_close_matches(name.lower()[:64], [info.id for info in self.all()], SIMILAR_MAX))
 
     def of_iso(self, iso: IsoDescription) -> OsInfo | None:
         """The system that an installation medium holds, by its volume and publisher ids."""

@@ -119,6 +119,13 @@ def check_disk(disk: DiskRequest, name: str, asked: str) -> None:
             f"disk {name!r} names the image {disk.image}, and is no drive",
             "the VM's own image is `image`; for an ISO, write device=cdrom",
         )
+    if disk.path is None and disk.format != "qcow2":
+        raise CorralError(
+            "unsupported",
+            asked,
+            f"disk {name!r} would be a volume in the format {disk.format}",
+            "volumes are qcow2; a raw disk is one of your own: path=/srv/disk.raw,format=raw",
+        )
     if disk.create and (disk.path is None or disk.size_bytes is None):
         raise CorralError(
             "invalid-argument", asked, f"disk {name!r} is to be made without a path or a size", "give both"

@@ -11,6 +11,7 @@ from corral.model.base import DEFAULT_PROJECT
 from corral.model.doctor import Finding
 from corral.model.host import Host
 from corral.model.network import Network
+from corral.model.vm import Vm
 from corral.model.requests import ListRequest
 from corral.services import listing
 from corral.services.access import authorize
@@ -75,5 +76,6 @@ class HostService:
                 status=host.status if host is not None else None,
                 domains=domains,
                 networks=tuple(await self._context.objects.list(Network)),
+                vms=tuple(await self._context.objects.list(Vm)),
             )
         )
