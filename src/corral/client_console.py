@@ -116,14 +116,19 @@ class Console:
             request.headers[name] = value
         self._protocol.send_request(request)
         self._socket.sendall(b"".join(self._protocol.data_to_send()))
-        while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
+        while self._is_shaking_hands and not self._ended:
             self._take(self._socket.recv(CHUNK_BYTES))
         refused = self._protocol.handshake_exc
         if isinstance(refused, InvalidStatus):
             response = refused.response
             raise error_of(bytes(response.body or b""), response.status_code, f"open {target}")
-        if refused is not None or self._ended:
+        if refused is not None or self._is_shaking_hands:
             raise CorralError("daemon-unreachable", f"open {target}", str(refused or "the daemon hung up"))
+
+    @property
+    def _is_shaking_hands(self) -> bool:
+        """What comes with the answer, even the end of a short file, is no part of it."""
+        return self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None
 
     def _read_what_is_there(self) -> None:
         # While something leaves, the other side may wait for us to read: then there is no bound.

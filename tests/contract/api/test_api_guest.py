@@ -195,3 +195,11 @@ def test_all_of_it_is_audited(client: Client, running: str) -> None:
     assert {"vm.screenshot", "vm.vnc", "vm.send-key", "vm.nmi", "vm.clock", "vm.copy"} <= actions
     assert SECRET not in str(records)
     assert base64.b64encode(SECRET.encode()).decode() not in str(records)
+
+
+def test_an_answer_that_ends_with_the_handshake_is_whole(client: Client, running: str) -> None:
+    """A short file's bytes and its end may come in one packet with the acceptance."""
+    client.write_file(running, "/tmp/x", iter((b"short",)), file_name="x")
+    for _ in range(20):
+        with client.read_file(running, "/tmp/x") as (_file, pieces):
+            assert list(pieces) == [b"short"]
