@@ -36,6 +36,12 @@ def look(context: Context, say: Callable[[str], None]) -> str:
     """Refuse before anything is changed where the job cannot be done."""
     if platform.machine() != "x86_64":
         raise Refused("use this machine", f"its processor is {platform.machine()}", "Corral runs on x86_64")
+    if not root_is_mounted(Path("/proc/self/mountinfo").read_text()):
+        raise Refused(
+            "use this chroot",
+            "its root is no mount point, and libvirt cannot shut guests off from the rest there",
+            "before chroot: mount --bind DIRECTORY DIRECTORY",
+        )
     if os.geteuid() != 0:
         if shutil.which("sudo") is None:
             raise Refused("become root", "there is no sudo", "run it as root")
@@ -59,6 +65,11 @@ def look(context: Context, say: Callable[[str], None]) -> str:
     open_place = writable_by_all(context.root)
     warning = f"; WARNING: root runs this code, and everybody may write {open_place}: chmod o-w" if open_place else ""
     return f"{describe_os(release)}, {start}, {kvm}{warning}"
+
+
+def root_is_mounted(mountinfo: str) -> bool:
+    """Whether `/` is a mount point of its own (proc(5), field 5): in a plain chroot it is a mere directory."""
+    return any(line.split()[4:5] == ["/"] for line in mountinfo.splitlines())
 
 
 def become_root(context: Context, say: Callable[[str], None]) -> None:

@@ -285,6 +285,13 @@ def test_a_zombie_does_not_run(status: str, runs: bool) -> None:
     assert daemons.runs_as(status, "libvirtd") is runs
 
 
+def test_a_chroot_whose_root_is_no_mount_is_known() -> None:
+    """libvirt's own words come late: "Failed disable mount propagation out of the root filesystem"."""
+    proc = "22 1 0:20 / /proc rw - proc proc rw\n"
+    assert not machine.root_is_mounted(proc)
+    assert machine.root_is_mounted(proc + "1 0 254:0 / / rw - ext4 /dev/vda rw\n")
+
+
 # ---- the unit of systemd ---------------------------------------------------------------------------------------------
 
 
