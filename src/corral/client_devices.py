@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import json
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from corral.client_guest import path_name
+from corral.client_http import Transport
 
 if TYPE_CHECKING:
     from corral import client_types as t
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 class DeviceCalls:
     """What `Client` can do with a VM's devices. Each answers with the operation that carries it out."""
+
+    project: str
+    _transport: Transport
 
     def attach_disk(self, name: str, body: t.AttachDiskRequest) -> t.VmAccepted:
         return self._device("POST", name, "disks", body=body)
@@ -33,8 +38,6 @@ class DeviceCalls:
         return self._device("DELETE", name, "nics", nic)
 
     def _device(self, method: str, name: str, kind: str, device: str = "", body: object = None) -> t.VmAccepted:
-        path = f"/vms/{path_name(name)}/{kind}" + (f"/{quote(device, safe='')}" if device else "")
-        return cast("t.VmAccepted", self._change(method, path, body))
-
-    def _change(self, method: str, path: str, body: object = None) -> Any:
-        raise NotImplementedError
+        path = f"/v1/vms/{path_name(name)}/{kind}" + (f"/{quote(device, safe='')}" if device else "")
+        content = self._transport.request(method, path, query={"project": self.project}, body=body)
+        return cast("t.VmAccepted", json.loads(content))

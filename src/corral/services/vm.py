@@ -160,6 +160,8 @@ class VmService:
         await authorize(self._context, caller, project, "vm.update", name)
         if takes_from_host(request):
             await authorize(self._context, caller, DEFAULT_PROJECT, "host.use-path", name)
+        if request.graphics_listen:
+            await authorize(self._context, caller, DEFAULT_PROJECT, "host.open-port", name)
         return await read_support(self._context)
 
     async def _check_new_name(self, caller: Caller, project: str, name: str, new_name: str) -> None:
