@@ -11,8 +11,8 @@ from corral.model.base import DEFAULT_PROJECT
 from corral.model.doctor import Finding
 from corral.model.host import Host
 from corral.model.network import Network
-from corral.model.vm import Vm
 from corral.model.requests import ListRequest
+from corral.model.vm import Vm
 from corral.services import listing
 from corral.services.access import authorize
 from corral.services.caller import Caller
