@@ -36,6 +36,7 @@ def rows() -> Iterator[Row]:
         try:
             yield create_row(one)
             yield start_row(one)
+            yield screenshot_row(one)
         finally:
             _remove_all(one)
 
@@ -122,6 +123,19 @@ def start_row(one: Daemon) -> Row:
     whole = f"{median(ours) * 1000:.0f} ms against {median(theirs) * 1000:.0f} ms"
     how = f"median of {len(ours)}, within each start; whole starts and bare ones, interleaved: {whole}"
     return Row("start over bare `virDomainCreate`", 15, median(beside) * 1000, "ms", how)
+
+
+def screenshot_row(one: Daemon) -> Row:
+    """A text screen, as a whole process."""
+    name = _prefix()
+    one.run("create", "--name", name, "--image", IMAGE, "--memory", str(MEMORY_MIB))
+    time.sleep(SETTLE_S)
+    say(f"{ROUNDS} screenshots")
+    argv = [CORRAL, "screenshot", name, "-o", "/dev/null"]
+    times = [process_s(argv, one.environment) for _ in _rounds(ROUNDS)]
+    return Row(
+        "`corral screenshot`", 0.5, median(times), "s", f"whole process, median of {len(times)}, PNG of 720 x 400"
+    )
 
 
 def _step_s(operation: Operation, name: str) -> float:
