@@ -100,6 +100,8 @@ def main() -> int:
     context = Context(ROOT, Shell(ROOT / "var/setup.log", dict(trial)), chosen.vm, chosen.image, trial)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if os.geteuid() != 0 and chosen.verb != "venv":
+            machine.become_root(context)
         match chosen.verb:
             case "up":
                 up(context)

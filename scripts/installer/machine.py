@@ -42,10 +42,6 @@ def look(context: Context, say: Callable[[str], None]) -> str:
             "its root is no mount point, and libvirt cannot shut guests off from the rest there",
             "before chroot: mount --bind DIRECTORY DIRECTORY",
         )
-    if os.geteuid() != 0:
-        if shutil.which("sudo") is None:
-            raise Refused("become root", "there is no sudo", "run it as root")
-        become_root(context, say)
     place = context.state_dir
     while not place.exists():
         place = place.parent
@@ -72,12 +68,13 @@ def root_is_mounted(mountinfo: str) -> bool:
     return any(line.split()[4:5] == ["/"] for line in mountinfo.splitlines())
 
 
-def become_root(context: Context, say: Callable[[str], None]) -> None:
-    """Ask for the password once, where one is wanted. `sudo -v` alone wants one of cloud images' users too, who have none:
-    they need no password, but are also in a group that does."""
+def become_root(context: Context) -> None:
+    """Ask for the password once, where one is wanted, before anything is drawn over the question. `sudo -v` alone wants one
+    of cloud images' users too, who have none: they need no password, but are also in a group that does."""
+    if shutil.which("sudo") is None:
+        raise Refused("become root", "there is no sudo", "run it as root")
     if context.shell.ask(["sudo", "-n", "true"]).ok:
         return
-    say("asking sudo")
     if os.system("sudo -v") != 0:  # noqa: S605 -- it asks for a password on the terminal
         raise Refused(
             "become root", "sudo refused", "run it on a terminal, where it can ask for the password, or as root"

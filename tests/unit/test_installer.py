@@ -43,11 +43,12 @@ def context(tmp_path: Path, shell: Shell | None = None, **environ: str) -> Conte
 def test_who_needs_no_password_is_asked_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cloud images' users have no password, and are in the group sudo all the same: `sudo -v` asks them for one."""
     asked: list[str] = []
+    monkeypatch.setattr(machine.shutil, "which", lambda _name: "/usr/bin/sudo")
     monkeypatch.setattr(machine.os, "system", lambda command: asked.append(command) or 1)
-    machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(0, "")})), lambda _line: None)
+    machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(0, "")})))
     assert asked == []
     with pytest.raises(Refused, match="sudo refused"):
-        machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(1, "")})), lambda _line: None)
+        machine.become_root(context(tmp_path, Answers({"sudo -n true": Result(1, "")})))
     assert asked == ["sudo -v"]
 
 
