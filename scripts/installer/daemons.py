@@ -65,8 +65,9 @@ def stop_libvirt(context: Context, say: Callable[[str], None]) -> str:
         pid = _alive(PID_FILES[name])
         if pid:
             say(f"stopping {name}")
-            context.shell.ask(context.shell.as_root(["kill", "-TERM", str(pid)]))
-            until(lambda name=name: not _alive(PID_FILES[name]), 15)  # type: ignore[misc]
+            context.shell.ask(context.shell.as_root(["sh", "-c", f"kill -TERM {pid:d}"]))
+            if not until(lambda name=name: not _alive(PID_FILES[name]), 15):  # type: ignore[misc]
+                raise Refused(f"stop {name}", f"process {pid} goes on 15 s after it was asked to end", "look at it")
     context.note(started=[])
     return f"stopped {' and '.join(started)}"
 

@@ -40,7 +40,7 @@ def look(context: Context, say: Callable[[str], None]) -> str:
         raise Refused(
             "use this chroot",
             "its root is no mount point, and libvirt cannot shut guests off from the rest there",
-            "before chroot: mount --bind DIRECTORY DIRECTORY",
+            "use a container with a root and devices of its own, such as systemd-nspawn's",
         )
     place = context.state_dir
     while not place.exists():
