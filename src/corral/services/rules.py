@@ -3,7 +3,7 @@
 from typing import Final
 
 from corral.errors import CorralError
-from corral.hypervisor.capabilities import Ability, refusal
+from corral.hypervisor.capabilities import Ability, abilities_of, check_together, refusal
 from corral.model.base import ConditionStatus, Object
 from corral.model.vm import Power, Vm, VmState
 from corral.settings import Settings
@@ -62,6 +62,8 @@ def check_save(vm: Vm) -> None:
         raise _wrong(
             vm, "save", f"it is {vm.status.state.value}: there is no memory to save", f"corral start {vm.name}"
         )
+    hint = f"corral shutdown {vm.name}"
+    check_together(f"save VM {vm.name!r}", hint, *abilities_of(vm.spec), Ability.SAVED_MEMORY)
 
 
 def check_pause(vm: Vm) -> None:

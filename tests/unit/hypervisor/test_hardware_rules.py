@@ -1,6 +1,7 @@
 """Contradictions of the virtual hardware, and what a host lacks: each refused with the reason and what works instead."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from corral.hypervisor.hardware_rules import check_hardware, contradictions
 from corral.hypervisor.host_rules import missing
 from corral.hypervisor.support import HardwareSupport, PciFact, UsbFact
 from corral.model.hardware import HardwareSpec
-from corral.model.vm import VmSpec
+from corral.model.vm import Vm, VmSpec, VmState, VmStatus
+from corral.services.rules import check_save
 
 UID = "0b5e6f0a-53b4-4c6e-9a52-000000000001"
 ROOT = {"name": "root", "path": "/v/root.qcow2"}
@@ -201,3 +203,12 @@ def test_devices_of_the_host_do_not_go_with_saved_memory() -> None:
     assert abilities_of(spec(pci("0000:01:00.0"))) == (Ability.HOST_PCI_DEVICE,)
     assert abilities_of(spec({"shares": [{"name": "a", "path": "/a"}]})) == (Ability.SHARED_FOLDER,)
     assert HardwareSpec() == spec().hardware
+
+
+def test_a_vm_with_such_devices_is_not_saved() -> None:
+    status = VmStatus(state=VmState.RUNNING)
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    check_save(Vm(name="web", uid=UID, created_at=made, spec=spec(), status=status))
+    with pytest.raises(CorralError) as refused:
+        check_save(Vm(name="web", uid=UID, created_at=made, spec=spec(pci("0000:01:00.0")), status=status))
+    assert (refused.value.code, refused.value.hint) == ("unsupported", "corral shutdown web")
