@@ -90,6 +90,7 @@ class FakeLibrary:
 
     async def stage(self, content: bytes) -> Path:
         path = self.images_dir / f".staged-{hashlib.sha256(content).hexdigest()}"
+        await asyncio.to_thread(self.images_dir.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(files.write_atomic, path, content)
         return path
 

@@ -53,9 +53,12 @@ async def find_os(table: OsTable, name: str, asked: str) -> OsInfo:
 def apply_os(request: CreateVmRequest, system: OsInfo, *, installed: bool) -> CreateVmRequest:
     """The request with what it left open chosen for `system`. `installed`: it starts from an image, whose makers
     decided on firmware and memory."""
+    disks = request.disks
+    if installed and not any(disk.device == "disk" for disk in disks):
+        disks = (DiskRequest(), *disks)  # the one that stands on the image
     update: dict[str, Any] = {
         "hardware": _hardware(request, system, installed=installed),
-        "disks": tuple(_disk(disk, system, installed=installed) for disk in request.disks),
+        "disks": tuple(_disk(disk, system, installed=installed) for disk in disks),
     }
     if request.nics is not None:
         update["nics"] = tuple(_nic(nic, system) for nic in request.nics)

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from corral.cli import create, keys
 from corral.cli.change import parse_tags
 from corral.cli.hardware_options import memory_mib
+from corral.cli.main import cli, main
 from corral.cli.storage_options import parse_disk, parse_networks
 from corral.cli.vm_request import request_body
-from corral.cli.main import cli, main
 from corral.errors import CorralError
 from corral.names import GIB
 

@@ -122,12 +122,18 @@ def test_noise_in_an_image_never_does_more_than_be_refused(plain: bytes) -> None
         content = bytearray(whole)
         for _ in range(chance.randint(1, 40)):
             content[chance.randrange(_PVD, min(len(content), _PVD + 40 * SECTOR_BYTES))] = chance.randrange(256)
-        try:
-            found = reader(bytes(content))
-            found.describe()
-            found.extract("user-data", io.BytesIO(), 100)
-        except CorralError as error:
-            assert error.code == "image-invalid"
+        assert _outcome(bytes(content)) in ("", "image-invalid")
+
+
+def _outcome(content: bytes) -> str:
+    """The code of the refusal; anything else that is raised fails the test."""
+    try:
+        found = reader(content)
+        found.describe()
+        found.extract("user-data", io.BytesIO(), 100)
+    except CorralError as error:
+        return error.code
+    return ""
 
 
 # ---- systems -------------------------------------------------------------------------------------------------------
@@ -156,14 +162,28 @@ def test_the_system_of_a_medium(label: str, publisher: str, os_id: str | None) -
 
 def test_names_lead_to_systems() -> None:
     table = OsTable(load_table())
-    for name in ("ubuntu22.04", "Ubuntu22.04", "debian12", "debianbookworm", "win11", "windows11", "generic", "win2022"):
+    for name in (
+        "ubuntu22.04",
+        "Ubuntu22.04",
+        "debian12",
+        "debianbookworm",
+        "win11",
+        "windows11",
+        "generic",
+        "win2022",
+    ):
         assert table.find(name) is not None, name
     assert table.find("nothing") is None
     assert "ubuntu22.04" in table.similar("ubunto22")
     windows = table.find("win11")
     assert windows is not None
     assert (windows.firmware, windows.secure_boot, windows.tpm, windows.hyperv) == (Firmware.UEFI, True, True, True)
-    assert (windows.disk_bus, windows.nic_model, windows.clock, windows.tablet) == (Bus.SATA, "e1000e", "localtime", "usb")
+    assert (windows.disk_bus, windows.nic_model, windows.clock, windows.tablet) == (
+        Bus.SATA,
+        "e1000e",
+        "localtime",
+        "usb",
+    )
     names = [name for info in table.builtin for name in (info.id, *info.aliases)]
     assert len(names) == len(set(names))
 
@@ -208,7 +228,7 @@ def test_osinfo_inherits_devices_and_takes_minima(tmp_path: Path) -> None:
     assert (table["two"].memory_min_mib, table["two"].disk_gib) == (1024, 10)
     assert table["two"].unattended is Unattended.PRESEED
     assert (table["three"].disk_bus, table["three"].nic_model) == (Bus.VIRTIO, "rtl8139")
-    assert OsTable((), lambda: table.values()).of_iso(IsoDescription("Two 7")) is table["two"]
+    assert OsTable((), table.values).of_iso(IsoDescription("Two 7")) is table["two"]
 
 
 def test_osinfo_survives_what_is_no_entry(tmp_path: Path) -> None:
