@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -124,12 +125,23 @@ def _identities(given: str | None) -> list[str]:
     keys in HOME are named."""
     if given:
         return [given]
-    directory = Path.home() / ".ssh"
-    if not (directory / MADE_KEY).is_file() and directory.parent == Path(pwd.getpwuid(os.geteuid()).pw_dir):
+    directories = [home / ".ssh" for home in _homes()]
+    made = any((directory / MADE_KEY).is_file() for directory in directories)
+    if not made and directories == [Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".ssh"]:
         return []
     # Naming one identity keeps ssh from trying its usual ones: name those too.
-    usual = [directory / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
-    return [str(path) for path in (*usual, directory / MADE_KEY) if path.is_file()]
+    names = ("id_ed25519", "id_ecdsa", "id_rsa", MADE_KEY)
+    return [str(path) for directory in directories for name in names if (path := directory / name).is_file()]
+
+
+def _homes() -> list[Path]:
+    """The caller's, and under sudo that of who asked: `make up` gave the guest their key, not root's."""
+    homes = [Path.home()]
+    asker = variable("SUDO_UID")
+    if os.geteuid() == 0 and asker.isdecimal():
+        with suppress(KeyError):
+            homes.append(Path(pwd.getpwuid(int(asker)).pw_dir))
+    return list(dict.fromkeys(homes))
 
 
 def _known_hosts(uid: str) -> Path:

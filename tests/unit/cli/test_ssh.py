@@ -74,3 +74,22 @@ def test_keys_of_another_home_are_named(tmp_path: Path, monkeypatch: pytest.Monk
     key.write_text("a key")
     assert _identities(None) == [str(key)]
     assert _identities("/other") == ["/other"]
+
+
+def test_under_sudo_the_askers_key_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make up` gave the guest the key of who ran it; `sudo corral ssh` offered root's alone, and was denied."""
+    from types import SimpleNamespace
+
+    from corral.cli import ssh
+
+    asker, root = tmp_path / "asker", tmp_path / "root"
+    (asker / ".ssh").mkdir(parents=True)
+    (asker / ".ssh/id_ed25519").write_text("private")
+    homes = {0: str(root), 1000: str(asker)}
+    monkeypatch.setattr(ssh.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=homes[uid]))
+    monkeypatch.setattr(ssh.os, "geteuid", lambda: 0)
+    monkeypatch.setenv("HOME", str(root))
+    monkeypatch.setenv("SUDO_UID", "1000")
+    assert _identities(None) == [str(asker / ".ssh/id_ed25519")]
+    monkeypatch.delenv("SUDO_UID")
+    assert _identities(None) == []
