@@ -15,7 +15,7 @@ from corral.hypervisor.libvirt import LibvirtDriver
 from corral.model.hardware import CpuSpec, HardwareSpec, MemorySpec
 
 URI = "qemu:///system"
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 Body = Callable[["Guest"], Awaitable[None]]
 
 
