@@ -108,7 +108,8 @@ def _drive(session: Session, body: Body, request: "BuildImageRequest", purpose: 
 
 
 def _free_name(session: Session, stem: str) -> str:
-    taken = {image["name"] for image in session.client().list_images(fields="name")}
+    images = session.client().list_images(fields="name,status.state")
+    taken = {image["name"] for image in images if image["status"]["state"] != "failed"}  # what failed is made again
     stem = stem[: NAME_MAX_CHARS - 8]
     numbered = (f"{stem}.iso" if number == 1 else f"{stem}-{number}.iso" for number in range(1, 1000))
     return next(name for name in numbered if name not in taken)

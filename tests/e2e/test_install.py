@@ -1,0 +1,158 @@
+"""Installers on real firmware: the medium boots while the disk is empty, the disk afterwards, and nobody edits a boot order."""
+
+import asyncio
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from libvirt_fixtures import open_directory
+from walk import PATIENCE_S, Walk, virsh
+
+from corral.images.bootdisk import BootDisk, build_bootdisk
+from corral.names import MIB
+
+pytestmark = pytest.mark.timeout(900)
+
+RESCUE_ISO = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text")
+GRUB = """\
+serial --unit=0 --speed=115200
+terminal_output serial console
+echo '{says}'
+while true; do sleep 60; done
+"""
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Path]:
+    """A directory that guests' uids can pass through, with a medium and a disk that only say who they are."""
+    with open_directory() as place:
+        tree = place / "tree"
+        (tree / "boot" / "grub").mkdir(parents=True)
+        (tree / "boot" / "grub" / "grub.cfg").write_text(GRUB.format(says="the medium speaks"))
+        subprocess.run(
+            ["grub-mkrescue", "-o", str(place / "speaks.iso"), str(tree)], check=True, capture_output=True, timeout=120
+        )
+        (tree / "boot" / "grub" / "grub.cfg").write_text(GRUB.format(says="the disk speaks"))
+        work = place / "work"
+        work.mkdir()
+        asyncio.run(build_bootdisk(BootDisk(place / "installed.raw", 256 * MIB), tree, work))
+        yield place
+
+
+def console(walk: Walk, name: str) -> str:
+    return walk("console", name, "--log").out
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_the_medium_boots_until_the_disk_does(walk: Walk, desk: Path, firmware: str) -> None:
+    name, disk = walk.name(firmware), desk / f"{firmware}.raw"
+    walk(
+        *("install", "--name", name, "--memory", "256", "--network", "none", "--noautoconsole", "--boot", f"firmware={firmware}"),
+        *("--disk", f"path={disk},size=256M,format=raw", "--cdrom", str(desk / "speaks.iso")),
+    ).ok()  # fmt: skip
+    try:
+        walk.until("the medium boots", lambda: "the medium speaks" in console(walk, name))
+        walk("destroy", name).ok()
+        # What an installer would have done: the same file, now with a system on it.
+        with disk.open("r+b") as target, (desk / "installed.raw").open("rb") as source:
+            shutil.copyfileobj(source, target)
+        walk("start", name).ok()
+        walk.until("the disk boots", lambda: "the disk speaks" in console(walk, name))
+        assert "cdrom" in walk("info", name).ok()
+    finally:
+        walk("delete", name).ok()
+    assert disk.exists()
+
+
+def test_a_rescue_medium_shows_its_first_screen(walk: Walk, desk: Path) -> None:
+    name, picture = walk.name("rescue"), desk / "screen.png"
+    walk(
+        *("install", "--name", name, "--memory", "256", "--disk", "size=1", "--network", "none"),
+        *("--cdrom", str(RESCUE_ISO), "--noautoconsole"),
+    ).ok()
+    try:
+        walk.until("the menu is drawn", lambda: _drawn_part(walk, name, picture) > 0.02)
+        # GRUB's menu is a frame of 80 x 25 characters: nothing that a firmware leaves behind covers as much.
+        assert picture.stat().st_size > 1000
+    finally:
+        walk("delete", name).ok()
+
+
+def _drawn_part(walk: Walk, name: str, picture: Path) -> float:
+    """How much of the screen is not black."""
+    walk("screenshot", name, "-o", str(picture)).ok()
+    content, at, packed = picture.read_bytes(), 8, b""
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] == b"IDAT":
+            packed += content[at + 8 : at + 8 + length]
+        at += 12 + length
+    pixels = zlib.decompress(packed)
+    return 1.0 - pixels.count(0) / len(pixels)
+
+
+def test_debians_installer_boots_out_of_its_netboot_tree(walk: Walk, desk: Path) -> None:
+    """Its own kernel and initrd, as a medium of Corral's making, with a preseed file inside."""
+    name = walk.name("deb")
+    (desk / "preseed.cfg").write_text("d-i debian-installer/locale string en_US\n")
+    walk(
+        *("install", "--name", name, "--memory", "768", "--disk", "size=2", "--network", "none", "--noautoconsole"),
+        *("--location", str(NETBOOT), "--unattended", str(desk / "preseed.cfg"), "--os-variant", "debian12"),
+        *("--extra-args", "console=ttyS0"),
+    ).ok()
+    try:
+        walk.until("its kernel starts", lambda: "Linux version" in console(walk, name), 2 * PATIENCE_S)
+        said = console(walk, name)
+        assert "auto=true priority=critical" in said
+        walk.until("its user space starts", lambda: "Starting system log daemon" in console(walk, name), 2 * PATIENCE_S)
+    finally:
+        walk("delete", name).ok()
+        walk("image", "delete", f"{name}-installer.iso").ok()
+
+
+def test_the_classic_line_on_real_libvirt(walk: Walk, desk: Path) -> None:
+    name, iso = walk.name("classic"), desk / "ubuntu-22.04.iso"
+    iso.write_bytes((desk / "speaks.iso").read_bytes())
+    installed = walk(
+        *("install", "--name", name, "--memory", "256", "--vcpus", "1", "--disk", f"path={desk}/{name}.qcow2,size=20"),
+        *("--network", "network=default,model=virtio", "--graphics", "vnc,listen=127.0.0.1"),
+        *("--os-variant", "ubuntu22.04", "--cdrom", str(iso), "--noautoconsole"),
+    )
+    installed.ok()
+    try:
+        document = virsh("dumpxml", name)
+        assert "medium.iso" in document
+        assert "listen='127.0.0.1'" in document
+        assert str(desk / f"{name}.qcow2") in document
+        assert "running" in walk("list", "--all").ok()
+        walk("destroy", name).ok()
+        assert "shut off" in walk("dominfo", name).ok()
+        planned = walk(
+            "install", "--name", f"{name}2", "--import", "--disk", "size=1", "--print-xml", "--image", "micro"
+        )
+        assert "<domain" in planned.ok()
+    finally:
+        walk("delete", name).ok()
+
+
+def test_an_unreachable_tree_is_said(walk: Walk) -> None:
+    refused = walk(
+        *(
+            "install",
+            "--name",
+            walk.name("far"),
+            "--disk",
+            "size=1",
+            "--location",
+            "https://127.0.0.1:9/debian",
+            "--noautoconsole",
+        )
+    )
+    assert refused.status == 1
+    assert "Connection refused" in refused.err
+    assert "[download-failed]" in refused.err
+    walk("image", "delete", f"{walk.name('far')}-installer.iso").ok()
