@@ -109,7 +109,7 @@ def _definition(vm: Vm) -> DomainDefinition:
         nics=(),
         seed_path=None,
         kernel=None,
-        graphics="none",
+        graphics="vnc",
         run_dir="/run/x",
         console_log="/dev/null",
         dac_uid=None,
