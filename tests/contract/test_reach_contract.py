@@ -12,6 +12,7 @@ from libvirt_fixtures import Make
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, HypervisorDriver
 from corral.hypervisor.reach import GuestReader
+from corral.images.build_micro import CMDLINE
 from corral.model.keys import parse_chords
 
 PATIENCE_S = 60.0
@@ -42,7 +43,7 @@ def on_driver(request: pytest.FixtureRequest, micro_definition: Make) -> OnDrive
 
     async def run(body: Body, graphics: str, *, agent: bool) -> None:
         driver = await request.param()
-        definition = replace(micro_definition("reach"), graphics=graphics)
+        definition = replace(micro_definition("reach", cmdline=f"{CMDLINE} console=tty0"), graphics=graphics)
         try:
             await driver.define(definition)
             await driver.start(definition.uid)
