@@ -182,7 +182,7 @@ def _same_card(live: _Element, wanted: _Element) -> bool:
     """Only its cable and its network differ: those are changed under the guest's eyes."""
 
     def beside(child: _Element) -> bool:
-        return child.tag in ("link", "source", "boot")
+        return child.tag in ("link", "source")
 
     return plain(live, without=beside) == plain(wanted, without=beside)
 

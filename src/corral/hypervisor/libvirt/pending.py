@@ -39,9 +39,11 @@ _DEVICES: Final = {
     "controller[@type='scsi']": "the SCSI controller",
 }
 # What libvirt adds to a running device, or moves on its own: nobody's wish.
-_RUNTIME_CHILDREN: Final = ("address", "backingStore", "alias", "label", "seclabel")
+# A device's number in the boot order changes when another one goes; what counts is the order (`_boot_order`).
+_RUNTIME_CHILDREN: Final = ("address", "backingStore", "alias", "label", "seclabel", "boot")
 _RUNTIME_ATTRIBUTES: Final = {
     "source": ("index", "portid", "bridge", "startupPolicy"),
+    "cell": ("memory", "unit"),  # as the whole memory, which is compared on its own
     "graphics": ("port", "tlsPort", "autoport", "socket"),
 }
 _STARTED_WITH: Final = "it keeps what it was started with"
@@ -66,6 +68,8 @@ def _differences(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
             yield name, _STARTED_WITH
     if len(live.findall("devices/serial")) != len(wanted.findall("devices/serial")):
         yield "serial ports", _STARTED_WITH
+    if _boot_order(live, wanted) != _boot_order(wanted, live):
+        yield "the boot order", _STARTED_WITH
     for tag in NAMED_DEVICES:
         yield from _devices(named(live, tag), named(wanted, tag))
 
@@ -79,6 +83,20 @@ def _cpu(domain: _Element, wanted: _Element) -> str:
         return child.tag == "feature" and child.get("policy") == "disable" and child.get("name") not in asked
 
     return plain(domain.find("cpu"), without=turned_off)
+
+
+def _boot_order(domain: _Element, other: _Element) -> list[str]:
+    """The devices that both documents boot from, by name, in the order of the first."""
+    there = {
+        alias for tag in NAMED_DEVICES for alias, device in named(other, tag).items() if device.find("boot") is not None
+    }
+    numbers = [
+        (int(attribute(device, "boot", "order")), alias)
+        for tag in NAMED_DEVICES
+        for alias, device in named(domain, tag).items()
+        if device.find("boot") is not None and alias in there
+    ]
+    return [alias for _, alias in sorted(numbers)]
 
 
 def _processors(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
