@@ -102,26 +102,11 @@ class GuestCalls:
         at all. With `tree` the pieces are those of a tar archive, and a new directory is made of it."""
         query: dict[str, str | int | float] = {"path": path, "file_name": file_name, "mode": mode}
         socket = self._socket(f"/vms/{path_name(name)}/files/write", {**query, "tree": str(tree).lower()})
-        ahead = 0
+        return _send(socket, path, pieces, on_written)
 
-        def answered() -> None:
-            written = _message(socket, path, PIECE_TIMEOUT_S)["written"]
-            if on_written is not None:
-                on_written(written)
-
-        try:
-            for piece in pieces:
-                socket.send(piece)
-                ahead += 1
-                if ahead > PIECES_AHEAD:
-                    answered()
-                    ahead -= 1
-            for _ in range(ahead):
-                answered()
-            socket.send_text('{"end":true}')
-            return GuestFile(**_message(socket, path, COMMIT_TIMEOUT_S)["done"])
-        finally:
-            socket.close()
+    def upload(self, pieces: Iterable[bytes], on_written: Callable[[int], None] | None = None) -> str:
+        """A file for an image, to the daemon's host; returns the token for a `BuildImageRequest`'s `upload`."""
+        return _send(self._socket("/images/upload", {}), "the file", pieces, on_written).path
 
     # ---- how -------------------------------------------------------------------------------------------------------
 
@@ -143,6 +128,30 @@ class GuestCalls:
         connection, host = self._transport.open_socket()
         target = f"/v1{path}?{urlencode({**query, 'project': self.project})}"
         return Console(connection, host or HOST_NAME, target, self._transport.authorization())
+
+
+def _send(socket: Console, path: str, pieces: Iterable[bytes], on_written: Callable[[int], None] | None) -> GuestFile:
+    """All of a file, a few pieces ahead of what was answered; what became of it. Closes the socket."""
+    ahead = 0
+
+    def answered() -> None:
+        written = _message(socket, path, PIECE_TIMEOUT_S)["written"]
+        if on_written is not None:
+            on_written(written)
+
+    try:
+        for piece in pieces:
+            socket.send(piece)
+            ahead += 1
+            if ahead > PIECES_AHEAD:
+                answered()
+                ahead -= 1
+        for _ in range(ahead):
+            answered()
+        socket.send_text('{"end":true}')
+        return GuestFile(**_message(socket, path, COMMIT_TIMEOUT_S)["done"])
+    finally:
+        socket.close()
 
 
 def _pieces(socket: Console, path: str) -> Iterator[bytes]:

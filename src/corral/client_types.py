@@ -50,6 +50,9 @@ Role = Literal['viewer', 'operator', 'admin']
 RunPolicy = Literal['always', 'on-failure', 'manual']
 
 
+StackVerb = Literal['build', 'follow', 'create', 'update', 'attach-disk', 'change-disk', 'detach-disk', 'attach-nic', 'change-nic', 'detach-nic', 'start', 'shutdown', 'delete']
+
+
 StepKind = Literal['repeatable', 'once']
 
 
@@ -139,6 +142,7 @@ class BuildImageRequest(TypedDict):
     catalogue: NotRequired[str]
     source: NotRequired[ImageSource | None]
     path: NotRequired[str]
+    upload: NotRequired[str]
     format: NotRequired[Literal['qcow2', 'raw', 'iso']]
     location: NotRequired[str]
     kernel: NotRequired[str]
@@ -389,6 +393,12 @@ class ExecRequest(TypedDict):
     argv: list[str]
     stdin: NotRequired[str]
     timeout_s: NotRequired[float]
+
+
+class ExportStackRequest(TypedDict):
+    stack: str
+    vms: NotRequired[list[str]]
+    selector: NotRequired[str]
 
 
 class Finding(TypedDict):
@@ -812,6 +822,22 @@ class Placement(TypedDict):
     epoch: NotRequired[int]
 
 
+class PlanDownRequest(TypedDict):
+    stack: str
+    document: NotRequired[dict[str, Any] | None]
+    variables: NotRequired[dict[str, str]]
+    keep_disks: NotRequired[bool]
+
+
+class PlanStackRequest(TypedDict):
+    document: dict[str, Any]
+    variables: NotRequired[dict[str, str]]
+    ssh_keys: NotRequired[list[str]]
+    prune: NotRequired[bool]
+    replace: NotRequired[list[str]]
+    delete_disks: NotRequired[bool]
+
+
 class Problem(TypedDict):
     code: str
     asked: str
@@ -897,6 +923,49 @@ class ShutdownVm(TypedDict):
     verb: NotRequired[Literal['shutdown']]
     deadline_s: float
     force_after_s: NotRequired[float | None]
+
+
+class StackAction(TypedDict):
+    id: str
+    kind: Literal['image', 'vm', 'volume']
+    name: str
+    verb: StackVerb
+    device: NotRequired[str]
+    method: NotRequired[Literal['', 'POST', 'PATCH', 'DELETE']]
+    path: NotRequired[str]
+    query: NotRequired[dict[str, str]]
+    body: NotRequired[dict[str, Any] | None]
+    operation: NotRequired[str]
+    key: NotRequired[str]
+    after: NotRequired[list[str]]
+    waits: NotRequired[list[StackWait]]
+    changes: NotRequired[list[str]]
+
+
+class StackBlock(TypedDict):
+    name: str
+    changes: list[str]
+    reason: str
+    hint: NotRequired[str]
+
+
+class StackExport(TypedDict):
+    document: dict[str, Any]
+    notes: NotRequired[list[str]]
+
+
+class StackPlan(TypedDict):
+    stack: str
+    actions: NotRequired[list[StackAction]]
+    unchanged: NotRequired[list[str]]
+    blocked: NotRequired[list[StackBlock]]
+    orphans: NotRequired[list[str]]
+    warnings: NotRequired[list[str]]
+
+
+class StackWait(TypedDict):
+    vm: str
+    condition: WaitCondition
 
 
 class StartVm(TypedDict):

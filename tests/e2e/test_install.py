@@ -85,14 +85,34 @@ def test_a_rescue_medium_shows_its_first_screen(walk: Walk, desk: Path) -> None:
 def _drawn_part(walk: Walk, name: str, picture: Path) -> float:
     """How much of the screen is not black."""
     walk("screenshot", name, "-o", str(picture)).ok()
-    content, at, packed = picture.read_bytes(), 8, b""
-    while at < len(content):
-        length = int.from_bytes(content[at : at + 4], "big")
-        if content[at + 4 : at + 8] == b"IDAT":
-            packed += content[at + 8 : at + 8 + length]
+    lines = list(_lines(picture.read_bytes()))
+    return sum(len(line) - line.count(0) for line in lines) / sum(len(line) for line in lines)
+
+
+def _lines(png: bytes) -> Iterator[bytes]:
+    """A picture's lines, of 8-bit RGB: the chunks unpacked, the filters undone (PNG specification, section 9)."""
+    at, packed = 8, b""
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] == b"IDAT":
+            packed += png[at + 8 : at + 8 + length]
         at += 12 + length
-    pixels = zlib.decompress(packed)
-    return 1.0 - pixels.count(0) / len(pixels)
+    width = int.from_bytes(png[16:20], "big") * 3
+    raw, above = zlib.decompress(packed), bytearray(width)
+    for start in range(0, len(raw), width + 1):
+        line = bytearray(raw[start + 1 : start + 1 + width])
+        for index in range(width):
+            left, corner = (line[index - 3], above[index - 3]) if index >= 3 else (0, 0)
+            line[index] = (line[index] + _predicted(raw[start], left, above[index], corner)) & 0xFF
+        yield bytes(line)
+        above = line
+
+
+def _predicted(kind: int, left: int, up: int, corner: int) -> int:
+    if kind == 4:
+        guess = left + up - corner
+        return min((left, up, corner), key=lambda value: abs(guess - value))
+    return (0, left, up, (left + up) // 2)[kind]
 
 
 def test_debians_installer_boots_out_of_its_netboot_tree(walk: Walk, desk: Path) -> None:

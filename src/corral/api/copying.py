@@ -41,8 +41,10 @@ async def send_file(socket: WebSocket, reader: GuestReader, stopping: asyncio.Ev
     await _carry(socket, transfer, stopping, request_id, _disconnected)
 
 
-async def receive_file(socket: WebSocket, writer: GuestWriter, stopping: asyncio.Event, request_id: str) -> None:
-    """Carry a user's file into the guest; one that the user does not end is not there."""
+async def receive_file(
+    socket: WebSocket, writer: GuestWriter, stopping: asyncio.Event, request_id: str, max_bytes: int = COPY_MAX_BYTES
+) -> None:
+    """Carry a user's file into the guest (or into the image library); one that the user does not end is not there."""
 
     async def transfer() -> None:
         total = 0
@@ -54,7 +56,7 @@ async def receive_file(socket: WebSocket, writer: GuestWriter, stopping: asyncio
                 await socket.send_text(f'{{"done":{_answer(file)}}}')
                 return
             total += len(data)
-            _check_size("the file", total)
+            _check_size("the file", total, max_bytes)
             await writer.write(data)
             await socket.send_text(json.dumps({"written": total}))
 
@@ -112,9 +114,9 @@ def _answer(file: GuestFile) -> str:
     return FileAnswer(path=file.path, size_bytes=file.size_bytes, mode=file.mode).model_dump_json()
 
 
-def _check_size(path: str, count: int) -> None:
-    if count > COPY_MAX_BYTES:
-        limit = format_bytes(COPY_MAX_BYTES)
+def _check_size(path: str, count: int, max_bytes: int = COPY_MAX_BYTES) -> None:
+    if count > max_bytes:
+        limit = format_bytes(max_bytes)
         raise CorralError("body-too-large", f"copy {path}", f"it has more than {limit}", TOO_LARGE_HINT)
 
 

@@ -5,8 +5,10 @@ from typing import Final
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from corral.api.call import CallParam, ChangeParam, IfRevisionParam, ListParam, NameParam
+from corral.api.copying import receive_file
 from corral.api.documents import (
     CatalogueItems,
     ImageAccepted,
@@ -18,6 +20,7 @@ from corral.api.documents import (
 )
 from corral.api.route import noun_router
 from corral.images.base import CatalogueEntry
+from corral.images.staging import STAGED_MAX_BYTES
 from corral.model.image import Image
 from corral.model.requests import BuildImageRequest
 
@@ -35,6 +38,16 @@ async def list_images(call: CallParam, request: ListParam) -> Response:
 async def build_image(call: ChangeParam, body: BuildImageRequest) -> Response:
     image, operation = await call.services.images.build(call.caller, call.project, body)
     return accepted_response(operation, image=image)
+
+
+@router.websocket("/images/upload")
+async def upload(socket: WebSocket, call: CallParam) -> None:
+    """A file for an image: see `corral.api.copying`; the `path` of its `done` is the token for `upload`."""
+    writer = await call.services.images.open_upload(call.caller, call.project)
+    try:
+        await receive_file(socket, writer, call.stopping, call.caller.request_id, STAGED_MAX_BYTES)
+    finally:
+        await writer.close()
 
 
 @router.get("/images/{name}", response_model=Image, summary="Show an image")

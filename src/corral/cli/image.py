@@ -192,7 +192,8 @@ def import_(
     asynchronous: bool,
     output: str,
 ) -> None:
-    """Take a file of yours as an image: a disk, or with .iso or --iso a medium for drives. It is copied.
+    """Take a file of yours as an image: a disk, or with .iso or --iso a medium for drives. It is copied, or
+    sent to a daemon that is far away or may not read it for you.
 
     \b
     Examples:
@@ -202,18 +203,18 @@ def import_(
     """
     from pathlib import Path
 
-    from corral.cli.media import check_local, medium_name
+    from corral.cli.media import check_readable, medium_name, take_file
 
     file = Path(path).expanduser().absolute()
     file = file.resolve() if file.exists() else file
-    check_local(session, file)
+    check_readable(file)
     is_medium = iso or (format_ is None and file.suffix.lower() == ".iso")
     name = name or (medium_name(file) if is_medium else file.stem.lower())
-    body: BuildImageRequest = {"name": name, "path": str(file), "format": "iso" if is_medium else format_ or "qcow2"}
+    body: BuildImageRequest = {"name": name, "format": "iso" if is_medium else format_ or "qcow2"}
     finish(
         session,
         (name,),
-        lambda _name: session.client().build_image(body)["operation"],
+        lambda _name: take_file(session, file, body)["operation"],
         output=output,
         done="ready",
         asynchronous=asynchronous,

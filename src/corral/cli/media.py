@@ -13,9 +13,10 @@ from corral.errors import CorralError
 from corral.names import NAME_MAX_CHARS
 
 if TYPE_CHECKING:
-    from corral.client_types import BuildImageRequest
+    from corral.client_types import BuildImageRequest, ImageAccepted
 
 DIGEST_SHOWN: Final = 8
+UPLOAD_PIECE_BYTES: Final = 256 * 1024
 _READY: Final = "ready"
 
 
@@ -30,8 +31,11 @@ def resolve_media(session: Session, body: dict[str, Any]) -> None:
         if path is None:
             disk["image"] = text
         elif body.get("dry_run"):
-            check_local(session, path)
-            disk["path"] = str(path)
+            check_readable(path)
+            if session.is_remote:
+                click.echo(f"note: {path} is not sent for a dry run: its drive is empty", err=True)
+            else:
+                disk["path"] = str(path)
         else:
             disk["image"] = ensure_image(session, path)
 
@@ -58,15 +62,8 @@ def find_file(text: str) -> Path | None:
     return resolved
 
 
-def check_local(session: Session, path: Path) -> None:
-    """A file of this machine's, which its user may read, and a daemon on the same machine."""
-    if session.is_remote:
-        raise CorralError(
-            "unsupported",
-            f"use {path} as a medium",
-            "the daemon is on another machine, and reads its own files alone",
-            "copy it there, then: corral image import",
-        )
+def check_readable(path: Path) -> None:
+    """Whether its user may read it: nobody gets hold of a file through the daemon's rights."""
     try:
         with path.open("rb"):
             pass
@@ -79,9 +76,40 @@ def check_local(session: Session, path: Path) -> None:
         ) from error
 
 
+def check_local(session: Session, path: Path) -> None:
+    """A file that the daemon reads by its path: it is on this machine."""
+    check_readable(path)
+    if session.is_remote:
+        raise CorralError(
+            "unsupported", f"use {path}", "the daemon is on another machine, and reads its own files", "copy it there"
+        )
+
+
+def take_file(session: Session, path: Path, body: "BuildImageRequest") -> "ImageAccepted":
+    """Ask for an image of the file: by its path where the daemon may read the host's files for this caller, else the
+    file is sent."""
+    check_readable(path)
+    client = session.client()
+    if not session.is_remote:
+        try:
+            return client.build_image({**body, "path": str(path)})
+        except CorralError as error:
+            if error.code != "forbidden":
+                raise
+    from corral.cli.cp import Meter
+
+    meter = Meter(str(path), path.stat().st_size)
+    try:
+        with path.open("rb") as stream:
+            token = client.upload(iter(lambda: stream.read(UPLOAD_PIECE_BYTES), b""), meter)
+    finally:
+        meter.end()
+    return client.build_image({**body, "upload": token})
+
+
 def ensure_image(session: Session, path: Path) -> str:
     """The name of the image with this file's content; imported if there is none yet."""
-    check_local(session, path)
+    check_readable(path)
     known = [image for image in session.client().list_images() if _is_medium(image, path.stat().st_size)]
     if known:
         with path.open("rb") as stream:
@@ -95,9 +123,8 @@ def ensure_image(session: Session, path: Path) -> str:
 
 def import_medium(session: Session, path: Path, name: str) -> str:
     """Import the file under that name and wait until it is there."""
-    body: BuildImageRequest = {"name": name, "path": str(path), "format": "iso"}
-    accepted = session.client().build_image(body)
     click.echo(f"importing {path} as image {name}", err=True)
+    accepted = take_file(session, path, {"name": name, "format": "iso"})
     wait_for(session, accepted["operation"])
     return name
 

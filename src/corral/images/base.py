@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from corral.images.staging import Staging
 from corral.model.image import ImageFacts, ImageSpec
 
 Progress = Callable[[str, float | None], Awaitable[None]]
@@ -57,9 +58,10 @@ class ImageLibrary(Protocol):
         """Build, download or import it; repeatable: a download goes on where it stopped, a build starts anew."""
         ...
 
-    async def stage(self, content: bytes) -> Path:
-        """Put bytes into a file of the library's own, for `make` (`ImageSpec.staged`), which removes it when it has
-        succeeded; `clean` removes what is left after some days."""
+    @property
+    def staging(self) -> Staging:
+        """Files that were handed over, for `make` (`ImageSpec.staged`), which removes them when it has succeeded;
+        `clean` removes what is left after a day."""
         ...
 
     async def verify(self, facts: ImageFacts) -> bool:

@@ -12,6 +12,7 @@ from corral import files
 from corral.errors import CorralError
 from corral.images.base import CatalogueEntry, FoundImage, ImageFiles, Progress
 from corral.images.iso_import import iso_facts
+from corral.images.staging import Staging
 from corral.model.image import ImageFacts, ImageSource, ImageSpec
 from corral.simulation import Simulation
 
@@ -30,6 +31,8 @@ class FakeLibrary:
     def __init__(self, simulation: Simulation, images_dir: Path) -> None:
         self.simulation = simulation
         self.images_dir = images_dir
+        images_dir.mkdir(parents=True, exist_ok=True)
+        self.staging = Staging(images_dir)
         self._kept = simulation.section("images", _FOUND)
         self.images = self._kept.restore()
 
@@ -74,6 +77,8 @@ class FakeLibrary:
         content = await asyncio.to_thread(files.read_limited, path, ISO_MAX_BYTES)
         facts = iso_facts(path, f"imported from {path.name}")
         facts = facts.model_copy(update={"digest": hashlib.sha256(content).hexdigest(), "disk_bytes": len(content)})
+        if spec.staged:
+            await asyncio.to_thread(files.remove_file, path)
         self.images[facts.digest] = found = FoundImage(name, spec, facts)
         self._kept.keep(facts.digest, found)
         return facts
@@ -81,18 +86,14 @@ class FakeLibrary:
     def _installer(self, name: str, spec: ImageSpec) -> ImageFacts:
         """A medium that nobody made."""
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        if spec.staged:
+            files.remove_file(Path(spec.staged))
         facts = ImageFacts(
             kind="iso", digest=digest, os_id="", disk_format="", disk_bytes=1, disk_virtual_bytes=1, uefi=True
         )
         self.images[digest] = found = FoundImage(name, spec, facts)
         self._kept.keep(digest, found)
         return facts
-
-    async def stage(self, content: bytes) -> Path:
-        path = self.images_dir / f".staged-{hashlib.sha256(content).hexdigest()}"
-        await asyncio.to_thread(self.images_dir.mkdir, parents=True, exist_ok=True)
-        await asyncio.to_thread(files.write_atomic, path, content)
-        return path
 
     async def verify(self, facts: ImageFacts) -> bool:
         async with self._call("verify"):

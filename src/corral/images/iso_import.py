@@ -21,7 +21,7 @@ async def import_iso(spec: ImageSpec, target: Path, progress: Progress) -> Image
     source = Path(spec.staged or spec.path)
     await take_copy(source, target)
     await progress("reading the medium", None)
-    origin = "made of files for an installer" if spec.staged else f"imported from {source.name}"
+    origin = "handed over" if spec.staged else f"imported from {source.name}"
     return await asyncio.to_thread(iso_facts, target, origin)
 
 

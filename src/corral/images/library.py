@@ -24,6 +24,7 @@ from corral.images.importer import make_standalone, take_copy
 from corral.images.installer import build_installer
 from corral.images.iso_import import import_iso
 from corral.images.recipes import recipe_version
+from corral.images.staging import Staging
 from corral.model.image import ImageFacts, ImageSource, ImageSpec
 
 MANIFEST_MAX_BYTES: Final = 64 * 1024
@@ -32,7 +33,6 @@ DOWNLOAD_KEPT_S: Final = 7 * 86400.0
 
 _PARTIAL: Final = ".partial-"
 _DOWNLOAD: Final = ".download-"
-_STAGED: Final = ".staged-"
 _DIGEST_CHARS: Final = 64
 _FILES: Final = ("disk.qcow2", "kernel", "initrd")
 _ISO: Final = "medium.iso"
@@ -62,6 +62,7 @@ class DirLibrary:
 
     def __init__(self, images_dir: Path, catalogue: tuple[CatalogueEntry, ...] | None = None) -> None:
         self._dir = images_dir
+        self.staging = Staging(images_dir)
         self._catalogue = load_catalogue() if catalogue is None else catalogue
         self._in_use: set[Path] = set()
         try:
@@ -99,11 +100,6 @@ class DirLibrary:
         if spec.staged:
             await asyncio.to_thread(files.remove_file, Path(spec.staged))
         return facts
-
-    async def stage(self, content: bytes) -> Path:
-        path = self._dir / f"{_STAGED}{secrets.token_hex(8)}"
-        await asyncio.to_thread(files.write_atomic, path, content)
-        return path
 
     async def verify(self, facts: ImageFacts) -> bool:
         directory = self._dir / _checked(facts.digest)
@@ -177,11 +173,13 @@ class DirLibrary:
             return await import_iso(spec, scratch.made / _ISO, progress)
         copy = scratch.work / "disk"
         await progress("copying the file", None)
-        await take_copy(Path(spec.path), copy)
+        await take_copy(Path(spec.staged or spec.path), copy)
         await progress("checking and converting the disk", None)
         virtual_bytes = await make_standalone(copy, spec.format, scratch.made / "disk.qcow2")
         entry = next((entry for entry in self._catalogue if entry.name == spec.catalogue), None)
-        return _disk_facts(entry, virtual_bytes, f"imported from {Path(spec.path).name}")
+        return _disk_facts(
+            entry, virtual_bytes, "handed over" if spec.staged else f"imported from {Path(spec.path).name}"
+        )
 
     def _publish(self, name: str, spec: ImageSpec, facts: ImageFacts, made: Path) -> ImageFacts:
         """Seal the files and give their directory the name of their content."""
@@ -232,12 +230,9 @@ class DirLibrary:
         return tuple(found)
 
     def _clean(self) -> int:
-        count = 0
+        count = self.staging.clean()
         for path in self._dir.iterdir():
             old = time.time() - path.stat().st_mtime > DOWNLOAD_KEPT_S
-            if path.name.startswith(_STAGED) and old:
-                files.remove_file(path)
-                count += 1
             if path.name.startswith(_PARTIAL) or (path.name.startswith(_DOWNLOAD) and old):
                 count += path not in self._in_use and remove_tree(path)
         return count

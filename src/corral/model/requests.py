@@ -266,6 +266,8 @@ class BuildImageRequest(Model):
     """`build` where the catalogue has a recipe, else `download`; `import` when a path is given."""
     path: Annotated[str, StringConstraints(max_length=4096)] = ""
     """A file to import; read once and copied. Administrators only."""
+    upload: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = ""
+    """Instead of a path: the token that the end of `/images/upload` told."""
     format: Literal["qcow2", "raw", "iso"] = "qcow2"
     """The format of `path`; told, never probed. `iso` is the image of a CD or DVD."""
     location: Annotated[str, StringConstraints(max_length=4096)] = ""

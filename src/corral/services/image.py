@@ -14,12 +14,13 @@ from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import new_uid, parse_image_name
 from corral.services import listing, rules
-from corral.services.access import audited, authorize
+from corral.services.access import audited, authorize, record
 from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change, new_operation, repeated, submit
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.installer import medium_spec, stage_files
+from corral.services.upload import Upload
 from corral.store.objects import name_claim
 
 USERS_SHOWN: Final = 10
@@ -62,6 +63,12 @@ class ImageService:
                 if image is None:
                     return await self._create(mutation, _new(self._context, project, name, spec, request))
         return await self._again(mutation, spec)
+
+    async def open_upload(self, caller: Caller, project: str) -> Upload:
+        """A file from afar, for an image; its token is a `build` request's `upload`."""
+        await authorize(self._context, caller, project, "image.build")
+        await record(self._context, caller, project, "image.build", "upload", "accepted")
+        return Upload(self._context.library.staging.open())
 
     async def delete(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
         """Remove an image that nothing stands on; `image-in-use` names what does."""
@@ -113,6 +120,11 @@ class ImageService:
         asked = f"build image {name!r}"
         if (medium := medium_spec(request, name, asked)) is not None:
             return medium
+        if request.upload:
+            if request.path or request.catalogue:
+                raise CorralError("invalid-argument", asked, "it is an upload and something else", "give one")
+            staged = str(self._context.library.staging.path(request.upload))
+            return ImageSpec(catalogue=name, source=ImageSource.IMPORT, format=request.format, staged=staged)
         if request.path:
             if request.source not in (None, ImageSource.IMPORT) or request.catalogue:
                 raise CorralError(

@@ -67,4 +67,4 @@ async def stage_files(context: Context, request: BuildImageRequest, spec: ImageS
         staged = build_archive(regular(name, content, _FILE_MODE) for name, content in contents.items())
     else:
         staged = build_seed(contents, request.volume_id)
-    return spec.model_copy(update={"staged": str(await context.library.stage(staged))})
+    return spec.model_copy(update={"staged": str(await context.library.staging.keep(staged))})

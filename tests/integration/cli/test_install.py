@@ -182,3 +182,23 @@ def test_systems(corral: Any) -> None:
     assert "win11" in corral("os", "list", "-o", "name").ok().out
     assert corral("os", "show", "windows11", "-o", "json").json["tpm"] is True
     assert corral("os", "show", "nothing").status == 2
+
+
+def test_who_may_not_name_files_of_the_host_sends_them(corral: Any, desk: Path) -> None:
+    import os
+
+    from corral.client import Client
+
+    content = (desk / "ubuntu-22.04.iso").read_bytes()
+    with Client(corral.state_dir / "run" / "corral.sock", timeout_s=60) as client:
+        token = client.upload([content[:1000], content[1000:]])
+        assert client.build_image({"name": "sent.iso", "format": "iso", "upload": token})["operation"]["uid"]
+        with pytest.raises(Exception, match="none of that token"):
+            client.build_image({"name": "other.iso", "format": "iso", "upload": "0" * 32})
+    for _ in range(100):
+        (image,) = [found for found in corral("image", "list", "-o", "json").json if found["name"] == "sent.iso"]
+        if image["status"]["state"] == "ready":
+            break
+    assert image["status"]["facts"]["volume_id"] == "Ubuntu 22.04"
+    assert [name for name in os.listdir(corral.state_dir / "images") if name.startswith(".staged")] == []
+    corral("image", "delete", "sent.iso").ok()

@@ -10,7 +10,7 @@ import pytest
 
 from corral.cli import create, install, vm_options
 from corral.cli.main import main
-from corral.cli.media import medium_name
+from corral.cli.media import check_readable, medium_name, take_file
 from corral.cli.syntax import split_commas
 from corral.cli.unattended import kind_of
 from corral.cli.vm_request import request_body
@@ -199,3 +199,45 @@ def test_a_medium_is_called_as_its_file(file: str, name: str) -> None:
 )
 def test_answers_are_known_by_what_they_say(text: str, kind: str) -> None:
     assert kind_of(text) == kind
+
+
+class _Daemon:
+    """What `take_file` may see of a daemon that lets nobody name files of its host."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.sent = b""
+
+    def build_image(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(body)
+        if "path" in body:
+            raise CorralError("forbidden", "host.use-path", "you are an operator")
+        return {"operation": {"uid": "u"}}
+
+    def upload(self, pieces: Any, _on_written: Any) -> str:
+        self.sent = b"".join(pieces)
+        return "t" * 32
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_is_sent_to_who_cannot_read_it_for_us(tmp_path: Path, remote: bool) -> None:
+    daemon = _Daemon()
+
+    class Session:
+        is_remote = remote
+
+        def client(self) -> _Daemon:
+            return daemon
+
+    (tmp_path / "x.iso").write_bytes(b"x" * 600_000)
+    take_file(Session(), tmp_path / "x.iso", {"name": "x.iso", "format": "iso"})  # type: ignore[arg-type]
+    assert daemon.sent == b"x" * 600_000
+    assert daemon.asked[-1] == {"name": "x.iso", "format": "iso", "upload": "t" * 32}
+    assert len(daemon.asked) == (1 if remote else 2)
+
+
+def test_a_file_that_its_user_may_not_read_is_not_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(CorralError) as caught:
+        check_readable(tmp_path / "missing.iso")
+    assert caught.value.code == "image-invalid"
+    assert "the right to read it yourself" in caught.value.hint
