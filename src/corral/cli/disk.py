@@ -164,9 +164,13 @@ def _size_of(session: Session, name: str, disk: str) -> int:
 @_DISK
 @click.option("--iops", type=int, help="Reads and writes a second, together; 0: no limit.")
 @click.option("--bandwidth", metavar="SIZE", help="Bytes a second, reads and writes together: 50M; 0: no limit.")
-@click.option("--cache", type=click.Choice(["writeback", "none", "writethrough", "directsync", "unsafe"]))
-@click.option("--aio", type=click.Choice(["threads", "native", "io_uring"]))
-@click.option("--discard", type=click.Choice(["unmap", "ignore"]))
+@click.option(
+    "--cache",
+    type=click.Choice(["writeback", "none", "writethrough", "directsync", "unsafe"]),
+    help="What the host keeps of it in memory.",
+)
+@click.option("--aio", type=click.Choice(["threads", "native", "io_uring"]), help="How QEMU reads and writes it.")
+@click.option("--discard", type=click.Choice(["unmap", "ignore"]), help="Whether freed blocks go back to the host.")
 @click.option("--io-thread", type=int, help="The I/O thread that serves it; 0: QEMU's main loop.")
 @async_option
 @output_option

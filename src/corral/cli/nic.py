@@ -115,7 +115,7 @@ def link(session: Session, name: str, nic: str, state: str, asynchronous: bool, 
 @_NIC
 @click.option("--network", help="Move it to this network, where it gets another address.")
 @click.option("--address", help="The address that it is to have.")
-@click.option("--model", type=click.Choice(["virtio", "e1000e", "rtl8139"]))
+@click.option("--model", type=click.Choice(["virtio", "e1000e", "rtl8139"]), help="What card the guest sees.")
 @click.option("--queues", type=int, help="How many queues it has; as many as vCPUs is the most that helps.")
 @click.option("--pxe/--no-pxe", default=None, help="The firmware may boot from it, after disks and media.")
 @async_option

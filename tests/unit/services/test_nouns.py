@@ -22,6 +22,7 @@ from corral.model.requests import (
 )
 from corral.model.vm import Power, VmState
 from corral.names import new_uid
+from corral.services.guest import GuestService
 from corral.services.ssh_keys import parse_ssh_key
 
 
@@ -251,7 +252,8 @@ def test_sessions_are_written_down_before_the_guest_hears_of_them(play: Any) -> 
             await world.sessions.open_console(world.caller(), "default", "web", force=False)
         await console.close()
         assert await world.sessions.console_log(world.caller(), "default", "web") == b""
-        assert (await world.sessions.guest(world.caller(Role.VIEWER), "default", "web")).os == "Fake Guest 1"
+        guests = GuestService(world.context)
+        assert (await guests.details(world.caller(Role.VIEWER), "default", "web")).os == "Fake Guest 1"
         outcomes = await world.audit_outcomes()
         assert outcomes[1:] == [
             ("vm.exec", "accepted"),
