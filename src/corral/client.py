@@ -17,6 +17,7 @@ from urllib.parse import quote
 from corral.client_devices import DeviceCalls
 from corral.client_guest import GuestCalls, path_name
 from corral.client_http import Query, Transport
+from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
 from corral.errors import CorralError
 
@@ -42,7 +43,7 @@ _ENDS: Final = {
 }
 
 
-class Client(GuestCalls, DeviceCalls):
+class Client(GuestCalls, DeviceCalls, StackCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(

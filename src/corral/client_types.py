@@ -340,6 +340,7 @@ class DiskSpec(TypedDict):
     name: str
     device: NotRequired[Literal['disk', 'cdrom']]
     image_uid: NotRequired[str | None]
+    image: NotRequired[str | None]
     volume_uid: NotRequired[str | None]
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]

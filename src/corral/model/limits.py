@@ -38,6 +38,14 @@ MEDIUM_FILES_MAX: Final = 16  # answers for an installer; the body's own limit b
 PAGE_DEFAULT: Final = 500
 PAGE_MAX: Final = 1000
 
+# stacks
+STACK_VMS_MAX: Final = 128
+STACK_IMAGES_MAX: Final = 32
+STACK_VARIABLES_MAX: Final = 256
+STACK_VARIABLE_MAX_CHARS: Final = 4096
+STACK_DEPTH_MAX: Final = 16  # the deepest field is hardware.memory.numa[].vcpus of a VM
+STACK_TEXT_MAX_CHARS: Final = 2 * 2**20  # all texts together, once variables are replaced and VMs counted
+
 # exec and consoles
 EXEC_CAPTURE_MAX_BYTES: Final = 1 * 2**20  # a stream, beyond that it is cut and the answer says so
 EXEC_TIMEOUT_DEFAULT_S: Final = 60.0

@@ -18,6 +18,7 @@ from corral.services.network import NetworkService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.session import SessionService
+from corral.services.stack import StackService
 from corral.services.token import TokenService
 from corral.services.vm import VmService
 from corral.services.volume import VolumeService
@@ -28,6 +29,7 @@ class Services:
     vms: VmService
     devices: DeviceService
     previews: PreviewService
+    stacks: StackService
     systems: OsService
     sessions: SessionService
     guests: GuestService
@@ -58,6 +60,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         vms=VmService(context),
         devices=DeviceService(context),
         previews=PreviewService(context, around.draw),
+        stacks=StackService(context),
         systems=OsService(context),
         sessions=SessionService(context),
         guests=GuestService(context),

@@ -37,7 +37,7 @@ Draw = Callable[[Vm, Sequence[Volume]], Awaitable[str]]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class PlannedVm:
     """What the request comes to, but for what is allocated at each attempt. `request` is complete: what its user left
     open was chosen for `system`."""
 
@@ -68,7 +68,7 @@ async def create_vm(
     async with audited(context, caller, project, mutation.action, request.name):
         parse_name(request.name)
         check_system_hypervisor(context.settings, request.name)
-        await _authorize_host(context, caller, request)
+        await authorize_host(context, caller, request)
         async with context.ledger.name(project, request.name):
             if (known := await repeated(context, mutation)) is not None:
                 return await context.objects.get(Vm, known.spec.target_uid), known
@@ -89,10 +89,10 @@ class PreviewService:
         context, asked = self._context, f"create VM {request.name!r}"
         await authorize(context, caller, project, "vm.create", request.name)
         parse_name(request.name)
-        await _authorize_host(context, caller, request)
+        await authorize_host(context, caller, request)
         await _check_name_free(context, project, request.name)
         await check_domain_name_free(context, project, request.name, asked)
-        plan = await _plan(context, project, request, asked)
+        plan = await _admitted(context, project, request, asked)
         admit(plan.demand, Demand(), plan.capacity, asked)
         with _promised(context, plan), Allocated(context.ledger) as allocated:
             nics = allocate_nics(allocated, await find_networks(context, project, plan.request), plan.request)
@@ -105,7 +105,7 @@ class PreviewService:
         return warnings_of(vm.spec, self._context.systems.find(vm.spec.os) if vm.spec.os else None)
 
 
-async def _authorize_host(context: Context, caller: Caller, request: CreateVmRequest) -> None:
+async def authorize_host(context: Context, caller: Caller, request: CreateVmRequest) -> None:
     """What reaches beyond the VM into the host is for those who own the host."""
     hardware = request.hardware
     if (
@@ -122,7 +122,7 @@ async def _authorize_host(context: Context, caller: Caller, request: CreateVmReq
 async def _create(context: Context, mutation: Mutation, request: CreateVmRequest) -> tuple[Vm | None, Operation]:
     asked = f"create VM {request.name!r}"
     for _ in range(ATTEMPTS_MAX):
-        plan = await _plan(context, mutation.project, request, asked)
+        plan = await _admitted(context, mutation.project, request, asked)
         admit(plan.demand, Demand(), plan.capacity, asked)  # more than the host has: refused also if it stays off
         try:
             with _promised(context, plan):
@@ -139,7 +139,7 @@ async def _create(context: Context, mutation: Mutation, request: CreateVmRequest
 
 
 @contextmanager
-def _promised(context: Context, plan: _Plan) -> Iterator[None]:
+def _promised(context: Context, plan: PlannedVm) -> Iterator[None]:
     """What the VM takes is kept for it, and its images from being deleted."""
     wanted = plan.demand if plan.request.start else Demand()
     with ExitStack() as stack:
@@ -149,8 +149,19 @@ def _promised(context: Context, plan: _Plan) -> Iterator[None]:
         yield
 
 
-async def _plan(context: Context, project: str, request: CreateVmRequest, asked: str) -> _Plan:
-    image = await ready_image(context, project, request.image, "disk") if request.image else None
+async def _admitted(context: Context, project: str, request: CreateVmRequest, asked: str) -> PlannedVm:
+    plan = await plan_vm(context, project, request, asked)
+    await admit_disks(context, plan)
+    return plan
+
+
+async def plan_vm(
+    context: Context, project: str, request: CreateVmRequest, asked: str, unmade: Image | None = None
+) -> PlannedVm:
+    """Everything that can be known of the VM before it is made. `unmade`: what its image, which is not there yet, will be."""
+    image = unmade
+    if image is None and request.image:
+        image = await ready_image(context, project, request.image, "disk")
     media = await find_media(context, project, request)
     facts = image.status.facts if image is not None else None
     os_id, system = await _system(context, request, facts, media, asked)
@@ -165,9 +176,6 @@ async def _plan(context: Context, project: str, request: CreateVmRequest, asked:
         )
     _check_graphics(request, asked)
     disks = plan_disks(context, project, request, image, media, asked)
-    if not request.force:
-        usage = await context.volumes.usage()
-        admit_disk(disks.new_bytes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, asked)
     spec = VmSpec(
         power=Power.ON if request.start else Power.OFF,
         run_policy=request.run_policy,
@@ -188,7 +196,14 @@ async def _plan(context: Context, project: str, request: CreateVmRequest, asked:
         protected=request.protected,
     )
     await check_spec(context, spec, asked)
-    return _Plan(request, system, image, media, disks, spec, await context.capacity(), asked)
+    return PlannedVm(request, system, image, media, disks, spec, await context.capacity(), asked)
+
+
+async def admit_disks(context: Context, plan: PlannedVm) -> None:
+    """Its new disks fit, filled to the brim, unless it said that they need not."""
+    if not plan.request.force:
+        usage = await context.volumes.usage()
+        admit_disk(plan.disks.new_bytes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, plan.asked)
 
 
 async def _system(
@@ -221,7 +236,7 @@ def _check_graphics(request: CreateVmRequest, asked: str) -> None:
         )
 
 
-async def _attempt(context: Context, mutation: Mutation, plan: _Plan) -> tuple[Vm, Operation]:
+async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tuple[Vm, Operation]:
     """Allocate, write, commit. What was allocated is let go on failure; on success the claims hold it."""
     networks = await find_networks(context, mutation.project, plan.request)
     with Allocated(context.ledger) as allocated:
@@ -247,7 +262,7 @@ async def _attempt(context: Context, mutation: Mutation, plan: _Plan) -> tuple[V
     return vm, operation.model_copy(update={"revision": revision})
 
 
-def _vm(context: Context, project: str, plan: _Plan, nics: tuple[NicSpec, ...], allocated: Allocated) -> Vm:
+def _vm(context: Context, project: str, plan: PlannedVm, nics: tuple[NicSpec, ...], allocated: Allocated) -> Vm:
     dac = allocated.dac_uid() if context.own_dac_uids else None
     return Vm(
         project=project,

@@ -33,6 +33,7 @@ from corral.model.requests import (
     UpdateVmRequest,
     WaitCondition,
 )
+from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import new_uid
@@ -65,6 +66,9 @@ ARGUMENTS: dict[str, Any] = {
 REQUESTS: dict[str, Any] = {
     "vms.create": CreateVmRequest(name="new", image="micro"),
     "previews.create": CreateVmRequest(name="new", image="micro", dry_run=True),
+    "stacks.plan": PlanStackRequest(document={"stack": "lab", "vms": {"new": {"image": "micro"}}}),
+    "stacks.plan_down": PlanDownRequest(stack="lab"),
+    "stacks.export": ExportStackRequest(stack="lab", selector="!none"),
     "vms.update": UpdateVmRequest(description="x"),
     "vms.shutdown": ShutdownRequest(),
     "vms.reboot": RebootRequest(),
@@ -85,7 +89,7 @@ READING = {
     "volumes.list", "volumes.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
-    "sessions.usage", "systems.list", "systems.get",
+    "sessions.usage", "systems.list", "systems.get", "stacks.export",
 }  # fmt: skip
 # Asked before anybody is known: they take no caller.
 OPEN = {"tokens.authenticate", "daemon.readiness"}
