@@ -205,7 +205,7 @@ def _with_reason(status: Document) -> str:
 def _disk(disk: Document, paths: dict[str, str]) -> str:
     volume = disk.get("volume_uid")
     if disk.get("device") == "cdrom":
-        medium = f"image {disk['image_uid']}" if disk.get("image_uid") else "empty"
+        medium = f"image {disk.get('image') or disk['image_uid']}" if disk.get("image_uid") else "empty"
         return f"{disk['name']}: {medium} (cdrom, {disk['bus']})"
     where = disk.get("path") or paths.get(str(volume)) or f"volume {volume}"
     return f"{disk['name']}: {where} ({disk['format']}, {disk['bus']})"

@@ -68,6 +68,8 @@ class DiskSpec(Model):
     device: Annotated[Literal["disk", "cdrom"], written_unless("disk")] = "disk"
     image_uid: Annotated[Uid | None, written_unless(None)] = None
     """The ISO image in the drive."""
+    image: Annotated[ImageName | None, written_unless(None)] = None
+    """Its name, by which recovery finds it again."""
     volume_uid: Uid | None = None
     path: str | None = None
     """An absolute path of the user's; never created, resized or deleted by Corral."""

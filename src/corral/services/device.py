@@ -356,6 +356,7 @@ def _changed_disk(disk: DiskSpec, request: ChangeDiskRequest, media: Mapping[str
         if disk.device != "cdrom":
             raise CorralError("invalid-argument", asked, "it is no drive", "only drives take a medium")
         given["image_uid"] = media[request.image].uid if request.image else None
+        given["image"] = request.image or None
     return disk.model_copy(update=given)
 
 

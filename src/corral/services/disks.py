@@ -159,6 +159,7 @@ def plan_drive(disk: DiskRequest, name: str, media: Mapping[str, Image], asked: 
         name=name,
         device="cdrom",
         image_uid=image.uid if image is not None else None,
+        image=image.name if image is not None else None,
         path=disk.path,
         format="raw",
         bus=bus,

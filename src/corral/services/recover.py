@@ -120,14 +120,14 @@ async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
 
 
 def _named_images(domains: list[ObservedDomain]) -> dict[str, str]:
-    """The uids of images by name, as the VMs know them: no volume stands on an image that is a kernel alone."""
+    """The uids of images by name, as the VMs know them: no volume stands on a kernel alone, or on a medium."""
     uids: dict[str, str] = {}
     for domain in domains:
         assert domain.metadata is not None
         with suppress(ValidationError):  # said when the VM itself is rebuilt
             spec = Vm.model_validate_json(domain.metadata.spec_json).spec
-            if spec.image and spec.image_uid:
-                uids[spec.image] = spec.image_uid
+            known = [(spec.image, spec.image_uid), *((disk.image, disk.image_uid) for disk in spec.disks)]
+            uids.update({name: uid for name, uid in known if name and uid})
     return uids
 
 

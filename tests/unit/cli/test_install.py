@@ -63,7 +63,7 @@ LINES = (
     "--os-variant auto",
     "--machine q35 --virt-type kvm --arch x86_64 --connect qemu:///system --hvm --memballoon virtio --input tablet,bus=usb",
     "--channel unix,target.name=org.qemu.guest_agent.0 --quiet --debug",
-    "--description text --autostart --noreboot --label a=b --run-policy always --firmware uefi --force --protect",
+    "--description text --autostart --no-start --label a=b --run-policy always --firmware uefi --force --protect",
 )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_a_medium_is_put_into_a_drive_and_tells_the_system(play: Any) -> None:
         root, first, second = vm.spec.disks
         assert (root.name, root.device, root.volume_uid is not None) == ("root", "disk", True)
         assert (first.name, first.device, first.image_uid, first.bus) == ("cd0", "cdrom", image.uid, Bus.SATA)
-        assert first.read_only
+        assert (first.read_only, first.image) == (True, "x.iso")
         assert (second.name, second.image_uid, second.bus) == ("cd1", None, Bus.SCSI)
         assert vm.spec.os == "ubuntu22.04"
         assert vm.spec.memory_mib == 1536

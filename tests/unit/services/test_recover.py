@@ -74,6 +74,27 @@ def test_everything_comes_back_with_its_claims(play: Any) -> None:
     play(scene)
 
 
+def test_a_medium_is_back_in_its_drive(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        medium = await world.image("x.iso", kind="iso", disk_format="", digest="5" * 64)
+        old = await on_host(world, "web", disks=[{}, {"device": "cdrom", "image": "x.iso"}])
+        images = {
+            image.status.facts.digest: FoundImage(image.name, image.spec, image.status.facts)
+            for image in await world.objects.list(Image)
+        }
+        transaction = world.objects.transaction()
+        transaction.delete(await world.objects.require(Image, "default", "x.iso"))
+        await transaction.commit()
+        await lose_database(world)
+        world.library.images = images
+        report = await recover(world.context)
+        assert sorted(report.images) == ["micro", "x.iso"]
+        assert (await world.objects.require(Image, "default", "x.iso")).uid == medium.uid
+        assert (await world.vm("web")).spec.disks == old.spec.disks
+
+    play(scene)
+
+
 def test_a_store_of_another_history_is_left_alone(play: Any) -> None:
     async def scene(world: Any) -> None:
         await on_host(world, "web")
