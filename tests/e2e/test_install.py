@@ -68,6 +68,22 @@ def test_the_medium_boots_until_the_disk_does(walk: Walk, desk: Path, firmware: 
     assert disk.exists()
 
 
+def test_on_a_terminal_the_serial_console_opens_by_itself(walk: Walk, desk: Path) -> None:
+    name = walk.name("seen")
+    terminal = walk.terminal(
+        *("install", "--name", name, "--memory", "256", "--network", "none", "--disk", "size=1"),
+        *("--cdrom", str(desk / "speaks.iso")),
+    )  # fmt: skip
+    try:
+        terminal.expect("Ctrl-] leaves", PATIENCE_S)
+        terminal.expect("the medium speaks", PATIENCE_S)
+        terminal.send("\x1d")
+        assert terminal.end() == 0
+    finally:
+        terminal.close()
+        walk("delete", name).ok()
+
+
 def test_a_rescue_medium_shows_its_first_screen(walk: Walk, desk: Path) -> None:
     name, picture = walk.name("rescue"), desk / "screen.png"
     walk(

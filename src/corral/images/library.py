@@ -83,6 +83,11 @@ class DirLibrary:
         return ImageFiles(disk, kernel, initrd)
 
     async def make(self, name: str, spec: ImageSpec, progress: Progress) -> ImageFacts:
+        if spec.staged and not await asyncio.to_thread(Path(spec.staged).exists):
+            # A crash came between the end of this and the record of it: what it was made of is gone, but it is made.
+            made = next((found.facts for found in await self.found() if found.spec == spec), None)
+            if made is not None:
+                return made
         top = self._dir / f"{_PARTIAL}{name}-{secrets.token_hex(4)}"
         scratch = _Scratch(top, top / "made", top / "work")
         self._in_use.add(top)
