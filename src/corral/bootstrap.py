@@ -22,12 +22,13 @@ from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import MIB, new_uid
 from corral.network.base import NetworkDriver
-from corral.settings import Settings, notify_address
+from corral.settings import Settings, notify_address, subnet_lock
 from corral.storage.base import VolumeStore
 
 if TYPE_CHECKING:
     from corral.agent.host import HostIdentity
     from corral.agent.loop import Agent
+    from corral.model.network import Network
     from corral.services.bundle import Services
     from corral.services.context import Context
     from corral.store.objects import Objects
@@ -238,35 +239,53 @@ async def ensure_project(context: "Context") -> None:
 
 
 async def ensure_network(context: "Context", backend: Backend) -> bool:
-    """The default network's object; False if the hypervisor cannot be asked yet what networks it has.
+    """The default network's object; False if the hypervisor cannot be asked yet, or another daemon takes long over its own.
 
     After a lost database the hypervisor still has our network: it keeps its uid, subnet and bridge."""
     from corral.model.base import DEFAULT_PROJECT  # noqa: PLC0415
-    from corral.model.network import Network, NetworkSpec  # noqa: PLC0415
+    from corral.model.network import Network  # noqa: PLC0415
+    from corral.network.subnet_turn import subnet_turn  # noqa: PLC0415
 
     if await context.objects.find(Network, DEFAULT_PROJECT, DEFAULT_NETWORK) is not None:
         return True
-    uid = new_uid()
     try:
-        observed = await backend.networks.observe_all()
-        used = [*(network.subnet for network in observed if network.subnet), *await backend.used_subnets()]
+        async with subnet_turn(subnet_lock()):
+            network = await _place_network(context, backend)
+            transaction = context.objects.transaction()
+            transaction.create(network)
+            await transaction.commit()
     except CorralError as error:
-        _log.warning("the default network waits for the hypervisor", code=error.code, reason=error.reason)
+        if error.code in ("no-free-subnet", "invalid-argument"):
+            raise
+        _log.warning("the default network waits", code=error.code, reason=error.reason)
         return False
+    _log.info("default network", subnet=network.spec.subnet, bridge=network.spec.bridge)
+    return True
+
+
+async def _place_network(context: "Context", backend: Backend) -> "Network":
+    """On a free subnet, and made there: from then on everybody sees that the subnet is taken. One that cannot be made
+    is recorded all the same: the agent goes on trying, and says why it is not up."""
+    from corral.model.network import Network, NetworkSpec  # noqa: PLC0415
+
+    uid = new_uid()
     spec = NetworkSpec(subnet=UNKNOWN_SUBNET, domain=NETWORK_DOMAIN, bridge=f"crl{uid[:8]}")
     network = Network(name=DEFAULT_NETWORK, uid=uid, created_at=context.clock.now(), spec=spec)
+    observed = await backend.networks.observe_all()
     ours = next((known for known in observed if known.name == backend.networks.driver_name(network)), None)
     if ours is not None and ours.subnet:
         spec = spec.model_copy(update={"subnet": ours.subnet, "bridge": ours.bridge or spec.bridge})
-        network = network.model_copy(update={"uid": ours.uid, "spec": spec})
-    else:
-        subnet = backend.choose_subnet(used, context.settings.subnet)
-        network = network.model_copy(update={"spec": spec.model_copy(update={"subnet": subnet})})
-    transaction = context.objects.transaction()
-    transaction.create(network)
-    await transaction.commit()
-    _log.info("default network", subnet=network.spec.subnet, bridge=network.spec.bridge)
-    return True
+        return network.model_copy(update={"uid": ours.uid, "spec": spec})
+    used = [*(known.subnet for known in observed if known.subnet), *await backend.used_subnets()]
+    subnet = backend.choose_subnet(used, context.settings.subnet)
+    network = network.model_copy(update={"spec": spec.model_copy(update={"subnet": subnet})})
+    try:
+        await backend.networks.ensure(network, ())
+    except CorralError as error:
+        if error.code in ("hypervisor-unavailable", "hypervisor-timeout"):
+            raise
+        _log.warning("the default network is not up", code=error.code, reason=error.reason)
+    return network
 
 
 async def _network_later(context: "Context", backend: Backend) -> None:

@@ -91,6 +91,13 @@ def client_socket(flag: str = "", environ: Mapping[str, str] | None = None) -> P
     return _defaults_for_user(environ).socket
 
 
+def subnet_lock() -> Path:
+    """The lock file that all daemons of this user have in common, wherever their state lies."""
+    if os.geteuid() == 0:
+        return SYSTEM_RUN_DIR.with_name("corral-subnets.lock")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home()) / ".corral-subnets.lock"
+
+
 def notify_address(environ: Mapping[str, str] | None = None) -> str:
     """Where systemd wants to be told that the daemon is ready (sd_notify(3)); empty without systemd."""
     environ = os.environ if environ is None else environ
