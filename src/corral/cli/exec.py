@@ -16,7 +16,7 @@ from corral.names import MIB, parse_duration_s
 if TYPE_CHECKING:
     from corral.client import ExecEnd
 
-STDIN_MAX_BYTES: Final = MIB // 4  # base64 in one request: below the API's limit of a body
+STDIN_MAX_BYTES: Final = MIB // 8  # base64 in one message to the guest's agent
 SIGNAL_BASE: Final = 128  # as shells say it
 CODE_MAX: Final = 255
 
@@ -25,7 +25,7 @@ CODE_MAX: Final = 255
     "exec", cls=CommandInGuest, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 @click.argument("name", metavar="VM", shell_complete=complete_vm)
-@click.option("-i", "--stdin", "with_stdin", is_flag=True, help="Hand on standard input (at most 256 KiB).")
+@click.option("-i", "--stdin", "with_stdin", is_flag=True, help="Hand on standard input (at most 128 KiB).")
 @click.option("--timeout", metavar="TIME", default="60s", show_default=True, help="How long the command may take.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
 @pass_session
@@ -80,6 +80,6 @@ def _read_stdin() -> bytes:
             "body-too-large",
             "exec -i",
             f"standard input is larger than {STDIN_MAX_BYTES} bytes",
-            "copy files with `corral ssh` and scp",
+            "corral cp FILE VM:/tmp/, and let the command read it there",
         )
     return content

@@ -51,7 +51,10 @@ EXEC_CAPTURE_MAX_BYTES: Final = 1 * 2**20  # a stream, beyond that it is cut and
 EXEC_TIMEOUT_DEFAULT_S: Final = 60.0
 EXEC_TIMEOUT_MAX_S: Final = 3600.0
 EXEC_ARGS_MAX: Final = 256
-EXEC_STDIN_MAX_BYTES: Final = 256 * 1024
+EXEC_STDIN_MAX_BYTES: Final = 128 * 1024
+# As JSON, with stdin in base64: libvirt 9.0 never sends more than the buffer of the agent's socket, about 210 kB here, to
+# its end, and then takes the agent for dead.
+EXEC_MESSAGE_MAX_BYTES: Final = 190_000
 CONSOLE_LOG_MAX_BYTES: Final = 1 * 2**20
 
 # keys, files and clocks of a running guest

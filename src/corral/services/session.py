@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,7 @@ class SessionService:
             self._context, caller, project, name, "vm.exec", "run a command in", f"argv[0] {request.argv[0][:64]!r}"
         )
         stdin = _stdin(request)
+        _check_message(request)
         asked = f"run {request.argv[0][:64]!r} in VM {name!r}"
         async with audited(self._context, caller, project, "vm.exec", name):
             with asking(asked):
@@ -90,9 +92,21 @@ def _stdin(request: ExecRequest) -> bytes:
             "body-too-large",
             "exec",
             f"stdin has {len(stdin)} bytes, more than {limits.EXEC_STDIN_MAX_BYTES}",
-            "copy large input over SSH",
+            "corral cp FILE VM:/tmp/, and let the command read it there",
         )
     return stdin
+
+
+def _check_message(request: ExecRequest) -> None:
+    """Command and input reach the guest's agent in one message."""
+    has_bytes = len(json.dumps(request.argv)) + len(request.stdin)
+    if has_bytes > limits.EXEC_MESSAGE_MAX_BYTES:
+        raise CorralError(
+            "body-too-large",
+            "exec",
+            f"command and stdin have {has_bytes} bytes together, more than {limits.EXEC_MESSAGE_MAX_BYTES}",
+            "corral cp FILE VM:/tmp/, and let the command read it there",
+        )
 
 
 def _tail(path: Path, max_bytes: int) -> bytes:
