@@ -12,6 +12,7 @@ class Entry(NamedTuple):
 
 
 _VM: Final = "Virtual machines"
+_MANY: Final = "Many at once"
 _GUEST: Final = "Inside the guest"
 _OTHER: Final = "Everything else (NOUN VERB)"
 _DAEMON: Final = "The daemon"
@@ -44,6 +45,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "top": Entry(_VM, "top:top", "CPU, memory, disk and network use, refreshed."),
     "document": Entry(_VM, "vm:document", "Print a VM's libvirt XML."),
     "adopt": Entry(_VM, "domain:adopt", "Take over a domain that Corral did not make, without restarting it."),
+    "apply": Entry(_MANY, "apply:apply", "Make what a stack's document says: VMs, disks, cards, images."),
+    "diff": Entry(_MANY, "apply:diff", "Show what apply would change."),
+    "down": Entry(_MANY, "apply:down", "Delete the VMs of a stack."),
+    "export-spec": Entry(_MANY, "apply:export_spec", "Print VMs as a stack's document."),
+    "stack": Entry(_MANY, "stack:stack", "Stacks: list, show, schema."),
     "console": Entry(_GUEST, "console:console", "Open the serial console (Ctrl-] leaves), or print its log."),
     "ssh": Entry(_GUEST, "ssh:ssh", "Log in by SSH, or run a command."),
     "exec": Entry(_GUEST, "exec:exec_", "Run a command through the guest agent."),

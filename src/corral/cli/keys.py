@@ -32,13 +32,16 @@ def read_public(path: Path) -> list[str]:
     return found
 
 
+def own(directory: Path | None = None) -> list[str]:
+    """The caller's own public keys, as far as there are any."""
+    directory = Path.home() / ".ssh" if directory is None else directory
+    found = [directory / name for name in (*OWN_KEYS, f"{MADE_KEY}.pub") if (directory / name).is_file()]
+    return [key for path in found for key in read_public(path)]
+
+
 def own_or_made(directory: Path | None = None) -> list[str]:
     """The caller's own public keys; without any, a pair is made in ~/.ssh and said."""
-    directory = Path.home() / ".ssh" if directory is None else directory
-    own = [directory / name for name in (*OWN_KEYS, f"{MADE_KEY}.pub") if (directory / name).is_file()]
-    if not own:
-        own = [_make(directory)]
-    return [key for path in own for key in read_public(path)]
+    return own(directory) or read_public(_make(Path.home() / ".ssh" if directory is None else directory))
 
 
 def _make(directory: Path) -> Path:

@@ -68,7 +68,7 @@ def document_of(there: There) -> dict[str, Any]:
     if spec.cpu_shares is not None:
         found["cpu_shares"] = spec.cpu_shares
     found["disks"] = [_disk(disk, there) for disk in spec.disks]
-    found["nics"] = [_nic(nic) for nic in spec.nics]
+    found["nics"] = [_nic(nic, known=bool(spec.os)) for nic in spec.nics]
     for field in _UNLESS_DEFAULT:
         if (value := getattr(spec, field)) != getattr(defaults, field):
             found[field] = _plain(value)
@@ -87,7 +87,8 @@ def document_of(there: There) -> dict[str, Any]:
 
 def _hardware(spec: VmSpec) -> dict[str, Any]:
     now, plain = spec.hardware.model_dump(mode="json"), PLAIN.model_dump(mode="json")
-    return {field: value for field, value in now.items() if value != plain[field] or field in _OF_THE_SYSTEM}
+    said = _OF_THE_SYSTEM if spec.os else ()
+    return {field: value for field, value in now.items() if value != plain[field] or field in said}
 
 
 def _disk(disk: DiskSpec, there: There) -> dict[str, Any]:
@@ -104,7 +105,8 @@ def _disk(disk: DiskSpec, there: There) -> dict[str, Any]:
         found["size"] = _size(volume.spec.size_bytes)
         if not volume.spec.delete_with_vm:
             found["keep"] = True
-    found["bus"] = disk.bus.value
+    if there.vm.spec.os or disk.device == "cdrom" or disk.bus != plain.bus:
+        found["bus"] = disk.bus.value
     for knob in _DISK_KNOBS:
         word, value = _DISK.get(knob, knob), getattr(disk, knob)
         if value != getattr(plain, word) and not (disk.device == "cdrom" and knob == "read_only"):
@@ -112,12 +114,16 @@ def _disk(disk: DiskSpec, there: There) -> dict[str, Any]:
     return found
 
 
-def _nic(nic: NicSpec) -> dict[str, Any]:
+def _nic(nic: NicSpec, *, known: bool) -> dict[str, Any] | str:
+    """`known`: its system would choose a model."""
     plain = StackNic()
-    found: dict[str, Any] = {"network": nic.network, "model": nic.model}
-    return found | {
+    found: dict[str, Any] = {"network": nic.network}
+    if known or nic.model != plain.model:
+        found["model"] = nic.model
+    found |= {
         knob: value for knob in ("link_up", "queues", "pxe") if (value := getattr(nic, knob)) != getattr(plain, knob)
     }
+    return nic.network if len(found) == 1 else found
 
 
 def _notes(vm: Vm, stack: str) -> list[str]:
