@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.hypervisor.libvirt.guest_exec import _STREAMED
+from corral.hypervisor.libvirt.guest_exec import _STOP, _STREAMED
 
 LIMIT_BLOCKS = 16
 LIMIT = LIMIT_BLOCKS * 512
@@ -76,6 +76,25 @@ def test_the_program_sees_nothing_of_it(shell: Sequence[str]) -> None:
     numbers, ignored = seen.out.decode().splitlines()
     assert len(set(numbers.split())) == 1  # its own number, its group's and its session's
     assert int(ignored.split()[1], 16) & (1 << 24) == 0  # SIGXFSZ, that cat ignores
+
+
+def test_what_it_has_started_is_stopped_with_it(shell: Sequence[str]) -> None:
+    """Also what does not heed SIGTERM."""
+    secret = f"corral-exec.{secrets.token_hex(16)}"
+    job = "trap '' TERM; sleep 77777 & echo $!; wait; sleep 77777"
+    argv = [*shell, "-c", _STREAMED, "corral-exec", secret, str(LIMIT_BLOCKS), "sh", "-c", job]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        out = Path("/run") / secret / "out"
+        deadline = time.monotonic() + 20
+        while not (out.is_file() and out.read_text().endswith("\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child = int(out.read_text())
+        subprocess.run([*shell, "-c", _STOP, "corral-stop", str(running.pid)], timeout=30, check=False)
+        assert running.wait(20) == -9
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline + 30
+        time.sleep(0.02)
 
 
 def test_without_room_nothing_is_run(shell: Sequence[str], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ exec "$@"
 """
 # The program leads a session (setsid), hence a process group: what it has started ends with it.
 _STOP: Final = """\
-stop() { kill "-$1" -- "-$p" || kill "-$1" "$p"; }
+stop() { kill "-$1" "-$p" || kill "-$1" "$p"; }
 p=$1; stop TERM && sleep 2 && stop KILL
 """
 
