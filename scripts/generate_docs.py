@@ -3,6 +3,7 @@
 import ast
 import importlib
 import io
+import json
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from corral.errors import CATALOGUE, EXIT_STATUS, HTTP_STATUS
 from corral.hypervisor.capabilities import MATRIX
 from corral.model import limits
 from corral.model.power import TABLE, Stopped, Then
+from corral.model.stack import stack_schema
 from corral.names import format_bytes
 from corral.settings import CONFIG_PATH, Settings
 from corral.store import base
@@ -186,6 +188,10 @@ def capabilities_page() -> str:
     )  # fmt: skip
 
 
+def stack_schema_page() -> str:
+    return json.dumps(stack_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def cli_page() -> str:
     sys.path.insert(0, str(ROOT / "scripts"))
     text: str = importlib.import_module("generate_cli_reference").page()
@@ -201,6 +207,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "run-policy.md": run_policy_page,
     "capabilities.md": capabilities_page,
     "cli.md": cli_page,
+    "stack.schema.json": stack_schema_page,
 }
 
 
