@@ -16,6 +16,7 @@ from corral.errors import CorralError
 from corral.images.apt import ENVIRONMENT, failed
 from corral.images.base import Progress
 from corral.images.bootdisk import BootDisk, build_bootdisk, require_tools
+from corral.images.enclosure import enclosed
 from corral.images.sources import Mirror, acquire_options, find_mirror
 from corral.model.image import ImageFacts
 
@@ -125,16 +126,15 @@ async def _bootstrap(release: DebianRelease, mirror: Mirror, root: Path, work: P
     # Before the kernel comes, so that its initramfs is made once and small.
     argv.append(f"--essential-hook=copy-in {overlay}/etc/initramfs-tools /etc")
     argv += [release.suite, str(root), *mirror.lines(release.suite)]
-    async for line in proc.lines(argv, timeout_s=BUILD_TIMEOUT_S, env=ENVIRONMENT):
+    async for line in proc.lines(enclosed(argv), timeout_s=BUILD_TIMEOUT_S, env=ENVIRONMENT):
         for words, phase, part in _MILESTONES:
             if words in line:
                 await progress(phase, part)
 
 
 async def _enable(root: Path) -> None:
-    await proc.run(["chroot", str(root), "systemctl", "enable", *_ENABLED], env=ENVIRONMENT)
-    await proc.run(["chroot", str(root), "systemctl", "disable", *_DISABLED], env=ENVIRONMENT)
-    await proc.run(["chroot", str(root), "systemctl", "mask", *_MASKED], env=ENVIRONMENT)
+    for verb, units in (("enable", _ENABLED), ("disable", _DISABLED), ("mask", _MASKED)):
+        await proc.run(enclosed(["chroot", str(root), "systemctl", verb, *units]), env=ENVIRONMENT)
 
 
 def _finish_tree(root: Path, release: DebianRelease, mirror: Mirror) -> None:
