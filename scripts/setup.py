@@ -46,7 +46,7 @@ def _how(context: Context, elapsed_s: float) -> str:
         "",
         f"{context.vm} is up ({elapsed_s:.0f} s).",
         f"  console   {command} console {context.vm}      Ctrl-] leaves",
-        *([f"  SSH       {command} ssh {context.vm}"] if context.image not in guest.CONSOLE_ONLY else []),
+        *([f"  SSH       {command} ssh {context.vm}"] if guest.has_ssh(context) else []),
         f"  API       curl --unix-socket {context.socket} http://corral/v1/vms/{context.vm}",
         f"  more      {command} list, {command} --help, virsh list; `make down` stops it, `make purge` removes it",
     ]

@@ -16,8 +16,6 @@ IMAGE_TIMEOUT_S = 1800.0
 VM_TIMEOUT_S = 300.0
 SSH_TIMEOUT_S = 600.0
 POLL_S = 0.5
-# Images without an SSH server: one logs in on the console, as soon as the guest's agent answers.
-CONSOLE_ONLY = ("micro",)
 OWN_KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub", "corral_ed25519.pub")
 
 
@@ -73,7 +71,7 @@ def _start(context: Context, name: str, say: Say) -> None:
 def wait_for_login(context: Context, say: Say) -> str:
     """sshd answers in the guest, or the agent of a guest without one; meanwhile the last line of its console shows how
     far it is."""
-    by = "agent" if context.image in CONSOLE_ONLY else "ssh"
+    by = "ssh" if has_ssh(context) else "agent"
     deadline = time.monotonic() + SSH_TIMEOUT_S
     patience_s = 3
     while True:
@@ -96,6 +94,13 @@ def wait_for_login(context: Context, say: Say) -> str:
                 f"{by} does not answer within {SSH_TIMEOUT_S:g} s; its console says:\n{last}",
                 f"look at it: corral console {context.vm}",
             )
+
+
+def has_ssh(context: Context) -> bool:
+    """Whether an SSH server runs in what the VM was made from; where nothing is known, as is usual, one does."""
+    vm = context.document("info", context.vm) or {}
+    found = _named(context.items("image", "list"), vm.get("spec", {}).get("image") or context.image)
+    return bool(((found or {}).get("status", {}).get("facts") or {}).get("ssh", True))
 
 
 def _caller_key(context: Context, say: Say) -> list[str]:

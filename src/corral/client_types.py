@@ -545,6 +545,7 @@ class ImageFacts(TypedDict):
     uefi: NotRequired[bool]
     cloud_init: NotRequired[bool]
     guest_agent: NotRequired[bool]
+    ssh: NotRequired[bool]
     default_user: NotRequired[str]
     memory_min_mib: NotRequired[int]
     description: NotRequired[str]

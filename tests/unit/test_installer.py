@@ -242,6 +242,17 @@ def test_root_runs_no_code_that_everybody_may_write(tmp_path: Path) -> None:
     assert machine.writable_by_all(tmp_path) == tmp_path
 
 
+@pytest.mark.parametrize(("facts", "ssh"), [("{}", True), ('{"ssh": false}', False), ("null", True)])
+def test_what_the_vm_was_made_from_says_whether_it_has_ssh(tmp_path: Path, facts: str, ssh: bool) -> None:
+    """The VM's own image, whatever IMAGE is now."""
+    image = f'{{"items": [{{"name": "mine", "status": {{"facts": {facts}}}}}]}}'
+    shell = Answers({"image list": Result(0, image), "info my-vm": Result(0, '{"spec": {"image": "mine"}}')})
+    assert guest.has_ssh(context(tmp_path, shell)) == ssh
+    assert (
+        guest.has_ssh(context(tmp_path, Answers({"image list": Result(0, image.replace("mine", "debian-12"))}))) == ssh
+    )
+
+
 def test_a_guests_console_does_not_steer_the_terminal() -> None:
     assert plain("login:\x1b]52;c;eA==\x07\x9b2J\r") == "login: ]52;c;eA==  2J "
 

@@ -94,6 +94,7 @@ async def _build(into: Path, work: Path, progress: Progress) -> ImageFacts:
         has_kernel=True,
         cmdline=CMDLINE,
         uefi=True,
+        ssh=False,
         default_user="root",
         memory_min_mib=MEMORY_MIN_MIB,
         description="Three-second guest: busybox, virtio, DHCP and the guest agent on Debian's cloud kernel",

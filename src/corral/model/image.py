@@ -60,6 +60,8 @@ class ImageFacts(Model):
     uefi: bool = False
     cloud_init: bool = True
     guest_agent: bool = True
+    ssh: Annotated[bool, written_unless(True)] = True
+    """False: no SSH server runs in it, one logs in on the console alone."""
     default_user: str = ""
     memory_min_mib: int = 128
     description: str = ""
