@@ -12,7 +12,8 @@ from pathlib import Path
 
 from corral.cli import supervisor
 
-DEADLINE_S = 20.0
+# The longest that a test waits for by design is six seconds; the rest is for a machine that does other things.
+DEADLINE_S = 60.0
 # The daemon's stand-in: says its pid, then does what the test wants.
 STAYS = "import os, time, pathlib; pathlib.Path('{pid}').write_text(str(os.getpid())); time.sleep(600)"
 PROGRAM = """
@@ -91,7 +92,7 @@ def test_a_daemon_that_cannot_start_is_tried_ever_more_rarely_until_it_can(tmp_p
         mended.touch()
         process.send_signal(signal.SIGHUP)  # what `daemon start` does: no waiting for the next try
         assert alive(read_pid(file))
-        assert record.read_text() == "0 "
+        until(lambda: record.read_text() == "0 ")
     pauses = [
         line.rpartition(" in ")[2] for line in (tmp_path / "log").read_text().splitlines() if " again in " in line
     ]
