@@ -78,7 +78,11 @@ RateBytes = Annotated[
     BeforeValidator(_plainly(lambda text: parse_size_bytes(text, "b")), json_schema_input_type=int | str),
 ]
 Seconds = Annotated[float, BeforeValidator(_plainly(parse_duration_s), json_schema_input_type=float | str)]
-Count = Annotated[int, Field(ge=1, le=limits.STACK_VMS_MAX, strict=True)]
+Count = Annotated[
+    int,
+    Field(ge=1, le=limits.STACK_VMS_MAX),
+    BeforeValidator(_plainly(int), json_schema_input_type=int),  # a text, where --set gave it
+]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 VariableValue = Annotated[str, StringConstraints(max_length=limits.STACK_VARIABLE_MAX_CHARS)] | bool | int | float
 

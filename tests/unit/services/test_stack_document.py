@@ -67,8 +67,10 @@ def test_variables_stand_for_texts_and_for_values() -> None:
 
 
 def test_overrides_go_over_the_documents_own() -> None:
-    (web,) = read({"web": {"vcpus": "${cpus}"}}, {"cpus": "7"}, variables={"cpus": 3}).vms
-    assert web.request.vcpus == 7
+    vms = read(
+        {"web": {"vcpus": "${cpus}", "count": "${webs}"}}, {"cpus": "7", "webs": "2"}, variables={"cpus": 3, "webs": 1}
+    ).vms
+    assert [web.request.vcpus for web in vms] == [7, 7]
 
 
 def test_the_order_is_that_of_the_dependencies() -> None:
@@ -88,7 +90,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a bad stack's name": ({"stack": "A!"}, "stack: String should match"),
     "count 0": ({"vms": {"web": {"count": 0}}}, "vms.web.count"),
     "count true": ({"vms": {"web": {"count": True}}}, "vms.web.count"),
-    "a count of a text": ({"vms": {"web": {"count": "3"}}}, "vms.web.count"),
+    "a count of a text": ({"vms": {"web": {"count": "many"}}}, "vms.web.count"),
     "too many at once": ({"vms": {"web": {"count": limits.STACK_VMS_MAX + 1}}}, "vms.web.count"),
     "too many together": ({"vms": {"a": {"count": 100}, "b": {"count": 100}}}, "more than 128 VMs"),
     "a circle": ({"vms": {"a": {"after": {"b": "ip"}}, "b": {"after": {"a": "ip"}}}}, "circle: a after b after a"),
