@@ -104,7 +104,9 @@ class Client(GuestCalls, DeviceCalls, StackCalls):
         query: Query = {"keep_disks": "true"} if keep_disks else {}
         return cast("t.VmAccepted", self._change("DELETE", f"/vms/{path_name(name)}", query=query))
 
-    def vm_action(self, name: str, verb: str, body: t.ShutdownRequest | t.RebootRequest | None = None) -> t.VmAccepted:
+    def vm_action(
+        self, name: str, verb: str, body: t.StartRequest | t.ShutdownRequest | t.RebootRequest | None = None
+    ) -> t.VmAccepted:
         """`start`, `shutdown`, `destroy`, `save`, `pause`, `resume`, `reboot` or `reset`."""
         return cast(
             "t.VmAccepted", self._change("POST", f"/vms/{path_name(name)}/actions/{quote(verb, safe='')}", body)

@@ -38,7 +38,7 @@ OperationState = Literal['accepted', 'running', 'succeeded', 'failed', 'cancelle
 OsFamily = Literal['linux', 'windows', 'bsd', 'other']
 
 
-PlainAction = Literal['start', 'destroy', 'save', 'pause', 'resume', 'reset']
+PlainAction = Literal['destroy', 'save', 'pause', 'resume', 'reset']
 
 
 Power = Literal['on', 'off', 'paused']
@@ -96,6 +96,7 @@ class AttachDiskRequest(TypedDict):
     iops_max: NotRequired[int]
     bytes_per_s_max: NotRequired[int]
     delete_with_vm: NotRequired[bool]
+    volume: NotRequired[str | None]
     force: NotRequired[bool]
 
 
@@ -970,8 +971,13 @@ class StackWait(TypedDict):
     condition: WaitCondition
 
 
+class StartRequest(TypedDict):
+    boot_from: NotRequired[str | None]
+
+
 class StartVm(TypedDict):
     verb: NotRequired[Literal['start']]
+    boot_from: NotRequired[str]
 
 
 class StepRecord(TypedDict):

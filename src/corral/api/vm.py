@@ -12,7 +12,14 @@ from corral.api.documents import Page, VmAccepted, accepted_response, document_r
 from corral.api.route import noun_router
 from corral.model.answers import DriftAnswer, VmPreview, WaitAnswer
 from corral.model.limits import WAIT_TIMEOUT_DEFAULT_S, WAIT_TIMEOUT_MAX_S
-from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, UpdateVmRequest, WaitCondition
+from corral.model.requests import (
+    CreateVmRequest,
+    RebootRequest,
+    ShutdownRequest,
+    StartRequest,
+    UpdateVmRequest,
+    WaitCondition,
+)
 from corral.model.vm import Vm
 
 router = noun_router("vms", "/vms")
@@ -21,7 +28,6 @@ router = noun_router("vms", "/vms")
 class PlainAction(StrEnum):
     """Actions that need no words beside their name."""
 
-    START = "start"
     DESTROY = "destroy"
     SAVE = "save"
     PAUSE = "pause"
@@ -75,6 +81,16 @@ async def delete_vm(
     )
 
 
+@router.post("/{name}/actions/start", status_code=202, response_model=VmAccepted, summary="Start a VM")
+async def start_vm(
+    call: ChangeParam, name: NameParam, if_revision: IfRevisionParam, body: StartRequest | None = None
+) -> Response:
+    """A saved one goes on where it was."""
+    return accepted_response(
+        await call.services.vms.start(call.caller, call.project, name, body, if_revision=if_revision)
+    )
+
+
 @router.post(
     "/{name}/actions/shutdown", status_code=202, response_model=VmAccepted, summary="Ask the guest to power off"
 )
@@ -98,12 +114,11 @@ async def reboot_vm(
     )
 
 
-@router.post("/{name}/actions/{action}", status_code=202, response_model=VmAccepted, summary="Start, stop, pause …")
+@router.post("/{name}/actions/{action}", status_code=202, response_model=VmAccepted, summary="Stop, pause, save …")
 async def act_on_vm(call: ChangeParam, name: NameParam, action: PlainAction, if_revision: IfRevisionParam) -> Response:
-    """`start` (also of a saved VM), `destroy` (pull the plug), `save` (hibernate), `pause`, `resume`, `reset`."""
+    """`destroy` (pull the plug), `save` (hibernate), `pause`, `resume`, `reset`."""
     vms = call.services.vms
     act = {
-        PlainAction.START: vms.start,
         PlainAction.DESTROY: vms.destroy,
         PlainAction.SAVE: vms.save,
         PlainAction.PAUSE: vms.pause,

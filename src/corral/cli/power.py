@@ -11,7 +11,7 @@ from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from corral.client_types import RebootRequest, ShutdownRequest
+    from corral.client_types import RebootRequest, ShutdownRequest, StartRequest
 
 _DONE: Final = {
     "start": "started",
@@ -31,7 +31,7 @@ def _act(
     names: Sequence[str],
     output: str,
     asynchronous: bool,
-    body: "ShutdownRequest | RebootRequest | None" = None,
+    body: "StartRequest | ShutdownRequest | RebootRequest | None" = None,
 ) -> None:
     finish(
         session,
@@ -57,8 +57,13 @@ def _plain(verb: str, text: str) -> click.Command:
     return command
 
 
-start = _plain(
-    "start",
+@click.command()
+@vm_names
+@click.option("--boot-from", metavar="DEVICE", help="Try this disk, drive or card first, this one time: cd0, net0.")
+@async_option
+@output_option
+@pass_session
+def start(session: Session, names: tuple[str, ...], boot_from: str | None, asynchronous: bool, output: str) -> None:
     """Start VMs and wait until they run. Saved ones resume where they were.
 
     \b
@@ -66,8 +71,11 @@ start = _plain(
       corral start web
       corral start web db cache
       corral start web --async && corral wait web --for ssh
-    """,
-)
+      corral start desk --boot-from cd0
+    """
+    _act(session, "start", names, output, asynchronous, {"boot_from": boot_from} if boot_from else None)
+
+
 reset = _plain(
     "reset",
     """Press the reset button: the guest is not asked, the VM starts anew.

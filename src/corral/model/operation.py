@@ -41,6 +41,8 @@ class StartVm(Model):
     """Declarative: power=on. A saved memory image is resumed."""
 
     verb: Literal["start"] = "start"
+    boot_from: str = ""
+    """The disk, drive or card that this one start tries first; empty: the VM's own order."""
 
 
 class ShutdownVm(Model):

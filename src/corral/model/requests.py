@@ -80,8 +80,12 @@ class NicRequest(Model):
 class AttachDiskRequest(DiskRequest):
     """One more disk, or drive for CDs, of a VM that is there."""
 
-    model_config = _example({"size_bytes": 21474836480}, {"device": "cdrom", "image": "virtio-win.iso"})
+    model_config = _example(
+        {"size_bytes": 21474836480}, {"device": "cdrom", "image": "virtio-win.iso"}, {"volume": "web-data-0b5e6f0a"}
+    )
 
+    volume: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """A volume that no VM has, by name or uid. It outlives this VM too, unless `delete_with_vm` is said."""
     force: bool = False
     """Allow a size larger than the free space (thin provisioning)."""
 
@@ -221,6 +225,13 @@ class ShutdownRequest(Model):
 
     deadline_s: DeadlineSeconds = limits.SHUTDOWN_DEADLINE_DEFAULT_S
     force_after_s: DeadlineSeconds | None = None
+
+
+class StartRequest(Model):
+    model_config = _example({"boot_from": "cd0"})
+
+    boot_from: Name | None = None
+    """A disk, drive or card that is tried before all others, this one time."""
 
 
 class RebootRequest(Model):

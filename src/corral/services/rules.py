@@ -41,6 +41,23 @@ def check_start(vm: Vm) -> None:
         raise _wrong(vm, "start", "it is paused", f"corral resume {vm.name}")
 
 
+def check_boot_from(vm: Vm, device: str | None) -> None:
+    """A device of its own, and a start that boots at all."""
+    if device is None:
+        return
+    devices = [*(disk.name for disk in vm.spec.disks), *(nic.name for nic in vm.spec.nics)]
+    if device not in devices:
+        asked = f"start VM {vm.name!r} from {device!r}"
+        raise CorralError("device-not-found", asked, "it has no such disk or card", f"it has: {', '.join(devices)}")
+    if vm.spec.adopted:
+        raise _wrong(vm, "choose the boot device of", refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION), "")
+    if vm.status.has_saved_memory:
+        hint = f"corral start {vm.name} without it, then shut it down"
+        raise _wrong(vm, "boot", "its memory is saved: a start goes on from there", hint)
+    if vm.status.seen_state in HAS_MEMORY:
+        raise _wrong(vm, "boot", f"it is {vm.status.state.value}", f"corral shutdown {vm.name}, then start it so")
+
+
 def check_shutdown(vm: Vm) -> None:
     """A guest that does not run cannot be asked; one that is off already is fine."""
     check_not_deleting(vm, "shut down")
@@ -110,10 +127,13 @@ def check_has_definition(vm: Vm) -> None:
 
 
 def check_devices(vm: Vm, verb: str) -> None:
-    """The hardware of an adopted domain is its maker's to change."""
+    """The hardware of an adopted domain is its maker's to change; a guest that sleeps wakes up with what it had."""
     check_not_deleting(vm, verb)
     if vm.spec.adopted:
         raise _wrong(vm, verb, refusal(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION), f"virsh edit {vm.name}")
+    if vm.status.has_saved_memory and vm.status.seen_state not in HAS_MEMORY:
+        reason = refusal(Ability.SAVED_MEMORY, Ability.REDEFINITION)
+        raise _wrong(vm, verb, reason, f"corral start {vm.name}, then try again")
     if any(found.type == "Drifted" and found.status is ConditionStatus.TRUE for found in vm.status.conditions):
         reason = "its definition was changed outside of Corral"
         raise _wrong(vm, verb, reason, f"corral drift show {vm.name}; then accept it or reset it")

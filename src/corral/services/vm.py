@@ -26,6 +26,7 @@ from corral.model.requests import (
     ListRequest,
     RebootRequest,
     ShutdownRequest,
+    StartRequest,
     UpdateVmRequest,
     WaitCondition,
 )
@@ -75,8 +76,24 @@ class VmService:
         vm, operation = await create_vm(self._context, caller, project, request)
         return (None if vm is None else without_vm_secrets(vm)), operation
 
-    async def start(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
-        return await self._power(caller, project, name, StartVm(), Power.ON, rules.check_start, if_revision)
+    async def start(
+        self,
+        caller: Caller,
+        project: str,
+        name: str,
+        request: StartRequest | None = None,
+        *,
+        if_revision: int | None = None,
+    ) -> Operation:
+        """A saved VM goes on where it was."""
+        boot_from = request.boot_from if request is not None else None
+
+        def check(vm: Vm) -> None:
+            rules.check_start(vm)
+            rules.check_boot_from(vm, boot_from)
+
+        intent = StartVm(boot_from=boot_from or "")
+        return await self._power(caller, project, name, intent, Power.ON, check, if_revision)
 
     async def shutdown(
         self, caller: Caller, project: str, name: str, request: ShutdownRequest, *, if_revision: int | None = None

@@ -30,6 +30,7 @@ from corral.model.requests import (
     NicRequest,
     RebootRequest,
     ShutdownRequest,
+    StartRequest,
     UpdateVmRequest,
     WaitCondition,
 )
@@ -70,6 +71,7 @@ REQUESTS: dict[str, Any] = {
     "stacks.plan_down": PlanDownRequest(stack="lab"),
     "stacks.export": ExportStackRequest(stack="lab", selector="!none"),
     "vms.update": UpdateVmRequest(description="x"),
+    "vms.start": StartRequest(),
     "vms.shutdown": ShutdownRequest(),
     "vms.reboot": RebootRequest(),
     "devices.attach_disk": AttachDiskRequest(size_bytes=2**30),

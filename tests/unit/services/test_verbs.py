@@ -9,7 +9,7 @@ from corral.errors import CorralError
 from corral.hypervisor.fake import FakeDomain
 from corral.model.identity import Role
 from corral.model.operation import Operation, ShutdownVm, UpdateVm
-from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, UpdateVmRequest
+from corral.model.requests import CreateVmRequest, RebootRequest, ShutdownRequest, StartRequest, UpdateVmRequest
 from corral.model.vm import Power, RunPolicy, Vm, VmState
 from corral.names import new_uid
 from corral.services import rules
@@ -19,6 +19,7 @@ from corral.store.objects import name_claim
 async def ask(world: Any, verb: str, name: str = "web", **arguments: Any) -> Operation:
     """Call a verb as an operator, with its smallest request."""
     requests: dict[str, tuple[Any, ...]] = {
+        "start": (StartRequest(),),
         "shutdown": (ShutdownRequest(),),
         "reboot": (RebootRequest(),),
         "update": (UpdateVmRequest(description="new"),),
@@ -137,9 +138,9 @@ def test_a_role_in_another_project_is_no_role_here(play: Any) -> None:
     async def scene(world: Any) -> None:
         await world.running("web")
         with pytest.raises(CorralError, match="forbidden"):
-            await world.vms.start(world.caller(Role.ADMIN, "other"), "default", "web")
+            await world.vms.start(world.caller(Role.ADMIN, "other"), "default", "web", StartRequest())
         with pytest.raises(CorralError, match="project-not-found"):
-            await world.vms.start(world.admin(), "other", "web")
+            await world.vms.start(world.admin(), "other", "web", StartRequest())
 
     play(scene)
 
@@ -264,8 +265,8 @@ def test_the_same_key_answers_with_the_same_operation(play: Any) -> None:
         assert again.uid == first.uid
         assert (await world.vm("web")).generation == 2
         with pytest.raises(CorralError, match="idempotency-key-reused"):
-            await world.vms.start(world.caller(key="k"), "default", "web")
-        other = await world.vms.start(world.caller(key="k", name="token:other"), "default", "web")
+            await world.vms.start(world.caller(key="k"), "default", "web", StartRequest())
+        other = await world.vms.start(world.caller(key="k", name="token:other"), "default", "web", StartRequest())
         assert other.uid != first.uid
         for bad in ("a/b", "x" * 1000, "a\nb"):
             with pytest.raises(CorralError, match="invalid-argument"):
@@ -334,5 +335,26 @@ def test_an_adopted_definition_is_not_reset(play: Any) -> None:
         assert not (await world.vms.drift(world.caller(), "default", "legacy")).drifted
         with pytest.raises(CorralError, match="wrong-state"):
             await world.vms.update(world.caller(), "default", "legacy", UpdateVmRequest(reset_drift=True))
+
+    play(scene)
+
+
+def test_one_start_may_try_another_device_first(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        caller = world.caller()
+        for state, code in ((VmState.RUNNING, "wrong-state"), (VmState.SHUT_OFF, "")):
+            await world.see("web", state)
+            call = world.vms.start(caller, "default", "web", StartRequest(boot_from="net0"))
+            if code:
+                with pytest.raises(CorralError, match=code):
+                    await call
+            else:
+                assert (await call).spec.intent.boot_from == "net0"
+        with pytest.raises(CorralError, match="device-not-found"):
+            await world.vms.start(caller, "default", "web", StartRequest(boot_from="cd9"))
+        await world.see("web", VmState.SHUT_OFF, has_saved_memory=True)
+        with pytest.raises(CorralError, match="wrong-state"):
+            await world.vms.start(caller, "default", "web", StartRequest(boot_from="root"))
 
     play(scene)

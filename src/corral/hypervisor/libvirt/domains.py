@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import libvirt
+from lxml.etree import _Element
 
 from corral.errors import CorralError
 from corral.hypervisor.base import (
@@ -20,7 +21,7 @@ from corral.hypervisor.libvirt.document import Host, build_document
 from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
 from corral.hypervisor.libvirt.pending import Left
-from corral.hypervisor.libvirt.redefinition import redefine
+from corral.hypervisor.libvirt.redefinition import redefine, with_boot_device
 from corral.hypervisor.libvirt.starting import Needs, needs_of
 
 Remembered = Callable[[str], StopCause | None]
@@ -233,7 +234,7 @@ def rename(handle: libvirt.virConnect, uid: str, name: str) -> None:
     domain.rename(name, 0)
 
 
-def start(domain: libvirt.virDomain, prepared: Needs | None = None) -> Needs | None:
+def start(domain: libvirt.virDomain, prepared: Needs | None = None, boot_from: str = "") -> Needs | None:
     """The run directory is made anew: it lies where a reboot of the host clears it. Where something else must be there
     first, nothing is started, and what is needed is told."""
     if domain.isActive():
@@ -245,11 +246,19 @@ def start(domain: libvirt.virDomain, prepared: Needs | None = None) -> Needs | N
     if run_dir := reading.run_dir_of(document):
         confinement.ensure_run_dir(run_dir, reading.dac_owner_of(document))
     try:
-        domain.create()
+        _run(domain, document, boot_from)
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
             raise  # else somebody else started it between the question and the call
     return None
+
+
+def _run(domain: libvirt.virDomain, document: _Element, boot_from: str) -> None:
+    """`boot_from` first, in the running document alone: the persistent one, and with it the next start, stays."""
+    if boot_from:
+        domain.connect().createXML(with_boot_device(document, boot_from), 0)
+    else:
+        domain.create()
 
 
 def shutdown(domain: libvirt.virDomain, mode: Literal["agent", "acpi"]) -> None:

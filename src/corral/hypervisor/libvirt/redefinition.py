@@ -239,3 +239,27 @@ def _add_controllers(current: _Element, new: _Element) -> None:
     port = "controller[@model='pcie-root-port']"
     missing = new.findall(port)[len(current.findall(port)) :]
     current.extend(deepcopy(element) for element in missing)
+
+
+def with_boot_device(document: _Element, name: str) -> str:
+    """The document of one start that tries the disk, drive or card `name` first, then all others as before."""
+    domain = deepcopy(document)
+    os_element = _child(domain, "os")
+    for tag in ("kernel", "initrd", "cmdline"):
+        for element in os_element.findall(tag):
+            os_element.remove(element)
+    found = [device for tag in ("disk", "interface") for device in domain.iterfind(f"devices/{tag}")]
+    before = sorted(
+        (device for device in found if device.find("boot") is not None),
+        key=lambda device: int(reading.attribute(device, "boot", "order")),
+    )
+    chosen = [
+        device
+        for device in found
+        if reading.attribute(device, "alias", "name") in (f"ua-disk-{name}", f"ua-nic-{name}")
+    ]
+    for number, element in enumerate([*chosen, *(device for device in before if device not in chosen)], start=1):
+        for old in element.findall("boot"):
+            element.remove(old)
+        SubElement(element, "boot", order=str(number))
+    return tostring(domain, encoding="unicode")
