@@ -175,7 +175,8 @@ def test_ssh(walk: Walk, guest: Guest) -> None:
         return
     walk("wait", guest.name, "--for", "ssh", "--timeout", BOOT).ok()
     ran = walk("ssh", guest.name, "--", "echo out; echo err >&2; exit 7")
-    assert (ran.status, ran.stdout, ran.stderr) == (7, b"out\n", b"err\n")
+    assert (ran.status, ran.stdout) == (7, b"out\n")
+    assert ran.stderr.endswith(b"err\n")  # after what ssh says of a host that it has not seen before
     assert walk("ssh", guest.name, "--", "wc", "-c", stdin="x" * 100_000).ok() == "100000\n"
     check_first_boot(walk, guest.name)
 
@@ -383,7 +384,6 @@ def test_panic(walk: Walk, guest: Guest) -> None:
     newest = walk.json("events", "-n", "1")[-1]["sequence"]
     walk("exec", name, "--timeout", "5s", "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     walk.until("it runs again", lambda: guest.qemu() not in ("", qemu) and virsh("domstate", name) == "running", BOOT_S)
-    print("PANIC", walk("events", "--after", str(newest)).out, virsh("domstate", name, "--reason"))
     mine = [event for event in walk.json("events", "--after", str(newest)) if event["object_name"] == name]
     assert "VmRestarted" in [event["reason"] for event in mine]
     walk("destroy", name).ok()
