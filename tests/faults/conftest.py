@@ -1,7 +1,7 @@
 """A whole agent over the fake world, that can be killed at any call and started again."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,10 @@ from corral.model.vm import (
 from corral.model.volume import Volume, VolumeSpec
 from corral.names import new_mac, new_uid
 from corral.network.fake import FakeNetworks
+from corral.security.audit import AuditLog
+from corral.services.context import Context
+from corral.services.device import DeviceService
+from corral.services.ledger import Ledger
 from corral.settings import Settings
 from corral.simulation import Simulation
 from corral.storage.fake import FakeVolumes
@@ -39,6 +43,10 @@ from corral.store.objects import Objects, claim_key
 
 HOST = "00000000-0000-4000-8000-00000000000a"
 INSTALLATION = "00000000-0000-4000-8000-00000000000b"
+
+
+async def _no_password(_password: str) -> str:
+    raise AssertionError("nobody has a password here")
 
 
 class GatedStore:
@@ -83,9 +91,31 @@ class AgentWorld:
             spec=ImageSpec(catalogue="micro", source=ImageSource.BUILD),
             status=ImageStatus(state=ImageState.READY, facts=ImageFacts(digest="ab" * 32, os_id="")),
         )
+        self.devices = DeviceService(self._context(directory))
         self.agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
         self._addresses = iter(range(10, 250))
+
+    def _context(self, directory: Path) -> Context:
+        """What services work with: the same store, and drivers that no fault disturbs, since requests are not the subject."""
+        calm = Simulation()
+        return Context(
+            objects=self.objects,
+            clock=self.clock,
+            settings=self.settings,
+            hypervisor=FakeHypervisor(calm),
+            volumes=FakeVolumes(calm, directory),
+            library=self.library,
+            networks=FakeNetworks(calm),
+            audit=AuditLog(self.store, INSTALLATION, self.clock),
+            ledger=Ledger(self.objects),
+            hash_password=_no_password,
+            host_uid=HOST,
+            installation_id=INSTALLATION,
+            own_dac_uids=True,
+            cpus=64,
+            memory_mib=2**20,
+        )
 
     # ---- the process ----
 
@@ -182,14 +212,22 @@ class AgentWorld:
         await transaction.commit()
         return vm, operation
 
-    async def wish(self, vm: Vm, intent: Intent, power: Power | None = None, *, delete: bool = False) -> Operation:
-        """A declarative request."""
+    async def wish(
+        self,
+        vm: Vm,
+        intent: Intent,
+        power: Power | None = None,
+        *,
+        delete: bool = False,
+        spec: Mapping[str, object] = {},
+    ) -> Operation:
+        """A declarative request; `spec`: what else it changes."""
         current = await self.objects.get(Vm, vm.uid)
         assert current is not None
         changed = current.model_copy(
             update={
                 "generation": current.generation + 1,
-                "spec": current.spec.model_copy(update={"power": power or current.spec.power}),
+                "spec": current.spec.model_copy(update={"power": power or current.spec.power, **spec}),
                 "deletion_requested_at": self.clock.now() if delete else current.deletion_requested_at,
             }
         )
@@ -201,7 +239,7 @@ class AgentWorld:
             await transaction.commit()
         except Exception:  # the agent was first
             await asyncio.sleep(0.005)
-            return await self.wish(vm, intent, power, delete=delete)
+            return await self.wish(vm, intent, power, delete=delete, spec=spec)
         return operation
 
     async def ask(self, vm: Vm, intent: Intent) -> Operation:
@@ -286,7 +324,18 @@ class AgentWorld:
         assert set(self.hypervisor.domains) == set(vms)
         assert set(self.volumes.pool.volumes) == set(volumes)
         assert self.volumes.pool.seeds == set(vms)
-        assert {disk.volume_uid for vm in vms.values() for disk in vm.spec.disks} <= set(volumes)
+        owners_of = {disk.volume_uid: vm.uid for vm in vms.values() for disk in vm.spec.disks}
+        assert set(owners_of) <= set(volumes)
+        for volume in volumes.values():
+            assert volume.spec.vm_uid == owners_of.get(volume.uid), volume
+            assert volume.status.ready, volume
+            wanted = volume.spec.size_bytes if volume.generation > 1 and volume.uid in owners_of else None
+            assert wanted in (None, volume.status.size_bytes), volume
+        for vm in vms.values():
+            domain = self.hypervisor.domains[vm.uid]
+            assert [disk.name for disk in domain.disks] == [disk.name for disk in vm.spec.disks]
+            assert [nic.mac for nic in domain.nics] == [nic.mac for nic in vm.spec.nics]
+            assert (domain.vcpus, domain.memory_mib) == (vm.spec.vcpus, vm.spec.memory_mib)
         reserved = {r.mac for network in self.networks.networks.values() for r in network.reservations.values()}
         assert reserved == {nic.mac for vm in vms.values() for nic in vm.spec.nics}
         claims = {record.key: record.value.decode() for record in (await self.store.range("/claims/")).records}

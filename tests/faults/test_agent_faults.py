@@ -14,17 +14,24 @@ import pytest
 
 from corral.clock import SystemClock
 from corral.errors import CorralError
+from corral.model.identity import Identity, Role
 from corral.model.operation import (
     DeleteVm,
     DestroyVm,
     Operation,
     OperationState,
+    RebootVm,
     ResetVm,
     SaveVm,
     ShutdownVm,
     StartVm,
+    UpdateVm,
 )
+from corral.model.requests import AttachDiskRequest, ChangeDiskRequest, ChangeNicRequest, NicRequest
 from corral.model.vm import Power, Vm
+from corral.model.volume import Volume
+from corral.names import GIB
+from corral.services.caller import Caller
 from corral.simulation import Fault, FaultKind
 
 AT_ONCE = 48
@@ -46,10 +53,55 @@ class Verb:
     name: str
     power: Power | None
     request: Callable[..., Awaitable[Operation]]
+    before: Callable[..., Awaitable[Operation]] | None = None
+    """A request that is undisturbed and done before."""
+
+
+ADMIN = Caller(Identity(name="local:root", roles={"*": Role.ADMIN}), "request")
 
 
 async def _create(w, vm: Vm | None) -> Operation:
     return (await w.create("new"))[1]
+
+
+async def _attach(w, vm: Vm) -> Operation:
+    return await w.devices.attach_disk(ADMIN, "default", vm.name, AttachDiskRequest(size_bytes=GIB, name="data"))
+
+
+async def _detach(w, vm: Vm) -> Operation:
+    return await w.devices.detach_disk(ADMIN, "default", vm.name, "data")
+
+
+async def _attach_again(w, vm: Vm) -> Operation:
+    free = next(volume for volume in await w.objects.list(Volume) if volume.spec.vm_uid is None)
+    request = AttachDiskRequest(volume=free.name, name="data")
+    return await w.devices.attach_disk(ADMIN, "default", vm.name, request)
+
+
+async def _attach_and_detach(w, vm: Vm) -> Operation:
+    await w.ended(await _attach(w, vm))
+    return await _detach(w, vm)
+
+
+async def _grow(w, vm: Vm) -> Operation:
+    return await w.devices.change_disk(ADMIN, "default", vm.name, "root", ChangeDiskRequest(size_bytes=3 * GIB))
+
+
+async def _plug(w, vm: Vm) -> Operation:
+    return await w.devices.attach_nic(ADMIN, "default", vm.name, NicRequest(address="192.168.200.251"))
+
+
+async def _move(w, vm: Vm) -> Operation:
+    request = ChangeNicRequest(address="192.168.200.252", link_up=False)
+    return await w.devices.change_nic(ADMIN, "default", vm.name, "net0", request)
+
+
+async def _unplug(w, vm: Vm) -> Operation:
+    return await w.devices.detach_nic(ADMIN, "default", vm.name, "net1")
+
+
+async def _set(w, vm: Vm) -> Operation:
+    return await w.wish(vm, UpdateVm(), spec={"vcpus": 2, "memory_mib": 2048})
 
 
 VERBS = (
@@ -60,6 +112,15 @@ VERBS = (
     Verb("save", Power.ON, lambda w, vm: w.wish(vm, SaveVm(), Power.OFF)),
     Verb("reset", Power.ON, lambda w, vm: w.ask(vm, ResetVm())),
     Verb("delete", Power.ON, lambda w, vm: w.wish(vm, DeleteVm(), delete=True)),
+    Verb("attach a disk", Power.ON, _attach),
+    Verb("detach a disk", Power.ON, _detach, before=_attach),
+    Verb("attach a volume", Power.OFF, _attach_again, before=_attach_and_detach),
+    Verb("grow", Power.ON, _grow),
+    Verb("plug a card", Power.ON, _plug),
+    Verb("move a card", Power.ON, _move),
+    Verb("unplug a card", Power.ON, _unplug, before=_plug),
+    Verb("set", Power.ON, _set),
+    Verb("restart", Power.ON, lambda w, vm: w.ask(vm, RebootVm(deadline_s=20)), before=_set),
 )
 
 
@@ -93,6 +154,8 @@ async def _ready(new_world, verb: Verb):
     if verb.power is not None:
         vm, create = await w.create(power=verb.power)
         await w.ended(create)
+        if verb.before is not None:
+            await w.ended(await verb.before(w, vm))
     await w.quiet()
     w.simulation.trace.clear()
     return w, vm
@@ -165,6 +228,9 @@ async def _judge(w, verb: Verb, operation: Operation, vm: Vm | None) -> None:
         resets = w.hypervisor.domains[vm.uid].resets
         assert resets <= 1
         assert resets == 1 or not succeeded
+    elif verb.name == "restart" and succeeded:
+        assert w.hypervisor.domains[vm.uid].starts == 2
+        assert (await w.vm(vm.uid)).status.pending_restart == ()
     elif not succeeded:
         assert done.status.error is not None, done.status
 

@@ -71,6 +71,14 @@ def recovered_nics(spec_json: str) -> tuple[NicSpec, ...]:
         return ()
 
 
+def recovered_volumes(spec_json: str) -> frozenset[str]:
+    """The volumes that a domain's metadata speaks of, by uid."""
+    try:
+        return frozenset(str(disk["volume_uid"]) for disk in json.loads(spec_json)["spec"]["disks"])
+    except (ValueError, KeyError, TypeError):
+        return frozenset()
+
+
 def build_metadata(vm: Vm, installation_id: str) -> DomainMetadata:
     epoch = vm.placement.epoch if vm.placement is not None else 0
     return DomainMetadata(installation_id, vm.uid, vm.project, vm.name, vm.generation, epoch, recovery_json(vm))

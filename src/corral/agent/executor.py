@@ -110,8 +110,8 @@ class Executor:
     def _domain_effect(self, step: Step, vm: Vm) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
         hypervisor = self.drivers.hypervisor
         match step:
-            case Start():
-                return hypervisor.start(vm.uid)
+            case Start(boot_from=device):
+                return hypervisor.start(vm.uid, boot_from=device)
             case Resume():
                 return hypervisor.resume(vm.uid)
             case Suspend():
@@ -147,9 +147,8 @@ class Executor:
 
     async def _grow_volume(self, vm: Vm, step: GrowVolume, active: bool) -> None:
         """QEMU has the file open while the guest runs, and tells the guest; else the file alone is grown."""
-        if active:
-            await self.drivers.hypervisor.grow_disk(vm.uid, step.disk, step.size_bytes)
-        await self.drivers.volumes.grow(self.cache.volumes[step.volume_uid], in_use=active)
+        in_use = active and await self.drivers.hypervisor.grow_disk(vm.uid, step.disk, step.size_bytes)
+        await self.drivers.volumes.grow(self.cache.volumes[step.volume_uid], in_use=in_use)
 
     async def _write_seed(self, vm: Vm) -> None:
         await self.drivers.volumes.write_seed(vm.uid, dict(self.drivers.seed_files(vm)))
@@ -176,7 +175,7 @@ class Executor:
 
     async def _release(self, vm: Vm, nic: NicSpec) -> None:
         network = self.cache.networks.get(nic.network_uid)
-        if network is None:
+        if network is None or (nic not in vm.spec.nics and _is_anothers(self.cache, vm, nic)):
             return
         try:
             await self.drivers.networks.release(network, reservation_of(vm, nic))
@@ -226,6 +225,13 @@ async def ask_shutdown(hypervisor: HypervisorDriver, uid: str, *, by_agent: bool
             if not error.code.startswith("guest-agent-"):
                 raise
     await hypervisor.shutdown(uid, "acpi")
+
+
+def _is_anothers(cache: Cache, vm: Vm, nic: NicSpec) -> bool:
+    """A card that was taken out of a VM may have been given to another one at once: the reservation is that one's now."""
+    place = (nic.network_uid, nic.mac)
+    others = (other for other in cache.vms.values() if other.uid != vm.uid)
+    return any((found.network_uid, found.mac) == place for other in others for found in other.spec.nics)
 
 
 def reservation_of(vm: Vm, nic: NicSpec) -> Reservation:

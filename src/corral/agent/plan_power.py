@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from corral.agent.plan_restart import is_restart, plan_restart, plan_start_again
 from corral.agent.queue import Queue, cancelled, superseded_endings
 from corral.agent.steps import AskShutdown, Destroy, Reboot, Reset, Resume, Save, Start, Step, Suspend
 from corral.agent.view import ACTIVE, ASK_AGAIN_MAX_S, Ending, Plan, Settle, View, Wait
@@ -18,6 +19,7 @@ from corral.model.operation import (
     ResetVm,
     SaveVm,
     ShutdownVm,
+    StartVm,
     StepKind,
 )
 from corral.model.power import Stopped, Then, decide
@@ -62,6 +64,8 @@ def plan_power(view: View, queue: Queue, existence: tuple[Step, ...], *, drifted
     settled = replace(found, settle=replace(found.settle, drifted=drifted, endings=endings))
     if not queue.imperative or not settled.settle.reached or settled.settle.power is not None:
         return settled
+    if endings:  # first on record: what is done once stands in its own operation's journal
+        return replace(settled, settle=replace(settled.settle, more=True))
     return _imperative(view, queue.imperative[0], settled)
 
 
@@ -70,6 +74,12 @@ def _driving(view: View, queue: Queue) -> bool:
     if queue.power is not None or queue.create is not None:
         return True
     return view.vm.generation != view.vm.status.observed_generation and not queue.document
+
+
+def _start(queue: Queue) -> Start:
+    """As whoever asked for it wants it to boot."""
+    intent = queue.power.spec.intent if queue.power is not None else None
+    return Start(boot_from=intent.boot_from if isinstance(intent, StartVm) else "")
 
 
 # ---- what was wished -----------------------------------------------------------------------------------------------
@@ -88,9 +98,9 @@ def _wished(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision tab
         return Plan(settle=Settle(endings=done, reached=True, keep_started=True), again=False)
     match view.vm.spec.power:
         case Power.ON:
-            return Plan((Resume(),) if view.active else (Start(),))
+            return Plan((Resume(),) if view.active else (_start(queue),))
         case Power.PAUSED:
-            return Plan((Suspend(),) if view.active else (Start(), Suspend()))
+            return Plan((Suspend(),) if view.active else (_start(queue), Suspend()))
         case Power.OFF if not view.active:
             return Plan()  # the domain is yet to be made
         case Power.OFF:
@@ -174,6 +184,8 @@ def _happened(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision t
     if not view.active:
         if view.vm.spec.power is not Power.OFF and any(isinstance(o.spec.intent, AdoptVm) for o in queue.document):
             return _adopted(view, Power.OFF, "was off when it was adopted")
+        if (again := plan_start_again(view, queue, _seen_cause(view))) is not None:
+            return again
         return _stopped(view) if view.vm.spec.power is not Power.OFF else Plan(settle=Settle(reached=True))
     assert view.domain is not None
     paused = view.domain.state is VmState.PAUSED
@@ -213,17 +225,21 @@ class _Stop:
 
 
 def _stop(view: View) -> _Stop:
-    vm, domain = view.vm, view.domain
+    vm = view.vm
     status = vm.status
     rebooted = bool(status.host_boot_id) and status.host_boot_id != view.boot_id
-    seen = domain.stop_cause if domain is not None else StopCause.NONE
-    if seen in (StopCause.NONE, StopCause.UNKNOWN):
-        seen = view.known.stop_cause
+    seen = _seen_cause(view)
     new = status.seen_state in ACTIVE or status.seen_state is VmState.UNKNOWN or view.known.started
     if rebooted and not view.known.started:
         return _Stop(Stopped.HOST_REBOOTED, False, True)
-    unseen = Stopped.UNKNOWN if domain is not None else Stopped.GONE
+    unseen = Stopped.UNKNOWN if view.domain is not None else Stopped.GONE
     return _Stop(_CAUSES.get(seen, unseen), seen is StopCause.SAVED, new)
+
+
+def _seen_cause(view: View) -> StopCause:
+    """Why the domain stopped, by what is seen of it now or was heard when it did."""
+    seen = view.domain.stop_cause if view.domain is not None else StopCause.NONE
+    return view.known.stop_cause if seen in (StopCause.NONE, StopCause.UNKNOWN) else seen
 
 
 def _stopped(view: View) -> Plan:  # noqa: PLR0911  (a decision table)
@@ -283,6 +299,8 @@ def _imperative(view: View, operation: Operation, otherwise: Plan) -> Plan:  # n
     """The oldest imperative operation, when all that is wished is reached. Its step runs at most once, ever."""
     intent = operation.spec.intent
     settle = otherwise.settle
+    if isinstance(intent, RebootVm) and is_restart(view, operation):
+        return plan_restart(view, operation, otherwise, _late(view, "power off", intent.deadline_s))
 
     def ends(state: OperationState, problem: Problem | None = None) -> Plan:
         return replace(otherwise, settle=replace(settle, endings=(*settle.endings, Ending(operation, state, problem))))

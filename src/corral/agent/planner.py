@@ -4,7 +4,7 @@ The plan is level-triggered: it never continues a former one. A crash at any ins
 sees a world in which some of the steps are already done.
 """
 
-from corral.agent.definition import recovered_nics
+from corral.agent.definition import recovered_nics, recovered_volumes
 from corral.agent.plan_power import plan_news, plan_power
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
@@ -96,6 +96,7 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
         for disk in vm.spec.disks
         if disk.volume_uid is not None and _unmade(view, disk.volume_uid)
     )
+    steps += _abandoned(view)
     if domain is None:
         return (*steps, *_seed(view), *_reservations(view), Define())
     as_wished = vm.spec.adopted or domain.definition_hash in view.wanted_hashes
@@ -130,6 +131,19 @@ def _retired(view: View) -> tuple[Step, ...]:
     return tuple(Release(nic) for nic in before if nic.address and (nic.network_uid, nic.mac) not in kept)
 
 
+def _abandoned(view: View) -> tuple[Step, ...]:
+    """Volumes that were taken out before they were known to be made. One that its domain was defined with may hold a
+    guest's data already: it is made, which does nothing where it is there, and kept."""
+    had = {disk.volume_uid for disk in view.vm.spec.disks}
+    metadata = view.domain.metadata if view.domain is not None else None
+    used = recovered_volumes(metadata.spec_json) if metadata is not None else frozenset()
+    return tuple(
+        MakeVolume(uid) if uid in used else RemoveVolume(uid)
+        for uid in view.volumes
+        if uid not in had and uid not in view.known.removed and _unmade(view, uid)
+    )
+
+
 def _resizings(view: View) -> tuple[Step, ...]:
     """Volumes that were asked to be larger than they were made. A running guest sees it at once."""
     names = {disk.volume_uid: disk.name for disk in view.vm.spec.disks}
@@ -137,7 +151,7 @@ def _resizings(view: View) -> tuple[Step, ...]:
         GrowVolume(volume.uid, names[volume.uid], volume.spec.size_bytes)
         for volume in view.volumes.values()
         if volume.uid in names
-        and volume.status.ready
+        and not _unmade(view, volume.uid)
         and volume.generation > 1
         and volume.status.size_bytes != volume.spec.size_bytes
         and (volume.uid, volume.spec.size_bytes) not in view.known.grown

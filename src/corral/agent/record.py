@@ -168,13 +168,14 @@ class Recorder:
         then they are undone); one that was taken out belongs to nobody once no guest can hold it any more."""
         changed: list[Volume] = []
         kept = {disk.volume_uid for disk in view.vm.spec.disks}
-        grown = dict(view.known.grown)
+        grown = dict(sorted(view.known.grown))  # of several sizes, the largest
         for uid in (*view.volumes, *(uid for uid in view.known.made if uid not in view.volumes)):
             volume = self.cache.volumes.get(uid)
             if volume is None:
                 continue
             status, spec = volume.status, volume.spec
-            if uid not in kept and not status.ready and uid not in view.known.made:
+            if uid not in kept and not status.ready and uid in view.known.removed:
+                transaction.require(view.vm)
                 transaction.delete(volume)  # taken out before it was made
                 continue
             if uid in view.known.made and not status.ready and view.domain is not None:
@@ -182,6 +183,7 @@ class Recorder:
             if uid in grown:
                 status = status.model_copy(update={"size_bytes": grown[uid]})
             if uid not in kept and status.ready and spec.vm_uid == view.vm.uid and not _may_hold(view):
+                transaction.require(view.vm)  # as newly written, it may have it again
                 spec = spec.model_copy(update={"vm_uid": None})
             if (status, spec) != (volume.status, volume.spec):
                 after = volume.model_copy(update={"status": status, "spec": spec})
@@ -267,4 +269,6 @@ def _may_hold(view: View) -> bool:
     domain = view.domain
     if domain is None or domain.definition_hash not in view.wanted_hashes:
         return domain is not None
+    if domain.has_managed_save:
+        return True  # it resumes with what it had
     return view.active and (bool(domain.pending) or domain.live_spec_json != view.wanted_json)

@@ -1,6 +1,6 @@
 """The steps that an agent can take for a VM: typed, idempotent, named. What they do is in `executor`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from corral.model.operation import StepKind
@@ -14,6 +14,8 @@ class Step:
     NAME: ClassVar[str]
     PHASE: ClassVar[str]
     KIND: ClassVar[StepKind] = StepKind.REPEATABLE
+    DURABLE: ClassVar[bool] = False
+    """It stands in its operation's journal, on disk, before it is done; as with all that is done once."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Rename(Step):
 @dataclass(frozen=True)
 class Start(Step):
     NAME, PHASE = "start", "starting"
+    boot_from: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,20 @@ class Reboot(Step):
 
 
 @dataclass(frozen=True)
+class AskRestart(AskShutdown):
+    """A reboot by which something applies that only a start brings: the guest's own would keep its QEMU."""
+
+    NAME, PHASE, DURABLE = "ask-restart", "asking the guest to power off, to start it with what is pending", True
+    operation_uid: str
+
+
+@dataclass(frozen=True)
+class Restart(Start):
+    NAME, PHASE, DURABLE = "restart", "starting it again", True
+    operation_uid: str = ""
+
+
+@dataclass(frozen=True)
 class Undefine(Step):
     NAME, PHASE = "undefine", "removing the domain"
 
@@ -138,3 +155,8 @@ class RemoveTraces(Step):
 class RemoveVolume(Step):
     NAME, PHASE = "remove-volume", "removing the disk"
     volume_uid: str
+
+
+def operation_of(step: Step) -> str:
+    """The operation in whose journal the step belongs; empty: in that of whichever is under way."""
+    return step.operation_uid if isinstance(step, AskRestart | Restart | Reset | Reboot) else ""

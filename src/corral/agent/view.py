@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from corral.agent.steps import AskShutdown, GrowVolume, MakeVolume, Reboot, Reset, Start, Step
+from corral.agent.steps import AskShutdown, GrowVolume, MakeVolume, Reboot, RemoveVolume, Reset, Start, Step
 from corral.hypervisor.base import ObservedDomain, StopCause
 from corral.model.operation import Operation, OperationState, Problem, ShutdownVm, StepKind
 from corral.model.vm import Power, Vm, VmState
@@ -38,6 +38,8 @@ class Known:
 
     made: frozenset[str] = frozenset()
     """Volumes that this process made and that are not yet recorded as ready."""
+    removed: frozenset[str] = frozenset()
+    """Volumes that this process removed, whose objects are still there."""
     grown: frozenset[tuple[str, int]] = frozenset()
     """Volumes that this process has grown, to which size, and that are not yet recorded as such."""
     stop_cause: StopCause = StopCause.NONE
@@ -162,10 +164,14 @@ def asked_ago_s(operation: Operation | None, now: datetime) -> float:
     return max(0.0, min((now - asked_at).total_seconds(), end_s - ASKED_ANEW_S))
 
 
-def remembered(known: Known, step: Step, operation_uid: str, now_s: float, asked_ago_s: float = 0.0) -> Known:
+def remembered(  # noqa: PLR0911  (a decision table)
+    known: Known, step: Step, operation_uid: str, now_s: float, asked_ago_s: float = 0.0
+) -> Known:
     """`known` after `step` was done; a former process had asked the guest to power off `asked_ago_s` before."""
     if isinstance(step, MakeVolume):
         return replace(known, made=known.made | {step.volume_uid})
+    if isinstance(step, RemoveVolume):
+        return replace(known, removed=known.removed | {step.volume_uid})
     if isinstance(step, GrowVolume):
         return replace(known, grown=known.grown | {(step.volume_uid, step.size_bytes)})
     if isinstance(step, Start):

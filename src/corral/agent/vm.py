@@ -23,7 +23,7 @@ from corral.agent.planner import plan
 from corral.agent.queue import cancelled, problem_of, sorted_operations
 from corral.agent.record import Recorder
 from corral.agent.status import GuestKnown
-from corral.agent.steps import Step
+from corral.agent.steps import Step, operation_of
 from corral.agent.view import Known, Plan, Settle, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -280,7 +280,8 @@ class Reconciler:
         for step in decided.steps:
             if step is not decided.steps[0] and self.wish(vm.uid) != wish:
                 return False
-            await self._run_one(step, view, current, memory)
+            own = next((found for found in view.operations if found.uid == operation_of(step)), current)
+            await self._run_one(step, view, own, memory)
         memory.attempts = memory.tries = memory.races = 0
         return True
 
@@ -293,11 +294,12 @@ class Reconciler:
         if current is not None:
             self._journal(memory, current).append(began)
             shown = self._shown(memory, current, step.PHASE)
-            if step.KIND is StepKind.ONCE:
+            if step.KIND is StepKind.ONCE or step.DURABLE:
                 await self.recorder.journal(running(current, shown))
-                memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
             else:
                 self.progress.show(current, shown)
+            if step.KIND is StepKind.ONCE:
+                memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
         domain_name = view.domain.name if view.domain is not None else view.vm.domain_name
         try:
             await self.executor.run(step, view.vm, active=view.active, domain_name=domain_name)
@@ -346,6 +348,7 @@ class Reconciler:
             memory.known,
             started=memory.known.started and settle.keep_started,
             made=memory.known.made if settled is None else frozenset(),
+            removed=memory.known.removed if settled is None else frozenset(),
             grown=memory.known.grown if settled is None else frozenset(),
             stop_cause=memory.known.stop_cause
             if settle.keep_started or not stop_seen

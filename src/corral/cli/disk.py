@@ -83,6 +83,7 @@ def add(session: Session, name: str, spec: str, force: bool, asynchronous: bool,
       corral disk add web 20
       corral disk add web size=20,name=data,bus=scsi,iops=500
       corral disk add web path=/srv/disks/old.qcow2
+      corral disk add web volume=old-data-0b5e6f0a
       corral disk add desk device=cdrom,image=virtio-win.iso
     """
     from corral.cli.storage_options import parse_disk

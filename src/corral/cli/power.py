@@ -174,6 +174,8 @@ def shutdown(
 def reboot(session: Session, names: tuple[str, ...], timeout: float | None, asynchronous: bool, output: str) -> None:
     """Ask guests to reboot, through the guest agent, then by ACPI.
 
+    Where changes wait for a restart, the guest is asked to power off and started anew: a guest's own reboot keeps its machine.
+
     \b
     Examples:
       corral reboot web

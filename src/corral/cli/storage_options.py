@@ -36,6 +36,7 @@ DISK: Final = Syntax(
         "perms": "perms",
         "sparse": "sparse",
         "pool": "pool",
+        "volume": "volume",
         "image": "image",
         "name": "name",
         "keep": "keep",
@@ -199,6 +200,8 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk[key] = number(pairs[key], f"--disk {key}")
     if "size" in pairs:
         disk["size_bytes"] = parse_size_bytes(pairs["size"], "g", "disk")
+    if "volume" in pairs:
+        disk["volume"] = pairs["volume"]
     _read_rights(disk, pairs)
     _check_disk(disk, pairs, text)
     return disk
@@ -244,7 +247,7 @@ def _check_disk(disk: dict[str, Any], pairs: dict[str, str], text: str) -> None:
         if "size_bytes" in disk:
             raise CorralError("invalid-argument", asked, "a drive for CDs has no size", "leave size= out")
         return
-    if "size_bytes" not in disk and "path" not in disk and "pool" not in pairs:
+    if not {"size_bytes", "path", "volume"} & disk.keys() and "pool" not in pairs:
         raise CorralError("invalid-argument", asked, "neither a size nor a path", "write size=20 or path=…")
 
 

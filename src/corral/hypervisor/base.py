@@ -191,6 +191,7 @@ class DomainEvent:
         "reboot",
         "agent",
         "io-error",
+        "unplugged",
         "connected",
         "disconnected",
     ]
@@ -290,8 +291,8 @@ class HypervisorDriver(Protocol):
         """Make the persistent domain, or change it to this."""
         ...
 
-    async def start(self, uid: str) -> None:
-        """Run it; a managed save is resumed."""
+    async def start(self, uid: str, *, boot_from: str = "") -> None:
+        """Run it; a managed save is resumed. `boot_from`: the disk or card that is tried first, this time alone."""
         ...
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
@@ -331,8 +332,8 @@ class HypervisorDriver(Protocol):
         observed as `pending`. Nothing happens to a domain that is off."""
         ...
 
-    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
-        """Tell the running domain, and so its guest, that the disk of this name is larger now."""
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
+        """Grow the disk of this name that the running domain has open, so that its guest sees it; False: it has none."""
         ...
 
     async def observe(self, uid: str) -> ObservedDomain | None:

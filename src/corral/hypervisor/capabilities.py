@@ -34,6 +34,9 @@ MATRIX: Final[Mapping[frozenset[Ability], str]] = MappingProxyType(
     {
         _pair(Ability.READ_ONLY_DISK, Ability.SATA_DISK): "QEMU's SATA disks cannot be read-only; virtio and SCSI can",
         _pair(Ability.ADOPTED_DOMAIN, Ability.REDEFINITION): "it was adopted: its definition is its maker's",
+        _pair(
+            Ability.SAVED_MEMORY, Ability.REDEFINITION
+        ): "its memory is saved: it resumes with the machine that it had",
         _pair(Ability.SAVED_MEMORY, Ability.RENAME): "its memory is saved under the old name",
         _pair(Ability.PAUSED_GUEST, Ability.SHUTDOWN): "it is paused and cannot be asked",
         _pair(Ability.HOST_PCI_DEVICE, Ability.SAVED_MEMORY): "a device of the host's cannot be saved with the memory",

@@ -100,8 +100,9 @@ class FakeHypervisor:
             domain.take(definition)
             self._emit(domain, "defined")
 
-    async def start(self, uid: str) -> None:
+    async def start(self, uid: str, *, boot_from: str = "") -> None:
         async with self._call("start"):
+            self._domain(uid).boot_from = boot_from
             self.run(uid)
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
@@ -192,9 +193,9 @@ class FakeHypervisor:
         async with self._call("apply_live"):
             self._domain(uid)  # what can change while it runs is what the definition says
 
-    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         async with self._call("grow_disk"):
-            self._active(uid, "grow a disk of")
+            return any(found.name == disk for found in self._active(uid, "grow a disk of").disks)
 
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe"):

@@ -71,6 +71,8 @@ class FakeDomain:
     starts: int = 0
     resets: int = 0
     live_spec_json: str | None = None
+    boot_from: str = ""
+    """What its last start was told to boot."""
     started_with: tuple[int, int] = (0, 0)
     """vCPUs and MiB at its start: the most that it can have until the next one. Its devices can all be plugged."""
 

@@ -3,13 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Final
 
 from corral.errors import CorralError
 from corral.hypervisor.hardware_rules import check_hardware
 from corral.hypervisor.support import HardwareSupport
-from corral.hypervisor.targets import disk_targets, slot_of
 from corral.model import limits
 from corral.model.base import DEFAULT_PROJECT, Model
 from corral.model.image import Image
@@ -23,15 +21,28 @@ from corral.scheduler.admission import admit_disk
 from corral.services import rules
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import Decision, Extra, Mutation, change
+from corral.services.changes import Decision, Extra, Mutation, change, repeated
 from corral.services.context import Context
+from corral.services.device_parts import (
+    changed_disk,
+    changed_volume,
+    created,
+    disk_of,
+    free_name,
+    kept_disk,
+    lost_meaning,
+    nic_of,
+    same_vm,
+    with_slots,
+    written,
+)
 from corral.services.disks import NewFile, check_disk, new_files, new_volume, plan_drive, user_disk, with_knobs
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
 from corral.services.nics import Allocated, find_network, mac_of
+from corral.services.volume import free_volume
 from corral.store.objects import Transaction, claim_key
 
-_DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 _NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe")
 
 
@@ -68,33 +79,43 @@ class DeviceService:
     async def attach_disk(
         self, caller: Caller, project: str, name: str, request: AttachDiskRequest, *, if_revision: int | None = None
     ) -> Operation:
-        """A new volume, a file of the user's (administrators), or a drive for CDs."""
+        """A new volume, one that no VM has, a file of the user's (administrators), or a drive for CDs."""
         context = self._context
         target = _Target(caller, project, name, f"attach a disk to VM {name!r}", request, if_revision)
         await authorize(context, caller, project, "vm.update", name)
         if request.path is not None:
             await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", name)
         async with audited(context, caller, project, "vm.update", name):
+            if (known := await repeated(context, target.mutation)) is not None:
+                return known
             found = await context.objects.require(Vm, project, name)
             media = await self._media(project, request.image)
             stem = "cd" if request.device == "cdrom" else "disk"
-            label = request.name or _free_name(stem, (disk.name for disk in found.spec.disks))
-            spec, volume, files = self._new_disk(found, request, label, media, target.asked)
-            if volume is not None and not request.force:
-                await self._admit(volume.spec.size_bytes, target.asked)
+            label = request.name or free_name(stem, (disk.name for disk in found.spec.disks))
+            if request.volume is not None:
+                there = await free_volume(context, project, request.volume, target.asked)
+                spec, volume, files = kept_disk(request, label, there, found.uid, target.asked)
+            else:
+                spec, volume, files = self._new_disk(found, request, label, media, target.asked)
+                if volume is not None and not request.force:
+                    await self._admit(volume.spec.size_bytes, target.asked)
             support = await read_support(context)
 
         def decide(now: Vm) -> Decision:
             rules.check_devices(now, "attach a disk to")
-            if any(disk.name == label for disk in now.spec.disks):
+            same_vm(found, now, target.asked)
+            taken = {disk.name for disk in now.spec.disks}
+            if request.name in taken:
                 raise CorralError(
                     "name-taken", target.asked, f"it has a disk {label!r}", "choose another name, or none"
                 )
-            disks = (*_with_slots(now.spec.disks), spec)
+            # Another request may have got the name that was chosen for this one.
+            own = spec if label not in taken else spec.model_copy(update={"name": free_name(stem, taken)})
+            disks = (*with_slots(now.spec.disks), own)
             if len(disks) > limits.DISKS_MAX:
                 reason = f"it has {limits.DISKS_MAX} disks, the most that a VM can have"
                 raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {name} DISK")
-            also = _create(volume) if volume is not None else None
+            also = None if volume is None else written(volume) if volume.revision else created(volume)
             return _decision(now, {"disks": disks}, support, target.asked, also=also)
 
         with self._using(media, target.asked):
@@ -116,16 +137,21 @@ class DeviceService:
         target = _Target(caller, project, name, f"change disk {disk!r} of VM {name!r}", request, if_revision)
         await authorize(context, caller, project, "vm.update", name)
         async with audited(context, caller, project, "vm.update", name):
+            if (known := await repeated(context, target.mutation)) is not None:
+                return known
             found = await context.objects.require(Vm, project, name)
             media = await self._media(project, request.image)
-            grown = await self._grown(_disk(found, disk, target.asked), request, target.asked)
+            grown = await self._grown(disk_of(found, disk, target.asked), request, target.asked)
             support = await read_support(context)
 
         def decide(now: Vm) -> Decision:
             rules.check_devices(now, "change a disk of")
-            changed = _changed_disk(_disk(now, disk, target.asked), request, media, target.asked)
+            same_vm(found, now, target.asked)
+            changed = changed_disk(disk_of(now, disk, target.asked), request, media, target.asked)
+            if grown is not None and changed.volume_uid != grown.uid:
+                raise CorralError("precondition-failed", target.asked, "it is another disk since", "try again")
             disks = tuple(changed if each.name == disk else each for each in now.spec.disks)
-            also = _update(grown) if grown is not None else None
+            also = written(grown) if grown is not None else None
             return _decision(now, {"disks": disks}, support, target.asked, also=also)
 
         with self._using(media, target.asked):
@@ -139,17 +165,21 @@ class DeviceService:
         target = _Target(caller, project, name, asked, _Detached(device=disk), if_revision)
         await authorize(context, caller, project, "vm.update", name)
         async with audited(context, caller, project, "vm.update", name):
+            if (known := await repeated(context, target.mutation)) is not None:
+                return known
             found = await context.objects.require(Vm, project, name)
-            volume_uid = _disk(found, disk, asked).volume_uid
+            volume_uid = disk_of(found, disk, asked).volume_uid
             volume = await context.objects.get(Volume, volume_uid) if volume_uid is not None else None
-            kept = _changed_volume(volume, delete_with_vm=False) if volume is not None else None
+            kept = changed_volume(volume, delete_with_vm=False) if volume is not None else None
             support = await read_support(context)
 
         def decide(now: Vm) -> Decision:
             rules.check_devices(now, "remove a disk from")
-            _disk(now, disk, asked)
-            disks = tuple(each for each in _with_slots(now.spec.disks) if each.name != disk)
-            also = _update(kept) if kept is not None else None
+            same_vm(found, now, asked)
+            if disk_of(now, disk, asked).volume_uid != volume_uid:
+                raise CorralError("precondition-failed", asked, "it is another disk since", "try again")
+            disks = tuple(each for each in with_slots(now.spec.disks) if each.name != disk)
+            also = written(kept) if kept is not None else None
             return _decision(now, {"disks": disks}, support, asked, also=also)
 
         return (await change(context, target.mutation, Vm, decide))[1]
@@ -187,7 +217,7 @@ class DeviceService:
             return None
         if not request.force:
             await self._admit(request.size_bytes - volume.spec.size_bytes, asked)
-        return _changed_volume(volume, size_bytes=request.size_bytes)
+        return changed_volume(volume, size_bytes=request.size_bytes)
 
     async def _admit(self, new_bytes: int, asked: str) -> None:
         usage = await self._context.volumes.usage()
@@ -225,7 +255,7 @@ class DeviceService:
                 if len(now.spec.nics) >= limits.NICS_MAX:
                     reason = f"it has {limits.NICS_MAX} cards, the most that a VM can have"
                     raise CorralError("wrong-state", asked, reason, f"corral nic remove {name} CARD")
-                label = _free_name("net", (nic.name for nic in now.spec.nics))
+                label = free_name("net", (nic.name for nic in now.spec.nics))
                 knobs = {knob: getattr(request, knob) for knob in _NIC_KNOBS}
                 nic = NicSpec(
                     name=label, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
@@ -252,14 +282,14 @@ class DeviceService:
         await authorize(context, caller, project, "vm.update", name)
         with Allocated(context.ledger) as allocated:
             async with audited(context, caller, project, "vm.update", name):
-                found = _nic(await context.objects.require(Vm, project, name), nic, asked)
+                found = nic_of(await context.objects.require(Vm, project, name), nic, asked)
                 moved = await self._moved(project, found, request, allocated)
                 support = await read_support(context)
             given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
 
             def decide(now: Vm) -> Decision:
                 rules.check_devices(now, "change a card of")
-                changed = NicSpec.model_validate({**dict(_nic(now, nic, asked)), **moved, **given})
+                changed = NicSpec.model_validate({**dict(nic_of(now, nic, asked)), **moved, **given})
                 nics = tuple(changed if each.name == nic else each for each in now.spec.nics)
                 return _nic_decision(now, nics, support, asked)
 
@@ -278,7 +308,7 @@ class DeviceService:
 
         def decide(now: Vm) -> Decision:
             rules.check_devices(now, "remove a card from")
-            _nic(now, nic, asked)
+            nic_of(now, nic, asked)
             return _nic_decision(now, tuple(each for each in now.spec.nics if each.name != nic), support, asked)
 
         return (await change(context, target.mutation, Vm, decide))[1]
@@ -309,7 +339,7 @@ def _decision(
 ) -> Decision:
     changed = now.changed(spec=now.spec.model_copy(update=dict(update)))
     check_hardware(asked, changed.spec, support)
-    return Decision(UpdateVm(), changed, also=also, lost=lambda key: _lost(key, asked))
+    return Decision(UpdateVm(), changed, also=also, lost=lambda key: lost_meaning(key, asked))
 
 
 def _nic_decision(now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, asked: str) -> Decision:
@@ -327,64 +357,3 @@ def _nic_decision(now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, 
 def _claims(nics: Iterable[NicSpec]) -> frozenset[str]:
     macs = {claim_key("mac", "host", nic.mac) for nic in nics}
     return frozenset(macs | {claim_key("address", nic.network_uid, nic.address) for nic in nics if nic.address})
-
-
-def _lost(key: str, asked: str) -> CorralError | None:
-    if key.startswith(Volume.prefix()):
-        return CorralError("precondition-failed", asked, "its volume was changed meanwhile", "try again")
-    if key.startswith(claim_key("mac", "host", "")):
-        return CorralError("address-taken", asked, f"another VM has the MAC {key[-17:]}", "choose another one, or none")
-    return None
-
-
-def _create(volume: Volume) -> Extra:
-    return lambda transaction: transaction.create(volume)
-
-
-def _update(volume: Volume) -> Extra:
-    return lambda transaction: transaction.update(volume)
-
-
-def _changed_volume(volume: Volume, **spec: object) -> Volume:
-    changed = volume.spec.model_copy(update=spec)
-    return volume.model_copy(update={"spec": changed, "generation": volume.generation + 1})
-
-
-def _changed_disk(disk: DiskSpec, request: ChangeDiskRequest, media: Mapping[str, Image], asked: str) -> DiskSpec:
-    given: dict[str, object] = {knob: value for knob in _DISK_KNOBS if (value := getattr(request, knob)) is not None}
-    if request.image is not None:
-        if disk.device != "cdrom":
-            raise CorralError("invalid-argument", asked, "it is no drive", "only drives take a medium")
-        given["image_uid"] = media[request.image].uid if request.image else None
-        given["image"] = request.image or None
-    return disk.model_copy(update=given)
-
-
-def _with_slots(disks: Sequence[DiskSpec]) -> tuple[DiskSpec, ...]:
-    """Each disk's place written down, so that it stays when another one goes."""
-    targets = disk_targets([(disk.bus.value, disk.slot) for disk in disks])
-    return tuple(
-        disk.model_copy(update={"slot": slot_of(target, disk.bus.value)})
-        for disk, target in zip(disks, targets, strict=True)
-    )
-
-
-def _disk(vm: Vm, name: str, asked: str) -> DiskSpec:
-    found = next((disk for disk in vm.spec.disks if disk.name == name), None)
-    if found is None:
-        known = ", ".join(disk.name for disk in vm.spec.disks) or "none"
-        raise CorralError("device-not-found", asked, f"it has no disk {name[:80]!r}", f"its disks: {known}")
-    return found
-
-
-def _nic(vm: Vm, name: str, asked: str) -> NicSpec:
-    found = next((nic for nic in vm.spec.nics if nic.name == name), None)
-    if found is None:
-        known = ", ".join(nic.name for nic in vm.spec.nics) or "none"
-        raise CorralError("device-not-found", asked, f"it has no card {name[:80]!r}", f"its cards: {known}")
-    return found
-
-
-def _free_name(stem: str, taken: Iterable[str]) -> str:
-    known = set(taken)
-    return next(name for number in count() if (name := f"{stem}{number}") not in known)

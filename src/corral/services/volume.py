@@ -29,57 +29,69 @@ class VolumeService:
 
     async def get(self, caller: Caller, project: str, name: str) -> Document:
         await authorize(self._context, caller, project, "volume.read", name)
-        return await listing.get_object(self._context, caller, project, Volume, await self._named(project, name))
+        return await listing.get_object(
+            self._context, caller, project, Volume, await named(self._context, project, name)
+        )
 
     async def delete(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
         """Remove a volume that no VM has; `volume-in-use` names the one that does."""
         action = "volume.delete"
         await authorize(self._context, caller, project, action, name)
         async with audited(self._context, caller, project, action, name):
-            name = await self._named(project, name)
+            name = await named(self._context, project, name)
             volume = await self._context.objects.find(Volume, project, name)
             if volume is not None:
-                await self._check_unused(volume)
+                await check_unused(self._context, volume, f"delete volume {volume.name!r}")
         mutation = Mutation(caller, project, action, name, None, if_revision)
         return (await change(self._context, mutation, Volume, self._deletion))[1]
 
     def _deletion(self, volume: Volume) -> Decision:
         if volume.spec.vm_uid is not None:
-            raise _in_use(volume, "its VM")
+            raise _in_use(f"delete volume {volume.name!r}", "its VM")
         asked_at = volume.deletion_requested_at or self._context.clock.now()
         return Decision(DeleteVolume(), volume.model_copy(update={"deletion_requested_at": asked_at}))
 
-    async def _named(self, project: str, name: str) -> str:
-        """The name of the volume that is meant."""
-        if not _UID.fullmatch(name):
-            return name
-        volume = await self._context.objects.get(Volume, name)
-        return volume.name if volume is not None and volume.project == project else name
 
-    async def _check_unused(self, volume: Volume) -> None:
-        """By what Corral knows, and by what the hypervisor's domains say: somebody may have attached it with virsh, or
-        put an overlay over it."""
-        path = str(self._context.volumes.path(volume.uid))
-        for vm in await self._context.objects.list(Vm):
-            named = any(disk.volume_uid == volume.uid or disk.path == path for disk in vm.spec.disks)
-            if named or vm.uid == volume.spec.vm_uid:
-                raise _in_use(volume, f"VM {vm.name}")
-        hypervisor = self._context.hypervisor
-        for domain in await hypervisor.observe_all():
-            try:
-                found = await hypervisor.describe(domain.uid)
-            except CorralError as error:
-                if error.code == "domain-not-found":  # it went meanwhile
-                    continue
-                raise
-            if any(path in (disk.path, *(below for below, _ in disk.backing)) for disk in found.disks):
-                raise _in_use(volume, f"domain {domain.name}")
+async def named(context: Context, project: str, name: str) -> str:
+    """The name of the volume that is meant."""
+    if not _UID.fullmatch(name):
+        return name
+    volume = await context.objects.get(Volume, name)
+    return volume.name if volume is not None and volume.project == project else name
 
 
-def _in_use(volume: Volume, user: str) -> CorralError:
-    return CorralError(
-        "volume-in-use",
-        f"delete volume {volume.name!r}",
-        f"{user} has it",
-        "delete the VM, or detach the disk first",
-    )
+async def free_volume(context: Context, project: str, name: str, asked: str) -> Volume:
+    """A volume that is whole and that no VM has."""
+    volume = await context.objects.require(Volume, project, await named(context, project, name))
+    if volume.spec.vm_uid is not None:
+        owner = await context.objects.get(Vm, volume.spec.vm_uid)
+        raise _in_use(asked, f"VM {owner.name}" if owner is not None else "its VM")
+    if volume.being_deleted or not volume.status.ready:
+        reason = "it is being deleted" if volume.being_deleted else "it was never made"
+        raise CorralError("volume-in-use", asked, reason, "corral volume list")
+    await check_unused(context, volume, asked)
+    return volume
+
+
+async def check_unused(context: Context, volume: Volume, asked: str) -> None:
+    """By what Corral knows, and by what the hypervisor's domains say: somebody may have attached it with virsh, or
+    put an overlay over it."""
+    path = str(context.volumes.path(volume.uid))
+    for vm in await context.objects.list(Vm):
+        known = any(disk.volume_uid == volume.uid or disk.path == path for disk in vm.spec.disks)
+        if known or vm.uid == volume.spec.vm_uid:
+            raise _in_use(asked, f"VM {vm.name}")
+    hypervisor = context.hypervisor
+    for domain in await hypervisor.observe_all():
+        try:
+            found = await hypervisor.describe(domain.uid)
+        except CorralError as error:
+            if error.code == "domain-not-found":  # it went meanwhile
+                continue
+            raise
+        if any(path in (disk.path, *(below for below, _ in disk.backing)) for disk in found.disks):
+            raise _in_use(asked, f"domain {domain.name}")
+
+
+def _in_use(asked: str, user: str) -> CorralError:
+    return CorralError("volume-in-use", asked, f"{user} has it", "delete the VM, or detach the disk first")

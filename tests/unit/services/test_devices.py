@@ -1,5 +1,6 @@
 """Disks, drives, cards and knobs of a VM that is there: what each change writes, and what is refused."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from corral.model.requests import (
     UpdateVmRequest,
 )
 from corral.model.vm import VmState
-from corral.model.volume import Volume
-from corral.names import GIB
+from corral.model.volume import Volume, VolumeSpec, VolumeStatus
+from corral.names import GIB, new_uid
 from corral.services.device import DeviceService
+from corral.services.volume import VolumeService
 from corral.store.objects import claim_key
 
 
@@ -169,5 +171,91 @@ def test_a_machine_that_is_not_corrals_to_change_is_left_alone(play: Any, what: 
         await refused(code, world.vms.update(caller, "default", "web", UpdateVmRequest(vcpus=2)))
         await refused(code, service.detach_disk(caller, "default", "web", "root"))
         await refused(code, service.attach_nic(caller, "default", "web", NicRequest()))
+
+    play(scene)
+
+
+def test_a_volume_that_nobody_has_is_attached_by_name(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        await world.running("db")
+        service, caller = devices(world), world.caller()
+        await service.attach_disk(caller, "default", "web", AttachDiskRequest(size_bytes=2 * GIB, name="data"))
+        uid = (await world.vm("web")).spec.disks[1].volume_uid
+        volume = await world.objects.get(Volume, uid)
+        request = AttachDiskRequest(volume=volume.name)
+        in_use = await refused("volume-in-use", service.attach_disk(caller, "default", "db", request))
+        assert "VM web" in in_use.reason
+        await service.detach_disk(caller, "default", "web", "data")
+        await refused("volume-in-use", service.attach_disk(caller, "default", "db", request))  # not let go yet
+        volume = await world.objects.get(Volume, uid)
+        free = volume.model_copy(
+            update={
+                "spec": volume.spec.model_copy(update={"vm_uid": None}),
+                "status": volume.status.model_copy(update={"ready": True}),
+            }
+        )
+        await world.put(free)
+        sized = AttachDiskRequest(volume=volume.name, size_bytes=GIB)
+        await refused("invalid-argument", service.attach_disk(caller, "default", "db", sized))
+        keyed = world.caller(key="one")
+        first = await service.attach_disk(keyed, "default", "db", request)
+        again = await service.attach_disk(keyed, "default", "db", request)
+        assert again.uid == first.uid
+        db = await world.vm("db")
+        assert [disk.volume_uid for disk in db.spec.disks][1:] == [uid]
+        taken = await world.objects.get(Volume, uid)
+        assert (taken.spec.vm_uid, taken.spec.delete_with_vm) == (db.uid, False)
+        by_uid = AttachDiskRequest(volume=uid)
+        await refused("volume-in-use", service.attach_disk(caller, "default", "web", by_uid))
+        missing = AttachDiskRequest(volume="nothing")
+        await refused("volume-not-found", service.attach_disk(caller, "default", "web", missing))
+
+    play(scene)
+
+
+def test_of_two_that_want_a_volume_one_gets_it(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        await world.running("db")
+        spec = VolumeSpec(size_bytes=GIB)
+        now, status = world.clock.now(), VolumeStatus(ready=True)
+        volume = await world.put(Volume(name="old", uid=new_uid(), created_at=now, spec=spec, status=status))
+        request = AttachDiskRequest(volume="old")
+        results = await asyncio.gather(
+            *(devices(world).attach_disk(world.caller(), "default", name, request) for name in ("web", "db")),
+            VolumeService(world.context).delete(world.caller(), "default", "old"),
+            return_exceptions=True,
+        )
+        errors = [result for result in results if isinstance(result, CorralError)]
+        assert len(errors) == 2, results
+        assert {error.code for error in errors} <= {"volume-in-use", "precondition-failed"}
+        after = await world.objects.get(Volume, volume.uid)
+        assert (after.spec.vm_uid is None) == after.being_deleted
+
+    play(scene)
+
+
+def test_a_name_that_was_chosen_for_it_is_chosen_anew(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        request = AttachDiskRequest(size_bytes=GIB)
+        await asyncio.gather(*(devices(world).attach_disk(world.caller(), "default", "web", request) for _ in range(3)))
+        assert [disk.name for disk in (await world.vm("web")).spec.disks] == ["root", "disk0", "disk1", "disk2"]
+
+    play(scene)
+
+
+def test_a_guest_that_sleeps_keeps_the_machine_that_it_had(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        await world.see("web", VmState.SHUT_OFF, has_saved_memory=True)
+        caller, service = world.caller(), devices(world)
+        error = await refused("wrong-state", service.attach_disk(caller, "default", "web", AttachDiskRequest()))
+        assert "memory is saved" in error.reason
+        await refused("wrong-state", service.detach_disk(caller, "default", "web", "root"))
+        await refused("wrong-state", service.attach_nic(caller, "default", "web", NicRequest()))
+        await refused("wrong-state", world.vms.update(caller, "default", "web", UpdateVmRequest(vcpus=2)))
+        await world.vms.update(caller, "default", "web", UpdateVmRequest(description="asleep"))
 
     play(scene)

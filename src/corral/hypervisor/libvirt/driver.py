@@ -164,9 +164,11 @@ class LibvirtDriver:
         if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
             self._events.never_ran(definition.uid)
 
-    async def start(self, uid: str) -> None:
+    async def start(self, uid: str, *, boot_from: str = "") -> None:
         prepared: Needs | None = None
-        while (needs := await self._slow_on(uid, "start", partial(domains.start, prepared=prepared))) is not None:
+        while (
+            needs := await self._slow_on(uid, "start", partial(domains.start, prepared=prepared, boot_from=boot_from))
+        ) is not None:
             await asyncio.to_thread(starting.prepare, needs, self._host)
             prepared = needs
 
@@ -211,8 +213,8 @@ class LibvirtDriver:
     async def apply_live(self, uid: str) -> None:
         self._left.tried(uid, await self._slow_on(uid, "change", apply_live))
 
-    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> None:
-        await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))
+    async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
+        return await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))
 
     # ---- talking to guests -----------------------------------------------------------------------------------------
 

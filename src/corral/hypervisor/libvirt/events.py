@@ -83,6 +83,7 @@ class Events:
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_unplugged),
         ):
             handle.domainEventRegisterAny(None, event_id, callback, None)
 
@@ -105,6 +106,10 @@ class Events:
 
     def _on_io_error(self, _h: object, domain: libvirt.virDomain, *_details: object) -> None:
         self._send(DomainEvent(domain.UUIDString(), domain.name(), "io-error"))
+
+    def _on_unplugged(self, _h: object, domain: libvirt.virDomain, _alias: str, _o: object) -> None:
+        """The guest has let a device go, maybe long after it was asked to."""
+        self._send(DomainEvent(domain.UUIDString(), domain.name(), "unplugged"))
 
     def _on_agent(self, _h: object, domain: libvirt.virDomain, _state: int, _reason: int, _o: object) -> None:
         self._send(DomainEvent(domain.UUIDString(), domain.name(), "agent"))

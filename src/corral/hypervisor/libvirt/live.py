@@ -65,12 +65,14 @@ def apply_live(domain: libvirt.virDomain) -> dict[str, str]:
     return reasons
 
 
-def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> None:
-    """The guest hears of it at once. One that went off meanwhile has nothing to hear."""
+def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> bool:
+    """The guest hears of it at once. False where QEMU has no such disk open: it went off, or never got it."""
     disk = named(live_document(domain), "disk").get(f"ua-disk-{name}")
-    if disk is not None and domain.isActive():
-        target = attribute(disk, "target", "dev")
-        domain.blockResize(target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    if disk is None or not domain.isActive():
+        return False
+    target = attribute(disk, "target", "dev")
+    domain.blockResize(target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    return True
 
 
 def live_document(domain: libvirt.virDomain) -> _Element:

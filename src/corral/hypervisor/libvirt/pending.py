@@ -169,26 +169,34 @@ class Left:
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, ...]] = {}
         self._reasons: dict[str, Mapping[str, str]] = {}
+        self._heard: dict[str, int] = {}
+        """How much has happened to each: what was read before the newest of it is not kept."""
 
     def heard(self, uid: str, kind: str) -> None:
-        """An event: a start brings everything, a new definition may bring something."""
+        """An event: a start brings everything, a new definition may bring something, a device that is gone is missed."""
+        self._heard[uid] = self._heard.get(uid, 0) + 1
         if kind == "started":
             self._found[uid] = ()
             self._reasons.pop(uid, None)
         elif kind in ("stopped", "crashed", "undefined"):
             self._found.pop(uid, None)
             self._reasons.pop(uid, None)
-        elif kind == "defined":
+        elif kind in ("defined", "unplugged"):
             self._found.pop(uid, None)
+        if kind == "undefined":
+            self._heard.pop(uid, None)
 
     def tried(self, uid: str, reasons: Mapping[str, str]) -> None:
         """What was tried to change while it runs, and why that failed."""
         self._reasons[uid] = reasons
+        self._heard[uid] = self._heard.get(uid, 0) + 1
         self._found.pop(uid, None)
 
     def of(self, uid: str, live: Callable[[], _Element], wanted: _Element) -> tuple[str, ...]:
         """Of a running domain; `live` reads its document, which takes a call to libvirt."""
-        found = self._found.get(uid)
+        found, heard = self._found.get(uid), self._heard.get(uid, 0)
         if found is None:
-            found = self._found[uid] = pending(live(), wanted, self._reasons.get(uid, {}))
+            found = pending(live(), wanted, self._reasons.get(uid, {}))
+            if self._heard.get(uid, 0) == heard:
+                self._found[uid] = found
         return found

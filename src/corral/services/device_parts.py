@@ -1,0 +1,97 @@
+"""The parts of changes to a VM's disks and cards: which device is meant, and what becomes of it. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import Final
+
+from corral.errors import CorralError
+from corral.hypervisor.targets import disk_targets, slot_of
+from corral.model.image import Image
+from corral.model.requests import AttachDiskRequest, ChangeDiskRequest
+from corral.model.vm import DiskSpec, NicSpec, Vm
+from corral.model.volume import Volume
+from corral.services.changes import Extra
+from corral.services.disks import NewFile, with_knobs
+from corral.store.objects import claim_key
+
+_DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
+
+
+def lost_meaning(key: str, asked: str) -> CorralError | None:
+    if key.startswith(Volume.prefix()):
+        return CorralError("precondition-failed", asked, "its volume was changed meanwhile", "try again")
+    if key.startswith(claim_key("mac", "host", "")):
+        return CorralError("address-taken", asked, f"another VM has the MAC {key[-17:]}", "choose another one, or none")
+    return None
+
+
+def created(volume: Volume) -> Extra:
+    return lambda transaction: transaction.create(volume)
+
+
+def written(volume: Volume) -> Extra:
+    return lambda transaction: transaction.update(volume)
+
+
+def changed_volume(volume: Volume, **spec: object) -> Volume:
+    changed = volume.spec.model_copy(update=spec)
+    return volume.model_copy(update={"spec": changed, "generation": volume.generation + 1})
+
+
+def changed_disk(disk: DiskSpec, request: ChangeDiskRequest, media: Mapping[str, Image], asked: str) -> DiskSpec:
+    given: dict[str, object] = {knob: value for knob in _DISK_KNOBS if (value := getattr(request, knob)) is not None}
+    if request.image is not None:
+        if disk.device != "cdrom":
+            raise CorralError("invalid-argument", asked, "it is no drive", "only drives take a medium")
+        given["image_uid"] = media[request.image].uid if request.image else None
+        given["image"] = request.image or None
+    return disk.model_copy(update=given)
+
+
+def with_slots(disks: Sequence[DiskSpec]) -> tuple[DiskSpec, ...]:
+    """Each disk's place written down, so that it stays when another one goes."""
+    targets = disk_targets([(disk.bus.value, disk.slot) for disk in disks])
+    return tuple(
+        disk.model_copy(update={"slot": slot_of(target, disk.bus.value)})
+        for disk, target in zip(disks, targets, strict=True)
+    )
+
+
+def disk_of(vm: Vm, name: str, asked: str) -> DiskSpec:
+    found = next((disk for disk in vm.spec.disks if disk.name == name), None)
+    if found is None:
+        known = ", ".join(disk.name for disk in vm.spec.disks) or "none"
+        raise CorralError("device-not-found", asked, f"it has no disk {name[:80]!r}", f"its disks: {known}")
+    return found
+
+
+def nic_of(vm: Vm, name: str, asked: str) -> NicSpec:
+    found = next((nic for nic in vm.spec.nics if nic.name == name), None)
+    if found is None:
+        known = ", ".join(nic.name for nic in vm.spec.nics) or "none"
+        raise CorralError("device-not-found", asked, f"it has no card {name[:80]!r}", f"its cards: {known}")
+    return found
+
+
+def free_name(stem: str, taken: Iterable[str]) -> str:
+    known = set(taken)
+    return next(name for number in count() if (name := f"{stem}{number}") not in known)
+
+
+def kept_disk(
+    request: AttachDiskRequest, label: str, volume: Volume, vm_uid: str, asked: str
+) -> tuple[DiskSpec, Volume | None, Sequence[NewFile]]:
+    """A volume that is there already: it becomes this VM's and, unless that is said, does not go with it."""
+    about_new = {"size_bytes", "path", "create", "image", "format", "device"} & request.model_fields_set
+    if about_new - ({"device"} if request.device == "disk" else set()):
+        reason = f"it is to have volume {volume.name}, which is there as it is"
+        raise CorralError("invalid-argument", asked, reason, f"leave {', '.join(sorted(about_new))} out")
+    gone = request.delete_with_vm and "delete_with_vm" in request.model_fields_set
+    disk = with_knobs(DiskSpec(name=label, volume_uid=volume.uid), request)
+    return disk, changed_volume(volume, vm_uid=vm_uid, delete_with_vm=gone), ()
+
+
+def same_vm(found: Vm, now: Vm, asked: str) -> None:
+    """What was looked up for one VM is not given to another one that has got its name since."""
+    if found.uid != now.uid:
+        raise CorralError("precondition-failed", asked, "another VM has its name since", "look, and ask again")
