@@ -376,6 +376,7 @@ def test_shutdown_rename_start_destroy(walk: Walk, guest: Guest) -> None:
     walk("domrename", other, name).ok()
 
 
+@pytest.mark.soak
 def test_panic(walk: Walk, guest: Guest) -> None:
     """run_policy is on-failure: a guest that panicked is started again."""
     if not guest.debian:
