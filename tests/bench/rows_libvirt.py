@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import libvirt
+from rows_stack import apply_row
 from stage import CORRAL, Daemon, Row, daemon, median, process_s, say, timed
 
 from corral.client import Client, raise_for_operation
@@ -36,6 +37,7 @@ def rows() -> Iterator[Row]:
         try:
             yield create_row(one)
             yield start_row(one)
+            yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
             yield screenshot_row(one)
         finally:
             _remove_all(one)
