@@ -38,6 +38,7 @@ def rows() -> Iterator[Row]:
             yield create_row(one)
             yield start_row(one)
             yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
+            yield plug_row(one)
             yield screenshot_row(one)
         finally:
             _remove_all(one)
@@ -125,6 +126,56 @@ def start_row(one: Daemon) -> Row:
     whole = f"{median(ours) * 1000:.0f} ms against {median(theirs) * 1000:.0f} ms"
     how = f"median of {len(ours)}, within each start; whole starts and bare ones, interleaved: {whole}"
     return Row("start over bare `virDomainCreate`", 15, median(beside) * 1000, "ms", how)
+
+
+def plug_row(one: Daemon) -> Row:
+    """A disk plugged into a running guest, interleaved with `qemu-img create` and virDomainAttachDevice of its like."""
+    name, mib = _prefix(), 64
+    one.run("create", "--name", name, "--image", IMAGE, "--memory", str(MEMORY_MIB), "--wait", "agent")
+    connection = libvirt.open(URI)
+    domain = connection.lookupByName(name)
+    bare_disk = one.state_dir / "volumes" / "bare.qcow2"
+    ours, theirs = [], []
+    say(f"{ROUNDS} times a disk, virDomainAttachDevice")
+    with Client(one.socket) as client:
+        for _ in _rounds(ROUNDS):
+            began = time.perf_counter()
+            accepted = client.attach_disk(name, {"name": "data", "size_bytes": mib * 2**20})
+            operation = client.wait_operation(accepted["operation"]["uid"], timeout_s=60)
+            ours.append(time.perf_counter() - began)
+            raise_for_operation(operation)
+            document = _disk_document(domain, "ua-disk-data", bare_disk)
+            volume = next(disk["volume_uid"] for disk in client.get_vm(name)["spec"]["disks"] if disk["name"] == "data")
+            _done(client, client.detach_disk(name, "data")["operation"]["uid"])
+            _done(client, client.delete_volume(str(volume))["operation"]["uid"])
+            time.sleep(SETTLE_S)
+            theirs.append(timed(lambda document=document: _plug_bare(domain, document, bare_disk, mib)))
+            domain.detachDeviceFlags(document, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            time.sleep(SETTLE_S)
+            bare_disk.unlink()
+    connection.close()
+    whole = f"{median(ours) * 1000:.0f} ms against {median(theirs) * 1000:.0f} ms"
+    beside = (median(ours) - median(theirs)) * 1000
+    return Row("a disk plugged in over bare libvirt", 30, beside, "ms", f"medians of {len(ours)}, interleaved: {whole}")
+
+
+def _disk_document(domain: libvirt.virDomain, alias: str, path: Path) -> str:
+    """That disk of the running domain as a disk of its own, at another path and a free place."""
+    for disk in ET.fromstring(domain.XMLDesc(0)).iterfind("devices/disk"):
+        found, source, address = disk.find("alias"), disk.find("source"), disk.find("address")
+        if found is not None and found.get("name") == alias and source is not None and address is not None:
+            found.set("name", "ua-bare")
+            source.attrib.clear()
+            source.set("file", str(path))
+            disk.remove(address)
+            return ET.tostring(disk, encoding="unicode")
+    raise AssertionError(f"no disk {alias}")
+
+
+def _plug_bare(domain: libvirt.virDomain, document: str, path: Path, mib: int) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), f"{mib}M"], check=True)
+    path.chmod(0o666)
+    domain.attachDeviceFlags(document, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
 def screenshot_row(one: Daemon) -> Row:
