@@ -84,7 +84,11 @@ def library() -> DirLibrary:
 
 @pytest.fixture(scope="session")
 def debian(library: DirLibrary) -> ImageFacts:
-    """debian-12 from the cache, or built into it; a lock lets one builder at a time through."""
+    return _cached(library, "debian-12")
+
+
+def _cached(library: DirLibrary, name: str) -> ImageFacts:
+    """An image from the cache, or built into it; a lock lets one builder at a time through."""
 
     async def silent(_phase: str, _part: float | None) -> None:
         return None
@@ -92,26 +96,35 @@ def debian(library: DirLibrary) -> ImageFacts:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for found in asyncio.run(library.found()):
-            if found.name != "debian-12":
+            if found.name != name:
                 continue
             disk = library.files(found.facts).disk
             young = disk is not None and time.time() - disk.stat().st_mtime < KEPT_S
             if young and found.facts.recipe == recipe_version("debian"):
                 return found.facts
             asyncio.run(library.remove(found.facts.digest))
-        spec = ImageSpec(catalogue="debian-12", source=ImageSource.BUILD)
-        return asyncio.run(library.make("debian-12", spec, silent))
+        spec = ImageSpec(catalogue=name, source=ImageSource.BUILD)
+        return asyncio.run(library.make(name, spec, silent))
 
 
 @pytest.fixture(scope="session")
-def debian_image(walk: Walk, debian: ImageFacts) -> str:
-    """The name of the Debian image in the daemon: its files are put there, and found as after a lost database."""
-    shutil.copytree(
-        CACHE / "images" / debian.digest, walk.state_dir / "images" / debian.digest, copy_function=_link_or_copy
-    )
+def debian_image(walk: Walk, library: DirLibrary) -> str:
+    """The name of the Debian image in the daemon."""
+    return _put(walk, library, "debian-12")
+
+
+@pytest.fixture(scope="session")
+def debian_13_image(walk: Walk, library: DirLibrary) -> str:
+    return _put(walk, library, "debian-13")
+
+
+def _put(walk: Walk, library: DirLibrary, name: str) -> str:
+    """An image's files are put into the daemon's directory, and found as after a lost database."""
+    digest = _cached(library, name).digest
+    shutil.copytree(CACHE / "images" / digest, walk.state_dir / "images" / digest, copy_function=_link_or_copy)
     walk("recover").ok()
-    assert "debian-12" in walk("image", "list", "-o", "name").ok().split()
-    return "debian-12"
+    assert name in walk("image", "list", "-o", "name").ok().split()
+    return name
 
 
 def _link_or_copy(source: str, target: str) -> None:
