@@ -6,7 +6,7 @@ What is declared is the whole truth of a VM: a field that is left out has its de
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from corral.errors import CorralError
 from corral.model import limits
@@ -87,7 +87,13 @@ VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$
 VariableValue = Annotated[str, StringConstraints(max_length=limits.STACK_VARIABLE_MAX_CHARS)] | bool | int | float
 
 
-class StackDisk(Model):
+class StackModel(Model):
+    """Its fields' words are shown by editors."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class StackDisk(StackModel):
     """A disk, or a drive for CDs. With an image, the first disk is the root disk."""
 
     name: Name | None = None
@@ -114,7 +120,7 @@ class StackDisk(Model):
     """The disk stays when its VM is deleted."""
 
 
-class StackNic(Model):
+class StackNic(StackModel):
     """A network card; MAC and address are allocated when they are not given."""
 
     network: Name = "default"
@@ -130,7 +136,7 @@ Disk = Annotated[StackDisk, BeforeValidator(_disk, json_schema_input_type=float 
 Nic = Annotated[StackNic, BeforeValidator(_nic, json_schema_input_type=Name | StackNic)]
 
 
-class StackDefaults(Model):
+class StackDefaults(StackModel):
     """What every VM of the stack has, unless it says something else."""
 
     image: ImageName | None = None
@@ -180,7 +186,7 @@ class StackVm(StackDefaults):
     """It is made and started when these others have got so far: `{db: agent}`."""
 
 
-class StackDocument(Model):
+class StackDocument(StackModel):
     """A stack for `corral apply`. `${variable}` is replaced in every text but the names of things; `$${` is `${`."""
 
     stack: Name
@@ -209,6 +215,7 @@ def stack_schema() -> dict[str, Any]:
     vms = schema["properties"]["vms"]
     for name, inner in vms.pop("patternProperties", {}).items():
         vms["patternProperties"] = {name: {"anyOf": [inner, {"type": "null"}]}}
+        vms["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Corral stack"}
 
 
@@ -219,7 +226,9 @@ def _with_variables(node: Any, inside: str = "") -> Any:
         return node
     if inside in ("variables", "propertyNames"):
         return node
-    found = {key: _with_variables(value, key) if key != "default" else value for key, value in node.items()}
+    # A default that is a whole object tells nobody anything.
+    said = {key: value for key, value in node.items() if key != "default" or not isinstance(value, dict)}
+    found = {key: _with_variables(value, key) if key != "default" else value for key, value in said.items()}
     constrained = found.get("type") in ("integer", "number", "boolean") or "enum" in found or "const" in found
     if constrained or (found.get("type") == "string" and "pattern" in found):
         words = {key: found.pop(key) for key in ("title", "description", "default") if key in found}

@@ -6,6 +6,7 @@ import pytest
 from stack_world import apply, carry_out, finish, plan, plan_down
 
 from corral.errors import CorralError
+from corral.model.base import Condition, ConditionStatus
 from corral.model.image import Image
 from corral.model.operation import Operation
 from corral.model.stack_plan import ExportStackRequest, StackPlan, StackVerb
@@ -317,6 +318,46 @@ def test_an_export_applies_to_no_change(play: Any) -> None:
         assert set(exported.document["vms"]) == {"web-1", "web-2", "app", "db"}
         found = await plan(world, exported.document)
         assert (found.actions, found.blocked, found.orphans) == ((), (), ())
+
+    play(scene)
+
+
+def test_a_vm_that_is_being_deleted_is_waited_for_and_made_anew(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await apply(world, SHOP)
+        going = await world.vms.delete(world.caller(), "default", "db")
+        found = await plan(world, SHOP)
+        assert ids(found) == ["vm/db/follow", "vm/db/create"]
+        assert (found.actions[0].operation, found.actions[1].after) == (going.uid, ("vm/db/follow",))
+        gone = await world.vms.delete(world.caller(), "default", "web-1")
+        assert gone.uid in [one.operation for one in (await plan_down(world, "shop")).actions]
+        small = {**SHOP, "vms": {"db": SHOP["vms"]["db"]}}
+        assert "vm/web-1/follow" in ids(await plan(world, small))
+
+    play(scene)
+
+
+def test_the_hardware_of_drifted_and_adopted_vms_is_left_alone(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await apply(world, SHOP)
+        vm = await world.vm("db")
+        drifted = Condition(type="Drifted", status=ConditionStatus.TRUE, reason="changed", since=world.clock.now())
+        await world.put(vm.model_copy(update={"status": vm.status.model_copy(update={"conditions": (drifted,)})}))
+        assert (await plan(world, SHOP)).blocked == ()
+        assert (await plan(world, changed(SHOP, "db", description="x"))).blocked == ()
+        (block,) = (await plan(world, changed(SHOP, "db", vcpus=2))).blocked
+        assert block.changes == ("vcpus: 1 → 2",)
+        assert "corral drift show db" in block.hint
+
+    play(scene)
+
+
+def test_who_may_not_use_the_hosts_files_may_not_plan_with_them(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        document = {"stack": "x", "vms": {"a": {"disks": [{"path": "/srv/a.qcow2"}]}}}
+        with pytest.raises(CorralError) as refused:
+            await plan(world, document)
+        assert refused.value.code == "forbidden"
 
     play(scene)
 
