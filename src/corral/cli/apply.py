@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from corral.cli.completion import complete_vm
+from corral.cli.completion import complete_stack, complete_vm
 from corral.cli.edit import dump
 from corral.cli.output import output_option, printable, show_document
 from corral.cli.session import Session, pass_session
@@ -103,7 +103,7 @@ def diff(session: Session, /, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="[STACK]", required=False)
+@click.argument("name", metavar="[STACK]", required=False, shell_complete=complete_stack)
 @click.option("-f", "--file", "sources", multiple=True, metavar="FILE|DIR|-", help="The document, for its order.")
 @_set
 @click.option("--keep-disks", is_flag=True, help="Shut each VM down first, and keep its volumes.")
@@ -147,7 +147,10 @@ def down(session: Session, /, **options: Any) -> None:
 @click.command("export-spec")
 @click.argument("names", nargs=-1, metavar="[VM]…", shell_complete=complete_vm)
 @click.option("-l", "--selector", default="", metavar="EXPR", help="VMs with these labels: a=b,c!=d,e.")
-@click.option("--stack", default="", metavar="NAME", help="The VMs of this stack; else the name that the stack gets.")
+@click.option(
+    "--stack", default="", metavar="NAME", shell_complete=complete_stack,
+    help="The VMs of this stack; beside VMs or a selector: the name that the stack gets.",
+)  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="How to show it."
 )

@@ -63,6 +63,14 @@ def complete_image(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return _complete(ctx, incomplete, lambda client: [image["name"] for image in client.list_images()])
 
 
+def complete_stack(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of stacks that have VMs."""
+    label = "corral/stack"
+    return _complete(
+        ctx, incomplete, lambda client: sorted({vm["labels"][label] for vm in client.list_vms(selector=label)})
+    )
+
+
 def complete_network(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return _complete(ctx, incomplete, lambda client: [network["name"] for network in client.list_networks()])
 

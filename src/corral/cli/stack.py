@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import click
 
+from corral.cli.completion import complete_stack
 from corral.cli.output import Column, age, mebibytes, output_option, show_document, show_list
 from corral.cli.session import Session, pass_session
 from corral.cli.vm import COLUMNS
@@ -50,7 +51,7 @@ def list_(session: Session, output: str) -> None:
 
 
 @stack.command()
-@click.argument("name", metavar="STACK")
+@click.argument("name", metavar="STACK", shell_complete=complete_stack)
 @output_option
 @pass_session
 def show(session: Session, name: str, output: str) -> None:

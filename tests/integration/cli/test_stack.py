@@ -111,6 +111,22 @@ def test_an_apply_that_was_killed_goes_on_when_it_is_given_again(corral: Corral,
     assert states == ["running"] * 13
 
 
+def test_ctrl_c_leaves_what_was_asked_for_and_says_how_to_go_on(corral: Corral, stack: str, tmp_path: Path) -> None:
+    document = {**tiers(stack), "vms": {f"{stack}-a": {}, f"{stack}-b": {"after": {f"{stack}-a": "shutoff"}}}}
+    file = write(tmp_path, document)
+    running = corral.start("apply", "-f", file)
+    assert running.stdout is not None
+    assert running.stdout.readline() == f"{stack}-a: created\n"
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "the same command again does what is left" in err
+    corral("destroy", f"{stack}-a").ok()
+    document["vms"][f"{stack}-a"] = {"start": False}
+    refused = corral("apply", "-f", write(tmp_path, document))
+    assert "is not started, so it is never shutoff" in refused.err
+
+
 def test_two_applies_at_once_make_it_once(corral: Corral, stack: str, tmp_path: Path) -> None:
     file = write(tmp_path, tiers(stack, web=4))
     both = [corral.start("apply", "-f", file, "-o", "json") for _ in range(2)]
