@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from corral.errors import CorralError
 from corral.model.operation import Operation
-from corral.model.requests import CreateVmRequest
+from corral.model.requests import CreateVmRequest, WaitCondition
 from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import (
     ExportStackRequest,
@@ -360,5 +360,17 @@ def _fits(wanted: Demand, committed: Demand, capacity: Capacity) -> bool:
 
 
 def _warnings(targets: Sequence[Target]) -> list[str]:
-    new = [target for target in targets if target.is_new]
-    return [f"{one.wish.name}: {text}" for one in new for text in warnings_of(one.planned.spec, one.planned.system)]
+    """What the user of new VMs should know, and who waits for what may never come."""
+    found = [
+        f"{one.wish.name}: {text}"
+        for one in targets
+        if one.is_new
+        for text in warnings_of(one.planned.spec, one.planned.system)
+    ]
+    images = {one.wish.name: one.planned.image for one in targets}
+    for one in targets:
+        for other, condition in one.wish.after.items() if one.is_new else ():
+            facts = image.status.facts if (image := images[other]) is not None else None
+            if condition is WaitCondition.SSH and facts is not None and not facts.ssh:
+                found.append(f"{one.wish.name} waits for SSH in {other}, whose image has no server for it")
+    return found

@@ -288,9 +288,8 @@ def _in_order(wishes: list[Wish], asked: str) -> tuple[Wish, ...]:
     by_name = {wish.name: wish for wish in wishes}
     for wish in wishes:
         for other, condition in wish.after.items():
-            if not by_name[other].request.start:
-                place = f"{wish.place}.after.{other}"
-                raise _invalid(asked, place, f"{other} is not started, so it is never {condition.value}")
+            if why := _never(by_name[other].request, condition):
+                raise _invalid(asked, f"{wish.place}.after.{other}", f"{other} {why}, so it is never {condition.value}")
     ordered: list[Wish] = []
     waiting = dict(by_name)
     while waiting:
@@ -302,6 +301,14 @@ def _in_order(wishes: list[Wish], asked: str) -> tuple[Wish, ...]:
         for wish in ready:
             del waiting[wish.name]
     return tuple(ordered)
+
+
+def _never(request: CreateVmRequest, condition: WaitCondition) -> str:
+    """Why it will never get so far; empty: it may."""
+    if not request.start:
+        return "is not started"
+    by_network = condition in (WaitCondition.IP, WaitCondition.SSH)
+    return "has no network card" if by_network and request.nics == () else ""
 
 
 def _circle(waiting: Mapping[str, Wish]) -> list[str]:

@@ -101,6 +101,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"vms": {"a": {"after": {"b": "agent"}}, "b": {"start": False}}},
         "vms.a.after.b: b is not started",
     ),
+    "after what has no network": (
+        {"vms": {"a": {"after": {"b": "ssh"}}, "b": {"nics": []}}},
+        "vms.a.after.b: b has no network card",
+    ),
     "a name twice": ({"vms": {"web": {"count": 2}, "web-1": {}}}, "vms.web makes a VM 'web-1' as well"),
     "an address twice": ({"vms": {"web": {"count": 2, "nics": [{"address": "10.0.0.9"}]}}}, "web-1 has 10.0.0.9"),
     "an unknown variable": ({"vms": {"web": {"image": "${os}"}}}, "vms.web.image: there is no variable ${os}"),

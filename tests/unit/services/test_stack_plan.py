@@ -352,6 +352,18 @@ def test_the_hardware_of_drifted_and_adopted_vms_is_left_alone(play: Any) -> Non
     play(scene)
 
 
+def test_who_waits_for_what_never_comes_is_warned(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.image("mute", ssh=False)
+        found = await plan(world, changed(SHOP, "app", image="mute"))
+        assert list(found.warnings) == [
+            f"{name} waits for SSH in app, whose image has no server for it" for name in ("web-1", "web-2")
+        ]
+        assert (await plan(world, SHOP)).warnings == ()
+
+    play(scene)
+
+
 def test_who_may_not_use_the_hosts_files_may_not_plan_with_them(play: Any) -> None:
     async def scene(world: Any) -> None:
         document = {"stack": "x", "vms": {"a": {"disks": [{"path": "/srv/a.qcow2"}]}}}
