@@ -1,6 +1,7 @@
 """Stacks as a user types them, against a daemon with the simulated hypervisor: apply, again, killed, two at once, down."""
 
 import json
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -125,6 +126,22 @@ def test_ctrl_c_leaves_what_was_asked_for_and_says_how_to_go_on(corral: Corral, 
     document["vms"][f"{stack}-a"] = {"start": False}
     refused = corral("apply", "-f", write(tmp_path, document))
     assert "is not started, so it is never shutoff" in refused.err
+
+
+def test_a_daemon_that_is_killed_meanwhile_is_waited_for(place: Corral, tmp_path: Path) -> None:
+    place("daemon", "start", "--hypervisor", "fake").ok()
+    place("image", "build", "micro").ok()
+    pid = place("daemon", "status", "-o", "json").json["pid"]
+    file = write(tmp_path, tiers("s", web=8))
+    running = place.start("apply", "-f", file, "--parallel", "1")
+    assert running.stdout is not None
+    for _ in range(3):
+        assert running.stdout.readline().endswith(": created\n")
+    os.kill(pid, signal.SIGKILL)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert out.splitlines()[-1] == "stack s: 9 done"
+    assert len(names(place, "s")) == 9
 
 
 def test_two_applies_at_once_make_it_once(corral: Corral, stack: str, tmp_path: Path) -> None:
