@@ -348,15 +348,17 @@ def _further(target: Target) -> Demand:
         return planned.demand if planned.request.start else NOTHING
     starts = any(draft.verb is StackVerb.START for draft in target.difference.drafts)
     power = Power.ON if starts else vm.spec.power
-    spec = vm.spec.model_copy(
-        update={"power": power, "vcpus": planned.spec.vcpus, "memory_mib": planned.spec.memory_mib}
-    )
+    takes = {knob: getattr(planned.spec, knob) for knob in ("vcpus", "memory_mib", "hardware")}
+    spec = vm.spec.model_copy(update={"power": power, **takes})
     return further_demand(vm, vm.model_copy(update={"spec": spec}))
 
 
 def _fits(wanted: Demand, committed: Demand, capacity: Capacity) -> bool:
-    total = committed + wanted
-    return total.memory_mib <= capacity.memory_limit_mib and total.vcpus <= capacity.vcpu_limit
+    try:
+        admit(wanted, committed, capacity, "")
+    except CorralError:
+        return False
+    return True
 
 
 def _warnings(targets: Sequence[Target]) -> list[str]:
