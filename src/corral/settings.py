@@ -43,6 +43,7 @@ class Settings:
     hypervisor_timeout_s: float = 30.0  # of one call to libvirt
     operation_history: int = 1000  # finished operations that are kept
     request_rate_per_s: float = 200.0  # of one caller
+    share_roots: str = "/srv"  # folders below these may be shared with guests; several with `:` between them
     subnet: str = ""  # of the default network; empty: a free one is found
 
     @property
@@ -153,6 +154,9 @@ def _typed(key: str, value: object, default: object) -> object:
 
 
 def _check(settings: Settings) -> None:
+    for root in filter(None, settings.share_roots.split(":")):
+        if not root.startswith("/"):
+            raise CorralError("invalid-argument", f"share_roots {root!r}", "not an absolute path", "/srv:/home/shared")
     if settings.hypervisor not in ("libvirt", "fake"):
         raise CorralError(
             "invalid-argument", f"hypervisor {settings.hypervisor!r}", "unknown driver", "use libvirt or fake"

@@ -1,5 +1,7 @@
 """Admission: figures in, yes or a coded no out."""
 
+from dataclasses import replace
+
 import pytest
 
 from corral.errors import CorralError
@@ -57,7 +59,7 @@ def test_promises_above_a_lowered_limit_leave_nothing_negative_to_read() -> None
     ],
 )
 def test_a_vm_takes_memory_while_it_should_run_or_does(power: Power, state: VmState, takes: bool) -> None:
-    assert demand_of(power, state, 2, 512) == (Demand(2, 512) if takes else NOTHING)
+    assert demand_of(power, state, Demand(2, 512)) == (Demand(2, 512) if takes else NOTHING)
 
 
 def test_disks_are_held_against_free_space_less_the_reserve() -> None:
@@ -67,3 +69,17 @@ def test_disks_are_held_against_free_space_less_the_reserve() -> None:
     assert refused.value.code == "insufficient-disk"
     assert refused.value.context["free_bytes"] == 10 * GIB
     assert "--force" in refused.value.hint
+
+
+def test_what_is_reserved_is_never_promised_twice() -> None:
+    roomy = replace(HOST, memory_overcommit=10.0, cpu_overcommit=100.0)
+    most_mib = roomy.memory_mib - roomy.reserved_memory_mib
+    half = Demand(1, 512, reserved_memory_mib=most_mib // 2)
+    admit(half, half, roomy, "start VM 'a'")
+    with pytest.raises(CorralError, match="insufficient-memory") as refused:
+        admit(half, half + half, roomy, "start VM 'a'")
+    assert str(most_mib) in refused.value.reason
+    all_cpus = Demand(1, 512, reserved_cpu_percent=100 * roomy.cpus)
+    admit(all_cpus, Demand(8, 512), roomy, "start VM 'a'")
+    with pytest.raises(CorralError, match="insufficient-cpu"):
+        admit(Demand(1, 512, reserved_cpu_percent=1), all_cpus, roomy, "start VM 'a'")

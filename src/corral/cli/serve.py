@@ -35,6 +35,7 @@ SETTINGS_HELP: Final[dict[str, str]] = {
     "hypervisor_timeout_s": "Seconds a call to the hypervisor may take.",
     "operation_history": "How many finished operations are kept.",
     "request_rate_per_s": "Requests a second that one caller may make.",
+    "share_roots": "Folders below these may be shared with guests; several with : between them.",
     "subnet": "IPv4 subnet of the default network; empty: a free one is found.",
 }
 

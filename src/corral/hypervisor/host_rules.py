@@ -1,6 +1,7 @@
 """What a VM's hardware asks of this host that it does not have. Pure: the host is a value."""
 
 import difflib
+import posixpath
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -165,6 +166,12 @@ def _disks(spec: VmSpec, support: HardwareSupport) -> Iterator[Lack]:
 
 def _devices(spec: VmSpec, support: HardwareSupport) -> Iterator[Lack]:
     hardware = spec.hardware
+    for share in hardware.shares:
+        if not any(posixpath.commonpath([root, share.path]) == root for root in support.share_roots):
+            yield Lack(
+                f"folder {share.path} is none that guests may have",
+                f"one below {', '.join(support.share_roots) or 'none: the setting share_roots is empty'}",
+            )
     if hardware.shares and not support.virtiofs:
         yield Lack(
             "sharing a folder needs virtiofsd and a libvirt that runs as root",

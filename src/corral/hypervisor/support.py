@@ -59,6 +59,8 @@ class HardwareSupport:
     io_uring: bool = True
     io_threads: bool = True
     virtiofs: bool = True
+    share_roots: tuple[str, ...] = ("/",)
+    """Below these the administrator lets guests have folders."""
     host_devices: frozenset[str] = frozenset({"pci", "usb"})
     cgroup_cpu: bool = True
     """The CPU controller, without which there are no shares and no quota (unprivileged libvirt has none)."""

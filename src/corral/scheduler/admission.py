@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from corral.errors import CorralError
-from corral.model.vm import Power, VmState
+from corral.model.vm import Power, VmSpec, VmState
 from corral.names import MIB, format_bytes
 
 _OCCUPYING: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
@@ -16,12 +16,30 @@ class Demand:
 
     vcpus: int = 0
     memory_mib: int = 0
+    reserved_cpu_percent: int = 0
+    """Of these, so much of one host CPU, and so much memory, is never promised twice."""
+    reserved_memory_mib: int = 0
 
     def __add__(self, other: "Demand") -> "Demand":
-        return Demand(self.vcpus + other.vcpus, self.memory_mib + other.memory_mib)
+        return Demand(
+            self.vcpus + other.vcpus,
+            self.memory_mib + other.memory_mib,
+            self.reserved_cpu_percent + other.reserved_cpu_percent,
+            self.reserved_memory_mib + other.reserved_memory_mib,
+        )
 
     def __sub__(self, other: "Demand") -> "Demand":
-        return Demand(self.vcpus - other.vcpus, self.memory_mib - other.memory_mib)
+        return self + Demand(-other.vcpus, -other.memory_mib, -other.reserved_cpu_percent, -other.reserved_memory_mib)
+
+    @property
+    def further(self) -> "Demand":
+        """What of a difference is more, and none of what is less."""
+        return Demand(
+            max(0, self.vcpus),
+            max(0, self.memory_mib),
+            max(0, self.reserved_cpu_percent),
+            max(0, self.reserved_memory_mib),
+        )
 
 
 NOTHING: Final = Demand()
@@ -47,10 +65,15 @@ class Capacity:
         return int(self.cpus * self.cpu_overcommit)
 
 
-def demand_of(power: Power | str, state: VmState | str, vcpus: int, memory_mib: int) -> Demand:
+def full_demand(spec: VmSpec) -> Demand:
+    """What a VM takes while it runs."""
+    reserved = spec.hardware.cpu.reserved_percent, spec.hardware.memory.reserved_mib
+    return Demand(spec.vcpus, spec.memory_mib, *reserved)
+
+
+def demand_of(power: Power | str, state: VmState | str, running: Demand) -> Demand:
     """What a VM takes: everything while it should run or still does, nothing while it is off."""
-    occupies = power != Power.OFF or state in _OCCUPYING
-    return Demand(vcpus, memory_mib) if occupies else Demand()
+    return running if power != Power.OFF or state in _OCCUPYING else NOTHING
 
 
 def admit(wanted: Demand, committed: Demand, capacity: Capacity, asked: str) -> None:
@@ -80,6 +103,32 @@ def admit(wanted: Demand, committed: Demand, capacity: Capacity, asked: str) -> 
             f" host may promise ({capacity.cpus} CPUs, {committed.vcpus} vCPUs are promised already)",
             "shut a VM down, ask for fewer vCPUs, or raise cpu_overcommit in the daemon's settings",
             {"wanted": wanted.vcpus, "committed": committed.vcpus, "limit": capacity.vcpu_limit, "cpus": capacity.cpus},
+        )
+    _admit_reservations(wanted, committed, capacity, asked)
+
+
+def _admit_reservations(wanted: Demand, committed: Demand, capacity: Capacity, asked: str) -> None:
+    """What is reserved is there for each, whatever the overcommit of the rest."""
+    memory_mib = max(0, capacity.memory_mib - capacity.reserved_memory_mib)
+    free_mib = memory_mib - committed.reserved_memory_mib
+    if wanted.reserved_memory_mib > free_mib:
+        raise CorralError(
+            "insufficient-memory",
+            asked,
+            f"{wanted.reserved_memory_mib} MiB are to be reserved and {max(0, free_mib)} MiB of this host's {memory_mib}"
+            " MiB are not reserved yet",
+            "reserve less, or shut down a VM with a reservation",
+            {"wanted_mib": wanted.reserved_memory_mib, "reserved_mib": committed.reserved_memory_mib},
+        )
+    free_percent = 100 * capacity.cpus - committed.reserved_cpu_percent
+    if wanted.reserved_cpu_percent > free_percent:
+        raise CorralError(
+            "insufficient-cpu",
+            asked,
+            f"{wanted.reserved_cpu_percent} % of a CPU are to be reserved and {max(0, free_percent)} % of this host's"
+            f" {capacity.cpus} CPUs are not reserved yet",
+            "reserve less, or shut down a VM with a reservation",
+            {"wanted_percent": wanted.reserved_cpu_percent, "reserved_percent": committed.reserved_cpu_percent},
         )
 
 

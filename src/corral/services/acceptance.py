@@ -15,7 +15,7 @@ from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import UpdateVmRequest
 from corral.model.vm import DiskSpec, Firmware, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
-from corral.scheduler.admission import Demand, demand_of
+from corral.scheduler.admission import Demand, demand_of, full_demand
 from corral.services import rules
 from corral.services.access import audited, authorize
 from corral.services.changes import Decision, Mutation, change, repeated
@@ -96,8 +96,7 @@ async def accept_drift(context: Context, mutation: Mutation) -> Operation:
                 )
             taken = _taken(now, around, address)
             wanted = _demand(taken.vm) - _demand(now)
-            more = Demand(max(0, wanted.vcpus), max(0, wanted.memory_mib))
-            return Decision(UpdateVm(), taken.vm, more, also=taken.write, lost=_lost)
+            return Decision(UpdateVm(), taken.vm, wanted.further, also=taken.write, lost=_lost)
 
         operation = (await change(context, mutation, Vm, decide))[1]
         allocated.keep()
@@ -105,7 +104,7 @@ async def accept_drift(context: Context, mutation: Mutation) -> Operation:
 
 
 def _demand(vm: Vm) -> Demand:
-    return demand_of(vm.spec.power, vm.status.seen_state, vm.spec.vcpus, vm.spec.memory_mib)
+    return demand_of(vm.spec.power, vm.status.seen_state, full_demand(vm.spec))
 
 
 def _check_acceptable(vm: Vm, around: Surroundings) -> None:

@@ -16,7 +16,7 @@ from corral.model.requests import CreateVmRequest
 from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Firmware, NicSpec, Placement, Power, Vm, VmSpec
 from corral.model.volume import Volume
 from corral.names import parse_name
-from corral.scheduler.admission import Capacity, Demand, admit, admit_disk
+from corral.scheduler.admission import Capacity, Demand, admit, admit_disk, full_demand
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
@@ -52,7 +52,7 @@ class PlannedVm:
 
     @property
     def demand(self) -> Demand:
-        return Demand(self.request.vcpus, self.request.memory_mib)
+        return full_demand(self.spec)
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -18,7 +18,7 @@ from corral.log import logger
 from corral.model.network import Network
 from corral.model.vm import Vm
 from corral.network import ipam
-from corral.scheduler.admission import Capacity, Demand, admit, demand_of
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, full_demand
 from corral.store.base import Change, Record
 from corral.store.objects import Objects
 
@@ -75,7 +75,7 @@ class Ledger:
     @contextmanager
     def promise(self, wanted: Demand, capacity: Capacity, asked: str) -> Iterator[None]:
         """Admit `wanted` and keep it promised until the request has ended; `insufficient-*` otherwise."""
-        if wanted.vcpus > 0 or wanted.memory_mib > 0:
+        if wanted.further != NOTHING:
             admit(wanted, self.committed, capacity, asked)
         self._pending += wanted
         try:
@@ -86,7 +86,7 @@ class Ledger:
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
         spec = vm.spec
-        demand = demand_of(spec.power, vm.status.seen_state, spec.vcpus, spec.memory_mib)
+        demand = demand_of(spec.power, vm.status.seen_state, full_demand(spec))
         self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, spec.vcpus))
 
     def known(self, uid: str) -> KnownVm | None:
@@ -209,7 +209,7 @@ class Ledger:
     def _see_vm(self, record: Record) -> None:
         document: dict[str, Any] = json.loads(record.value)
         spec = document["spec"]
-        demand = demand_of(spec["power"], document["status"]["state"], spec["vcpus"], spec["memory_mib"])
+        demand = demand_of(spec["power"], document["status"]["state"], _full_demand(spec))
         known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"])
         self._enter(document["uid"], known)
 
@@ -225,3 +225,12 @@ class Ledger:
         elif key.startswith(_DAC_UIDS):
             number = int(key.removeprefix(_DAC_UIDS))
             (self.dac_uids.taken.add if there else self.dac_uids.taken.discard)(number)
+
+
+def _full_demand(spec: dict[str, Any]) -> Demand:
+    """`full_demand` of a spec as it is stored: models are not built for each change of a thousand VMs."""
+    hardware = spec.get("hardware") or {}
+    reserved_percent = hardware.get("cpu", {}).get("reserved_percent", 0)
+    return Demand(
+        spec["vcpus"], spec["memory_mib"], reserved_percent, hardware.get("memory", {}).get("reserved_mib", 0)
+    )

@@ -26,7 +26,7 @@ from corral.model.stack_plan import (
 from corral.model.vm import Power, Vm
 from corral.names import parse_name
 from corral.network import ipam
-from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, full_demand
 from corral.services import rules
 from corral.services.access import authorize
 from corral.services.caller import Caller
@@ -338,7 +338,7 @@ def _ask_to_stop(sketch: Sketch, vm: Vm, after: Sequence[str]) -> None:
 
 
 def _demand(vm: Vm) -> Demand:
-    return demand_of(vm.spec.power, vm.status.seen_state, vm.spec.vcpus, vm.spec.memory_mib)
+    return demand_of(vm.spec.power, vm.status.seen_state, full_demand(vm.spec))
 
 
 def _further(target: Target) -> Demand:

@@ -9,7 +9,7 @@ from corral.errors import CorralError
 from corral.model.hardware import HardwareSpec
 from corral.model.requests import UpdateVmRequest
 from corral.model.vm import Vm
-from corral.scheduler.admission import Demand, demand_of
+from corral.scheduler.admission import Demand, demand_of, full_demand
 
 _PARTICULARS: Final = ("description", "protected", "run_policy", "boot")
 _MACHINE: Final = ("vcpus", "memory_mib", "cpu_shares", "firmware", "graphics", "graphics_listen")
@@ -39,12 +39,8 @@ def updated(vm: Vm, request: UpdateVmRequest, new_name: str | None, asked: str) 
 
 def further_demand(before: Vm, after: Vm) -> Demand:
     """What it takes beyond what it takes already; a guest that shrinks gives back when it has, not before."""
-    old, new = (
-        demand_of(before.spec.power, before.status.seen_state, vm.spec.vcpus, vm.spec.memory_mib)
-        for vm in (before, after)
-    )
-    more = new - old
-    return Demand(max(0, more.vcpus), max(0, more.memory_mib))
+    old, new = (demand_of(before.spec.power, before.status.seen_state, full_demand(vm.spec)) for vm in (before, after))
+    return (new - old).further
 
 
 def _merged(hardware: HardwareSpec, patch: Mapping[str, Any], asked: str) -> HardwareSpec:

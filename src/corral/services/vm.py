@@ -32,7 +32,7 @@ from corral.model.requests import (
 )
 from corral.model.vm import Power, Vm
 from corral.names import parse_name
-from corral.scheduler.admission import Demand, demand_of
+from corral.scheduler.admission import Demand, demand_of, full_demand
 from corral.services import listing, rules
 from corral.services.acceptance import accept_drift
 from corral.services.access import audited, authorize
@@ -230,9 +230,9 @@ class VmService:
 def _further(vm: Vm, power: Power) -> Demand:
     """What the VM takes beyond what it takes already; nothing when it is to stop."""
     spec, state = vm.spec, vm.status.seen_state
-    before = demand_of(spec.power, state, spec.vcpus, spec.memory_mib)
-    after = demand_of(power, state, spec.vcpus, spec.memory_mib)
-    return after - before if after.memory_mib > before.memory_mib else Demand()
+    before = demand_of(spec.power, state, full_demand(spec))
+    after = demand_of(power, state, full_demand(spec))
+    return (after - before).further
 
 
 def _move_name(vm: Vm, changed: Vm) -> Callable[[Transaction], None]:

@@ -150,6 +150,11 @@ def test_knobs_are_merged_and_wrong_ones_name_their_place(play: Any) -> None:
         await refused("insufficient-memory", change(memory_mib=2**20))
         await refused("forbidden", change(hardware={"kernel": {"kernel": "/boot/vmlinuz"}}))
         await refused("forbidden", change(hardware={"shares": [{"name": "etc", "path": "/etc"}]}))
+        for path in ("/etc", "/srvx", "/srv/../etc"):
+            request = UpdateVmRequest(hardware={"shares": [{"name": "shared", "path": path}]})
+            with pytest.raises(CorralError):
+                await world.vms.update(world.admin(), "default", "web", request)
+        await refused("insufficient-memory", change(memory_mib=9 * 1024, hardware={"memory": {"reserved_mib": 9000}}))
 
     play(scene)
 
