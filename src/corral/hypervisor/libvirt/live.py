@@ -166,7 +166,7 @@ def _devices(domain: libvirt.virDomain, live: dict[str, _Element], wanted: dict[
 
 def _device(domain: libvirt.virDomain, alias: str, live: _Element, wanted: _Element) -> Iterator[Change]:
     """A device that is there and differs: in place where libvirt can, unplugged and plugged in again for a card."""
-    name, text = people_call(alias), tostring(wanted, encoding="unicode")
+    name, text = people_call(alias), tostring(_booting_as(live, wanted), encoding="unicode")
     if wanted.tag == "disk":
         if wanted.get("device") == "cdrom":
             yield name, lambda: domain.updateDeviceFlags(text, _LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE)
@@ -178,6 +178,17 @@ def _device(domain: libvirt.virDomain, alias: str, live: _Element, wanted: _Elem
         yield name, lambda: domain.updateDeviceFlags(text, _LIVE)
     else:
         yield name, lambda: _replace(domain, live, wanted, alias)
+
+
+def _booting_as(live: _Element | None, wanted: _Element) -> _Element:
+    """`wanted` with the place in the boot order that `live` has: a running domain's order cannot change, and a number that
+    has another device there is refused. The next start brings the wanted one."""
+    copy = deepcopy(wanted)
+    for boot in copy.findall("boot"):
+        copy.remove(boot)
+    if live is not None:
+        copy.extend(deepcopy(live.findall("boot")))
+    return copy
 
 
 def _same_card(live: _Element, wanted: _Element) -> bool:
@@ -197,6 +208,7 @@ def _replace(domain: libvirt.virDomain, live: _Element, wanted: _Element, alias:
 def _attach(domain: libvirt.virDomain, element: _Element) -> None:
     """At the place that the persistent document gives it, so that its name in the guest stays over restarts; where
     another device has taken that place meanwhile, at a free one."""
+    element = _booting_as(None, element)
     try:
         domain.attachDeviceFlags(tostring(element, encoding="unicode"), _LIVE)
     except libvirt.libvirtError:
