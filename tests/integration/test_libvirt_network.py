@@ -44,6 +44,8 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
         two = Reservation(mac=new_mac(), address=f"{prefix}.78", hostname="two", vm_uid=new_uid())
         name = networks.driver_name(network)
         definition = micro_definition("net", nics=(DomainNic("net0", one.mac, name),))
+        heir = Reservation(mac=new_mac(), address=one.address, hostname="heir", vm_uid=new_uid())
+        inheriting = micro_definition("heir", nics=(DomainNic("net0", heir.mac, name),))
         try:
             await networks.ensure(network, ())
             dnsmasq = Path(f"/run/libvirt/network/{name}.pid").read_text()
@@ -75,10 +77,21 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
             await driver.destroy(definition.uid)
             assert await networks.ensure(newer, (one,))
             await eventually("one.newer.internal", f"{prefix}.1", True)
+
+            # A guest that is gone never gave its lease back: who has its address now gets it all the same.
+            await networks.release(newer, one)
+            await networks.reserve(newer, heir)
+            await driver.define(inheriting)
+            await driver.start(inheriting.uid)
+            async with asyncio.timeout(150):
+                while heir.mac not in (found := {lease.mac: lease.address for lease in await networks.leases(newer)}):
+                    await asyncio.sleep(0.2)
+            assert found[heir.mac] == heir.address
         finally:
-            if await driver.observe(definition.uid) is not None:
-                await driver.destroy(definition.uid)
-                await driver.undefine(definition.uid)
+            for guest in (definition, inheriting):
+                if await driver.observe(guest.uid) is not None:
+                    await driver.destroy(guest.uid)
+                    await driver.undefine(guest.uid)
             await networks.remove(network)
             await networks.remove(network)
             assert network.uid not in {seen.uid for seen in await networks.observe_all()}

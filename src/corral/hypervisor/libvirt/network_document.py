@@ -49,9 +49,17 @@ def build_network(network: Network, name: str, reservations: Iterable[Reservatio
     return tostring(root, encoding="unicode")
 
 
-def dhcp_host_line(reservation: Reservation) -> str:
-    """dnsmasq's `dhcp-host`."""
-    return f"{reservation.mac},{reservation.address},{reservation.hostname}\n"
+def dhcp_host_line(reservation: Reservation, lessees: Sequence[str] = ()) -> str:
+    """dnsmasq's `dhcp-host`. It gives the address although `lessees`, MACs of guests that are gone, still have it leased
+    (dnsmasq(8): of several MACs one at a time is in use, and the lease of another is abandoned)."""
+    macs = dict.fromkeys([reservation.mac, *lessees])
+    return f"{','.join(macs)},{reservation.address},{reservation.hostname}\n"
+
+
+def parse_dhcp_host(line: str) -> tuple[str, str, str]:
+    """The MAC, address and name of a line of ours."""
+    words = line.strip().split(",")
+    return words[0], words[-2], words[-1]
 
 
 def build_dns_host(reservation: Reservation) -> _Element:

@@ -1,9 +1,10 @@
 """Networks through libvirt: a NAT bridge with dnsmasq, whose reservations change live."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import libvirt
@@ -18,6 +19,7 @@ from corral.hypervisor.libvirt.network_document import (
     dhcp_host_line,
     holds,
     in_use,
+    parse_dhcp_host,
     plan_changes,
     refreshing_changes,
     subnet_of,
@@ -31,6 +33,7 @@ _PREFIX_CHARS: Final = 6
 # dnsmasq reads them as a user of its own.
 _DIR_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
+_NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 class LibvirtNetworks:
@@ -140,29 +143,35 @@ class _HostFiles:
     def known(self) -> tuple[Reservation, ...]:
         found = []
         for path in self.directory.glob("[0-9a-f]*") if self.directory.exists() else ():
-            mac, address, hostname = path.read_text().strip().split(",")
+            mac, address, hostname = parse_dhcp_host(path.read_text())
             # No VM is named in the file, and nobody asks.
             found.append(Reservation.model_construct(mac=mac, address=address, hostname=hostname, vm_uid=""))
         return tuple(found)
 
-    def sync(self, wanted: Sequence[Reservation]) -> bool:
-        """Make the files so; whether dnsmasq must be told (it sees new files by itself, but forgets nothing)."""
+    def sync(self, wanted: Sequence[Reservation], lessees: Mapping[str, Sequence[str]] = _NOBODY) -> bool:
+        """Make the files so; whether dnsmasq must be told (it sees new files by itself, but forgets nothing).
+
+        `lessees` are MACs by the address that was leased to them last: a new file lets the reservation's guest take it over.
+        """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.directory.chmod(_DIR_MODE)
         except OSError as error:
             raise files.storage_error(f"make {self.directory}", error) from error
-        lines = {reservation.mac.replace(":", "-"): dhcp_host_line(reservation) for reservation in wanted}
+        missing = {reservation.mac.replace(":", "-"): reservation for reservation in wanted}
         forget = False
         for path in self.directory.glob("[0-9a-f]*"):
-            line = lines.get(path.name)
-            if line is not None and path.read_text() == line:
-                lines.pop(path.name)
+            asked = missing.get(path.name)
+            if asked is not None and parse_dhcp_host(path.read_text()) == (asked.mac, asked.address, asked.hostname):
+                missing.pop(path.name)
                 continue
             forget = True
-            if line is None:
+            if asked is None:
                 files.remove_file(path)
-        for name, line in lines.items():
+        here = {reservation.mac for reservation in wanted}
+        for name, reservation in missing.items():
+            gone = [mac for mac in lessees.get(reservation.address, ()) if mac not in here]
+            line = dhcp_host_line(reservation, gone)
             files.write_atomic(self.directory / name, line.encode(), _FILE_MODE)
         return forget
 
@@ -234,9 +243,18 @@ def _clash(one: Reservation, other: Reservation) -> bool:
     return one.mac == other.mac or one.address == other.address or one.hostname == other.hostname
 
 
+def _lessees(found: libvirt.virNetwork) -> dict[str, list[str]]:
+    """MACs by address, of the leases that have not run out: also of guests that were deleted and never gave theirs back."""
+    lessees: dict[str, list[str]] = {}
+    with contextlib.suppress(libvirt.libvirtError):  # without them a guest gets its address when the lease runs out
+        for lease in found.DHCPLeases():
+            lessees.setdefault(lease["ipaddr"] or "", []).append(lease["mac"] or "")
+    return lessees
+
+
 def _sync(found: libvirt.virNetwork, wanted: Sequence[Reservation], host_files: _HostFiles) -> None:
     """First the files, then the names, for good and live: the latter makes libvirt tell dnsmasq to read all again."""
-    forget = host_files.sync(wanted)
+    forget = host_files.sync(wanted, _lessees(found))
     config = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))
     for change in plan_changes(config, wanted):
         _apply(found, change, _CONFIG)
