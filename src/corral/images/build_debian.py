@@ -59,6 +59,9 @@ _DISABLED: Final = ("systemd-timesyncd.service",)  # its timer starts it
 # Timers and services that do nothing for a VM but slow its first minute.
 _MASKED: Final = ("e2scrub_reap.service", "e2scrub_all.timer", "systemd-pstore.service")
 
+# Programs that systemd asks at each boot for units; this one, of Debian 13, complains where there is no AF_VSOCK.
+_NO_GENERATORS: Final = ("systemd-ssh-generator",)
+
 
 @dataclass(frozen=True)
 class DebianRelease:
@@ -141,6 +144,9 @@ def _finish_tree(root: Path, release: DebianRelease, mirror: Mirror) -> None:
     """Our files, and nothing that two machines must not share: machine id, SSH host keys, random seed."""
     _copy_tree(resources.files("corral.images") / "debian", root)
     (root / "boot/efi").mkdir(parents=True, exist_ok=True)
+    for name in _NO_GENERATORS:
+        (root / "etc/systemd/system-generators").mkdir(parents=True, exist_ok=True)
+        (root / "etc/systemd/system-generators" / name).symlink_to("/dev/null")
     for path in (*root.glob("etc/ssh/ssh_host_*"), *root.glob("etc/apt/apt.conf.d/99mmdebstrap")):
         path.unlink()
     leftovers = ("etc/dpkg/dpkg.cfg.d/99mmdebstrap", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed")
