@@ -12,6 +12,8 @@ from corral.model.hardware import CpuSpec
 # processor speculates. x86-64-v3, for guests that ask for it. `max` changes with each QEMU, and a VM saved before an
 # upgrade could not resume.
 TCG_CPU_MODEL: Final = "EPYC"
+# AMD's tell of threads in a core by a leaf (`topoext`) that QEMU's emulator lacks; Intel's by one that it has.
+TCG_CPU_MODEL_WITH_THREADS: Final = "Nehalem"
 # The scheduler's period for the quota; the kernel's own default, in microseconds.
 QUOTA_PERIOD_US: Final = 100_000
 NESTED_FEATURES: Final = frozenset({"vmx", "svm"})
@@ -48,7 +50,9 @@ def build_tuning(definition: DomainDefinition) -> _Element:
 def build_cpu(definition: DomainDefinition, nested_feature: str) -> _Element:
     """The host's own model on hardware, a fixed one under emulation, unless another is wished."""
     wish = definition.hardware.cpu
-    cpu = _build_model(wish.model, emulated=definition.accelerator == "tcg")
+    threads = wish.topology is not None and wish.topology.threads > 1
+    emulated = TCG_CPU_MODEL_WITH_THREADS if threads else TCG_CPU_MODEL
+    cpu = _build_model(wish.model, emulated if definition.accelerator == "tcg" else "")
     features = dict(_feature(word) for word in wish.features)
     if wish.nested:
         features.setdefault("svm" if definition.accelerator == "tcg" else nested_feature, "require")
@@ -70,14 +74,14 @@ def _feature(word: str) -> tuple[str, str]:
     return word[1:], "require" if word[0] == "+" else "disable"
 
 
-def _build_model(model: str, *, emulated: bool) -> _Element:
-    """Emulation cannot be held to a model's every feature (`check='none'`): it leaves out what it lacks, and says so."""
+def _build_model(model: str, emulated: str) -> _Element:
+    """`emulated`: the model under emulation where none is wished; empty on hardware. Emulation cannot be held to a model's every feature (`check='none'`): it leaves out what it lacks, and says so."""
     if model in ("host-passthrough", "maximum"):
         return Element("cpu", mode=model, check="none", migratable="on")
     if model == "host-model" or (not model and not emulated):
         return Element("cpu", mode="host-model", check="partial")
     cpu = Element("cpu", mode="custom", match="exact", check="none" if emulated else "partial")
-    SubElement(cpu, "model", fallback="forbid").text = model or TCG_CPU_MODEL
+    SubElement(cpu, "model", fallback="forbid").text = model or emulated
     return cpu
 
 
