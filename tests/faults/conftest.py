@@ -329,8 +329,8 @@ class AgentWorld:
         for volume in volumes.values():
             assert volume.spec.vm_uid == owners_of.get(volume.uid), volume
             assert volume.status.ready, volume
-            wanted = volume.spec.size_bytes if volume.generation > 1 and volume.uid in owners_of else None
-            assert wanted in (None, volume.status.size_bytes), volume
+            there = Volume.model_validate_json(self.volumes.pool.volumes[volume.uid])
+            assert there.spec.size_bytes == volume.spec.size_bytes, volume
         for vm in vms.values():
             domain = self.hypervisor.domains[vm.uid]
             assert [disk.name for disk in domain.disks] == [disk.name for disk in vm.spec.disks]
