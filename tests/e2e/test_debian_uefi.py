@@ -17,7 +17,7 @@ from corral.model.hardware import HardwareSpec
 from corral.model.image import ImageFacts
 from corral.names import GIB, new_uid
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
 
 URI = "qemu:///system"
 BOOT_S = 900.0

@@ -15,7 +15,7 @@ TIERS = ("db", "app", "web")
 def test_three_tiers_come_up_in_order_change_and_go(walk: Walk, tmp_path: Path) -> None:
     text = EXAMPLE.read_text()
     stack = walk.name("s")
-    names = {tier: walk.name(tier[0]) for tier in TIERS}
+    names = {tier: walk.name(f"tier-{tier}") for tier in TIERS}
     text = text.replace("stack: shop", f"stack: {stack}")
     for tier, name in names.items():
         text = text.replace(f"\n  {tier}:\n", f"\n  {name}:\n").replace(
