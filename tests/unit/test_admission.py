@@ -1,13 +1,14 @@
 """Admission: figures in, yes or a coded no out."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from corral.errors import CorralError
-from corral.model.vm import Power, VmState
-from corral.names import GIB
-from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, admit_disk, demand_of
+from corral.model.vm import Power, Vm, VmSpec, VmState, VmStatus
+from corral.names import GIB, new_uid
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, admit_disk, demand_of, further_demand
 
 HOST = Capacity(cpus=2, memory_mib=8192, reserved_memory_mib=1024, cpu_overcommit=2.0, memory_overcommit=1.0)
 
@@ -83,3 +84,14 @@ def test_what_is_reserved_is_never_promised_twice() -> None:
     admit(all_cpus, Demand(8, 512), roomy, "start VM 'a'")
     with pytest.raises(CorralError, match="insufficient-cpu"):
         admit(Demand(1, 512, reserved_cpu_percent=1), all_cpus, roomy, "start VM 'a'")
+
+
+def test_a_wish_to_run_takes_what_a_wish_to_rest_does_not() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    status = VmStatus(state=VmState.SHUT_OFF)
+    off = Vm(name="a", uid=new_uid(), created_at=now, spec=VmSpec(power=Power.OFF, memory_mib=512), status=status)
+    on = off.model_copy(update={"spec": off.spec.model_copy(update={"power": Power.ON, "memory_mib": 768})})
+    assert further_demand(off, on) == Demand(1, 768)
+    assert further_demand(on, off) == NOTHING
+    more = on.model_copy(update={"spec": on.spec.model_copy(update={"memory_mib": 1024})})
+    assert further_demand(on, more) == Demand(0, 256)

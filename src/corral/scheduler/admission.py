@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from corral.errors import CorralError
-from corral.model.vm import Power, VmSpec, VmState
+from corral.model.vm import Power, Vm, VmSpec, VmState
 from corral.names import MIB, format_bytes
 
 _OCCUPYING: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
@@ -74,6 +74,16 @@ def full_demand(spec: VmSpec) -> Demand:
 def demand_of(power: Power | str, state: VmState | str, running: Demand) -> Demand:
     """What a VM takes: everything while it should run or still does, nothing while it is off."""
     return running if power != Power.OFF or state in _OCCUPYING else NOTHING
+
+
+def demand_of_vm(vm: Vm) -> Demand:
+    """What it takes now, as it is wished and was last seen."""
+    return demand_of(vm.spec.power, vm.status.seen_state, full_demand(vm.spec))
+
+
+def further_demand(before: Vm, after: Vm) -> Demand:
+    """What a changed wish takes beyond what the VM takes already; one that shrinks or stops gives back when it has."""
+    return (demand_of_vm(after) - demand_of_vm(before)).further
 
 
 def admit(wanted: Demand, committed: Demand, capacity: Capacity, asked: str) -> None:

@@ -15,7 +15,7 @@ from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import UpdateVmRequest
 from corral.model.vm import DiskSpec, Firmware, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
-from corral.scheduler.admission import Demand, demand_of, full_demand
+from corral.scheduler.admission import further_demand
 from corral.services import rules
 from corral.services.access import audited, authorize
 from corral.services.changes import Decision, Mutation, change, repeated
@@ -95,16 +95,11 @@ async def accept_drift(context: Context, mutation: Mutation) -> Operation:
                     f"corral drift show {now.name}",
                 )
             taken = _taken(now, around, address)
-            wanted = _demand(taken.vm) - _demand(now)
-            return Decision(UpdateVm(), taken.vm, wanted.further, also=taken.write, lost=_lost)
+            return Decision(UpdateVm(), taken.vm, further_demand(now, taken.vm), also=taken.write, lost=_lost)
 
         operation = (await change(context, mutation, Vm, decide))[1]
         allocated.keep()
     return operation
-
-
-def _demand(vm: Vm) -> Demand:
-    return demand_of(vm.spec.power, vm.status.seen_state, full_demand(vm.spec))
 
 
 def _check_acceptable(vm: Vm, around: Surroundings) -> None:

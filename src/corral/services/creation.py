@@ -1,7 +1,6 @@
 """Making a VM: everything that can be wrong is found before anything is written, then one transaction writes it all."""
 
 import asyncio
-import ipaddress
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -174,7 +173,6 @@ async def plan_vm(
             f"image {request.image} needs at least {facts.memory_min_mib} MiB of memory, not {request.memory_mib}",
             f"ask for {facts.memory_min_mib} MiB or more",
         )
-    _check_graphics(request, asked)
     disks = plan_disks(context, project, request, image, media, asked)
     spec = VmSpec(
         power=Power.ON if request.start else Power.OFF,
@@ -216,24 +214,6 @@ async def _system(
     known = [facts, *(medium.status.facts for medium in media.values())]
     os_id = next((found.os_id for found in known if found is not None and found.os_id), "")
     return os_id, await asyncio.to_thread(context.systems.find, os_id) if os_id else None
-
-
-def _check_graphics(request: CreateVmRequest, asked: str) -> None:
-    if not request.graphics_listen:
-        return
-    try:
-        ipaddress.ip_address(request.graphics_listen)
-    except ValueError as error:
-        raise CorralError(
-            "invalid-argument",
-            asked,
-            f"the console is to listen on {request.graphics_listen!r}, which is no IP address",
-            "write 127.0.0.1 or 0.0.0.0; leave it out for a Unix socket, which `corral vnc` opens",
-        ) from error
-    if request.graphics == "none":
-        raise CorralError(
-            "invalid-argument", asked, "it has no graphics that could listen", "leave listen out, or choose vnc"
-        )
 
 
 async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tuple[Vm, Operation]:

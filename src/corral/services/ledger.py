@@ -18,7 +18,7 @@ from corral.log import logger
 from corral.model.network import Network
 from corral.model.vm import Vm
 from corral.network import ipam
-from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, full_demand
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, demand_of_vm
 from corral.store.base import Change, Record
 from corral.store.objects import Objects
 
@@ -85,9 +85,8 @@ class Ledger:
 
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
-        spec = vm.spec
-        demand = demand_of(spec.power, vm.status.seen_state, full_demand(spec))
-        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, spec.vcpus))
+        demand = demand_of_vm(vm)
+        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus))
 
     def known(self, uid: str) -> KnownVm | None:
         return self._entries.get(uid)

@@ -26,7 +26,7 @@ from corral.model.stack_plan import (
 from corral.model.vm import Power, Vm
 from corral.names import parse_name
 from corral.network import ipam
-from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, full_demand
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of_vm, further_demand
 from corral.services import rules
 from corral.services.access import authorize
 from corral.services.caller import Caller
@@ -48,7 +48,6 @@ from corral.services.stack_state import (
     is_settled,
     read_there,
 )
-from corral.services.update import further_demand
 from corral.store.objects import claim_key
 
 NETWORKS_HINT = "stacks make no networks yet: corral network list shows those that there are"
@@ -232,7 +231,7 @@ class StackService:
         if wanted == NOTHING:
             return False
         capacity, committed = await self._context.capacity(), self._context.ledger.committed
-        freed = sum((_demand(vm) for vm in going), NOTHING)
+        freed = sum((demand_of_vm(vm) for vm in going), NOTHING)
         if freed != NOTHING and not _fits(wanted, committed, capacity):
             admit(wanted, committed - freed, capacity, asked)
             return True
@@ -335,10 +334,6 @@ def _ask_to_stop(sketch: Sketch, vm: Vm, after: Sequence[str]) -> None:
     body = {"deadline_s": deadline_s, "force_after_s": deadline_s}
     path, basis = f"/vms/{vm.name}/actions/shutdown", f"{vm.uid}:{vm.generation}"
     sketch.add("vm", vm.name, StackVerb.SHUTDOWN, (), path=path, body=body, after=after, basis=basis)
-
-
-def _demand(vm: Vm) -> Demand:
-    return demand_of(vm.spec.power, vm.status.seen_state, full_demand(vm.spec))
 
 
 def _further(target: Target) -> Demand:

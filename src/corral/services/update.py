@@ -9,7 +9,6 @@ from corral.errors import CorralError
 from corral.model.hardware import HardwareSpec
 from corral.model.requests import UpdateVmRequest
 from corral.model.vm import Vm
-from corral.scheduler.admission import Demand, demand_of, full_demand
 
 _PARTICULARS: Final = ("description", "protected", "run_policy", "boot")
 _MACHINE: Final = ("vcpus", "memory_mib", "cpu_shares", "firmware", "graphics", "graphics_listen")
@@ -35,12 +34,6 @@ def updated(vm: Vm, request: UpdateVmRequest, new_name: str | None, asked: str) 
     labels = dict(vm.labels if request.labels is None else request.labels) | request.add_labels
     labels = {key: value for key, value in labels.items() if key not in request.remove_labels}
     return vm.changed(name=new_name or vm.name, labels=labels, spec=vm.spec.model_copy(update=given))
-
-
-def further_demand(before: Vm, after: Vm) -> Demand:
-    """What it takes beyond what it takes already; a guest that shrinks gives back when it has, not before."""
-    old, new = (demand_of(before.spec.power, before.status.seen_state, full_demand(vm.spec)) for vm in (before, after))
-    return (new - old).further
 
 
 def _merged(hardware: HardwareSpec, patch: Mapping[str, Any], asked: str) -> HardwareSpec:

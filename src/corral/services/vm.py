@@ -32,7 +32,7 @@ from corral.model.requests import (
 )
 from corral.model.vm import Power, Vm
 from corral.names import parse_name
-from corral.scheduler.admission import Demand, demand_of, full_demand
+from corral.scheduler.admission import further_demand
 from corral.services import listing, rules
 from corral.services.acceptance import accept_drift
 from corral.services.access import audited, authorize
@@ -44,7 +44,7 @@ from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.drift import find_drift
 from corral.services.hardware import read_support
-from corral.services.update import changes_machine, further_demand, takes_from_host, updated
+from corral.services.update import changes_machine, takes_from_host, updated
 from corral.services.waiting import wait_for
 from corral.store.objects import Transaction, name_claim
 
@@ -203,8 +203,8 @@ class VmService:
     ) -> Operation:
         def decide(vm: Vm) -> Decision:
             check(vm)
-            spec = vm.spec.model_copy(update={"power": power})
-            return Decision(intent, vm.model_copy(update={"spec": spec}), _further(vm, power))
+            changed = vm.model_copy(update={"spec": vm.spec.model_copy(update={"power": power})})
+            return Decision(intent, changed, further_demand(vm, changed))
 
         return await self._changed(Mutation(caller, project, f"vm.{intent.verb}", name, intent, if_revision), decide)
 
@@ -225,14 +225,6 @@ class VmService:
 
     async def _changed(self, mutation: Mutation, decide: Callable[[Vm], Decision]) -> Operation:
         return (await change(self._context, mutation, Vm, decide))[1]
-
-
-def _further(vm: Vm, power: Power) -> Demand:
-    """What the VM takes beyond what it takes already; nothing when it is to stop."""
-    spec, state = vm.spec, vm.status.seen_state
-    before = demand_of(spec.power, state, full_demand(spec))
-    after = demand_of(power, state, full_demand(spec))
-    return (after - before).further
 
 
 def _move_name(vm: Vm, changed: Vm) -> Callable[[Transaction], None]:

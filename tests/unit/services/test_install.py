@@ -158,8 +158,8 @@ def test_a_medium_that_boots_by_uefi_alone_decides(play: Any) -> None:
         ({"disks": [{"image": "x.iso"}]}, "invalid-argument"),
         ({"disks": [{"format": "raw"}]}, "unsupported"),
         ({"disks": [{"create": True}]}, "invalid-argument"),
-        ({"graphics_listen": "everywhere", **EMPTY}, "invalid-argument"),
-        ({"graphics_listen": "0.0.0.0", "graphics": "none", **EMPTY}, "invalid-argument"),
+        ({"graphics_listen": "everywhere", **EMPTY}, "invalid-hardware"),
+        ({"graphics_listen": "0.0.0.0", "graphics": "none", **EMPTY}, "invalid-hardware"),
         ({"hardware": {"secure_boot": True}, "firmware": "bios", **EMPTY}, "invalid-hardware"),
     ],
 )
