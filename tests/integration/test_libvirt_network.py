@@ -26,20 +26,23 @@ async def eventually(name: str, server: str, wanted: bool) -> None:
             await asyncio.sleep(0.1)
 
 
+async def free_network(networks: LibvirtNetworks, installation: str) -> Network:
+    used = (*await used_cidrs(), *(seen.subnet for seen in await networks.observe_all()))
+    return Network(
+        name="default",
+        uid=new_uid(),
+        created_at=datetime.now(UTC),
+        spec=NetworkSpec(subnet=choose_subnet(used), domain="test.internal", bridge=f"ct{installation[:8]}"),
+    )
+
+
 def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path, micro_definition: Make) -> None:
     async def run() -> None:
         driver = await LibvirtDriver.open("qemu:///system", timeout_s=30)
         installation = new_uid()
         networks = LibvirtNetworks(driver, installation, open_dir / "reservations")
-        used = (*await used_cidrs(), *(seen.subnet for seen in await networks.observe_all()))
-        subnet = choose_subnet(used)
-        prefix = subnet.rsplit(".", 1)[0]
-        network = Network(
-            name="default",
-            uid=new_uid(),
-            created_at=datetime.now(UTC),
-            spec=NetworkSpec(subnet=subnet, domain="test.internal", bridge=f"ct{installation[:8]}"),
-        )
+        network = await free_network(networks, installation)
+        prefix = network.spec.subnet.rsplit(".", 1)[0]
         one = Reservation(mac=new_mac(), address=f"{prefix}.77", hostname="one", vm_uid=new_uid())
         two = Reservation(mac=new_mac(), address=f"{prefix}.78", hostname="two", vm_uid=new_uid())
         name = networks.driver_name(network)
@@ -68,7 +71,7 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
             await networks.ensure(network, (one,))
             assert Path(f"/run/libvirt/network/{name}.pid").read_text() == dnsmasq  # never restarted
             (seen,) = (seen for seen in await networks.observe_all() if seen.uid == network.uid)
-            assert (seen.active, seen.subnet, seen.name) == (True, subnet, name)
+            assert (seen.active, seen.subnet, seen.name) == (True, network.spec.subnet, name)
 
             newer = network.model_copy(update={"spec": network.spec.model_copy(update={"domain": "newer.internal"})})
             assert not await networks.ensure(newer, (one,))  # a restart would unplug the guest
@@ -96,6 +99,42 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
             await networks.remove(network)
             assert network.uid not in {seen.uid for seen in await networks.observe_all()}
             assert not (open_dir / "reservations" / network.uid).exists()
+            await driver.close()
+
+    asyncio.run(run())
+
+
+def test_changes_at_once_do_not_undo_each_other(open_dir: Path) -> None:
+    """Ten guests come, two others go, and one takes over a name, all at the same instant."""
+
+    async def run() -> None:
+        driver = await LibvirtDriver.open("qemu:///system", timeout_s=30)
+        installation = new_uid()
+        networks = LibvirtNetworks(driver, installation, open_dir / "reservations")
+        network = await free_network(networks, installation)
+        prefix = network.spec.subnet.rsplit(".", 1)[0]
+
+        def reservation(number: int, hostname: str) -> Reservation:
+            return Reservation(mac=new_mac(), address=f"{prefix}.{number}", hostname=hostname, vm_uid=new_uid())
+
+        going = [reservation(90, "gone-1"), reservation(91, "gone-2")]
+        coming = [*(reservation(10 + number, f"vm-{number}") for number in range(9)), reservation(50, "heir")]
+        try:
+            await networks.ensure(network, (*going, reservation(49, "heir")))
+            async with asyncio.TaskGroup() as group:
+                for one in coming:
+                    group.create_task(networks.reserve(network, one))
+                for one in going:
+                    group.create_task(networks.release(network, one))
+            seen = {path.read_text().strip() for path in (open_dir / "reservations" / network.uid).iterdir()}
+            assert len(seen) == len(coming)
+            assert all(any(one.mac in line and one.address in line for line in seen) for one in coming)
+            for one in coming:
+                await eventually(f"{one.hostname}.test.internal", f"{prefix}.1", True)
+            for one in going:
+                await eventually(f"{one.hostname}.test.internal", f"{prefix}.1", False)
+        finally:
+            await networks.remove(network)
             await driver.close()
 
     asyncio.run(run())

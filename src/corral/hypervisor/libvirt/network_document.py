@@ -110,10 +110,12 @@ class Change:
 
 
 def plan_changes(root: _Element, wanted: Sequence[Reservation]) -> tuple[Change, ...]:
-    """What makes the DNS hosts of `root` exactly `wanted`; deletions first, since name and address are unique. Pure."""
+    """What makes the DNS hosts of `root` exactly `wanted`; deletions first, since name and address are unique. Pure.
+
+    What is stale is named by its address alone: libvirt deletes nothing where a name matches a second host."""
     names = {reservation.address: (reservation.hostname,) for reservation in wanted}
     have = dns_hosts(root)
-    stale = [Change(False, _dns_text(address, known)) for address, known in have.items() if names.get(address) != known]
+    stale = [Change(False, _dns_text(address, ())) for address, known in have.items() if names.get(address) != known]
     fresh = [Change(True, _dns_text(address, name)) for address, name in names.items() if have.get(address) != name]
     return (*stale, *fresh)
 

@@ -1,11 +1,13 @@
 """Networks through libvirt: a NAT bridge with dnsmasq, whose reservations change live."""
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import libvirt
 
@@ -34,6 +36,7 @@ _PREFIX_CHARS: Final = 6
 _DIR_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 _NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
+T = TypeVar("T")
 
 
 class LibvirtNetworks:
@@ -47,6 +50,8 @@ class LibvirtNetworks:
         self._driver = driver
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
         self._root = reservations_dir
+        # Each change reads what there is and writes what there shall be: two at once would undo each other's.
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def driver_name(self, network: Network) -> str:
         return f"{self._prefix}-{network.name}"
@@ -58,7 +63,7 @@ class LibvirtNetworks:
         def act(handle: libvirt.virConnect) -> bool:
             return _ensure(handle, network, name, wanted, self._files(network))
 
-        return await self._driver.call(f"ensure network {name}", act)
+        return await self._in_turn(network, f"ensure network {name}", act)
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -67,7 +72,7 @@ class LibvirtNetworks:
             kept = [known for known in known_files.known() if not _clash(known, reservation)]
             _sync(found, (*kept, reservation), known_files)
 
-        await self._driver.call(f"reserve {reservation.address} in network {self.driver_name(network)}", act)
+        await self._in_turn(network, f"reserve {reservation.address} in network {self.driver_name(network)}", act)
 
     async def release(self, network: Network, reservation: Reservation) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -79,7 +84,12 @@ class LibvirtNetworks:
             else:
                 known_files.sync(kept)
 
-        await self._driver.call(f"release {reservation.address} in network {self.driver_name(network)}", act)
+        await self._in_turn(network, f"release {reservation.address} in network {self.driver_name(network)}", act)
+
+    async def _in_turn(self, network: Network, asked: str, act: Callable[[libvirt.virConnect], T]) -> T:
+        """One change of a network at a time."""
+        async with self._turns[network.uid]:
+            return await self._driver.call(asked, act)
 
     def _files(self, network: Network) -> "_HostFiles":
         return _HostFiles(self._root / network.uid)
@@ -92,7 +102,7 @@ class LibvirtNetworks:
                 found.undefine()
             self._files(network).remove()
 
-        await self._driver.call(f"remove network {self.driver_name(network)}", act)
+        await self._in_turn(network, f"remove network {self.driver_name(network)}", act)
 
     async def observe_all(self) -> tuple[ObservedNetwork, ...]:
         return await self._driver.call("list networks", _observe_all)
