@@ -1,7 +1,9 @@
 """What the world does to the agent: reboots, other tools, orphans, hung calls, lost processes."""
 
 import asyncio
+import time
 from dataclasses import replace
+from datetime import timedelta
 
 from corral.agent.operations import trim_history
 from corral.errors import CorralError
@@ -23,6 +25,8 @@ from corral.model.operation import (
 from corral.model.vm import BootOrder, Power, RunPolicy, VmState
 from corral.names import new_uid
 from corral.simulation import Fault, FaultKind
+
+MAKING_S = 0.05
 
 
 def test_a_killed_daemon_finds_its_guests_running(world):
@@ -328,12 +332,17 @@ def test_images_are_built_deleted_and_kept_while_in_use(world):
             created_at=w.clock.now(),
             spec=ImageSpec(catalogue="debian-12", source=ImageSource.BUILD),
         )
+        w.simulation.on_call = lambda call: time.sleep(MAKING_S) if call == "images.make" else None
         build = _image_operation(w, image, BuildImage())
         transaction = w.objects.transaction()
         transaction.create(image)
         transaction.create(build)
         await transaction.commit()
-        assert (await w.ended(build)).status.state is OperationState.SUCCEEDED
+        done = await w.ended(build)
+        assert done.status.state is OperationState.SUCCEEDED
+        # It began before the image was made, not when that had ended.
+        assert done.status.ended_at - done.status.started_at >= timedelta(seconds=MAKING_S)
+        w.simulation.on_call = None
         assert (await w.objects.get(Image, image.uid)).status.state is ImageState.READY
         delete = _image_operation(w, image, DeleteImage())
         transaction = w.objects.transaction()

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from corral.agent.cache import Cache
 from corral.agent.failures import BACKOFF_MAX_S, backoff_s
@@ -31,6 +32,8 @@ class ImageKeeper:
     clock: Clock
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _making: tuple[str, asyncio.Task[None]] | None = None
+    _began_at: datetime | None = None
+    """When the operation under way was begun by this process."""
 
     def wake(self) -> None:
         """Something was written about an image; a cancellation is heard at once."""
@@ -62,6 +65,7 @@ class ImageKeeper:
         return sorted(found, key=lambda o: (o.created_at, o.uid))
 
     async def _one(self, operation: Operation) -> None:
+        self._began_at = self.clock.now()
         image = self.cache.images.get(operation.spec.target_uid)
         if image is None:
             problem = Problem(code="image-not-found", asked=operation.spec.target_name, reason="the image is gone")
@@ -76,10 +80,10 @@ class ImageKeeper:
     async def _build(self, operation: Operation, image: Image) -> None:
         if image.status.state is ImageState.READY:
             return await self._end(operation, OperationState.SUCCEEDED)
-        started_at = self.clock.now()
+        began_at = self._began_at or self.clock.now()
 
         async def show(phase: str, share: float | None) -> None:
-            self.progress.show(operation, Shown(phase, started_at, progress=share))
+            self.progress.show(operation, Shown(phase, began_at, progress=share))
 
         async def make() -> None:
             facts = await self.library.make(image.name, image.spec, show)
@@ -143,7 +147,7 @@ class ImageKeeper:
         """The operation's end and the image's new status, together."""
         self.progress.discard(operation.uid)
         transaction = self.objects.transaction()
-        done = ended(Ending(operation, state, problem), self.clock.now(), (), self.clock.now())
+        done = ended(Ending(operation, state, problem), self.clock.now(), (), self._began_at)
         if not write_end(transaction, self.cache, done):
             return
         current = self.cache.images.get(image.uid) if image is not None else None

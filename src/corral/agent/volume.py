@@ -117,7 +117,8 @@ class VolumeKeeper:
         """The operation's end, and the volume's, or its staying, together."""
         self.progress.discard(operation.uid)
         transaction = self.objects.transaction()
-        done = ended(Ending(operation, state, problem), self.clock.now(), (), self.clock.now())
+        now = self.clock.now()
+        done = ended(Ending(operation, state, problem), now, (), now)
         if not write_end(transaction, self.cache, done):
             return
         stays = None

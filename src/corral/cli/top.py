@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from corral.cli.completion import complete_vm
 from corral.cli.output import Column, Document, output_option, show_document, table
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes, parse_duration_s
@@ -51,7 +52,7 @@ SORTS: Final = {
 @click.option("--once", is_flag=True, help="One measurement, then end (virsh: domstats).")
 @click.option("--interval", metavar="TIME", default="2s", show_default=True, help="How often to refresh.")
 @click.option("--sort", type=click.Choice(list(SORTS)), default="cpu", show_default=True, help="What comes first.")
-@click.argument("names", nargs=-1, metavar="[VM]…")
+@click.argument("names", nargs=-1, metavar="[VM]…", shell_complete=complete_vm)
 @output_option
 @pass_session
 def top(session: Session, once: bool, interval: str, sort: str, names: tuple[str, ...], output: str) -> None:
@@ -64,6 +65,8 @@ def top(session: Session, once: bool, interval: str, sort: str, names: tuple[str
       corral top --once -o json
     """
     interval_s = max(0.2, parse_duration_s(interval, "--interval"))
+    for name in names:  # one that is off is not measured; one that is not there is said
+        session.client().get_vm(name)
     report = _report(session, names, sort)
     if any(not item["interval_s"] for item in report["items"]):
         time.sleep(min(FIRST_SAMPLE_S, interval_s))

@@ -133,6 +133,14 @@ def test_the_shell_completes_options_and_choices() -> None:
     assert [item.value for item in completer.get_completions(["wait", "web", "--for"], "s")] == ["ssh", "shutoff"]
 
 
+def test_every_vm_on_a_command_line_is_completed() -> None:
+    """Whatever is called a VM by its place holder, but for those that do not exist yet."""
+    for path, context in everything():
+        for param in context.command.params:
+            if isinstance(param, click.Argument) and "VM" in (param.metavar or ""):
+                assert param._custom_shell_complete is not None, f"{path}: {param.metavar}"
+
+
 def test_names_complete_to_nothing_where_no_daemon_answers(tmp_path: object) -> None:
     from click.shell_completion import ShellComplete
 
