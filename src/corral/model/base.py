@@ -17,6 +17,7 @@ Uid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 
 DEFAULT_PROJECT: Final = "default"
+DEFAULT_POOL: Final = "default"
 
 
 class Model(BaseModel):
@@ -83,6 +84,11 @@ class Object(Model):
     @property
     def key(self) -> str:
         return f"{self.prefix()}{self.uid}"
+
+    @property
+    def claimed_name(self) -> str | None:
+        """What of it is unique among its kind in its project; None: it is found by its uid alone."""
+        return self.name
 
     @property
     def being_deleted(self) -> bool:

@@ -129,6 +129,27 @@ class DeleteVolume(Model):
     verb: Literal["volume-delete"] = "volume-delete"
 
 
+class SnapshotVm(Model):
+    """Imperative: a point in time of all disks, and of the memory if the Snapshot says so."""
+
+    verb: Literal["snapshot-create"] = "snapshot-create"
+    snapshot_uid: Uid
+
+
+class RevertVm(Model):
+    """Imperative: back to a point in time. What was since is lost, unless another point in time has it."""
+
+    verb: Literal["snapshot-revert"] = "snapshot-revert"
+    snapshot_uid: Uid
+
+
+class DeleteSnapshot(Model):
+    """Imperative: forget a point in time; every other one stays what it was."""
+
+    verb: Literal["snapshot-delete"] = "snapshot-delete"
+    snapshot_uid: Uid
+
+
 Intent = Annotated[
     CreateVm
     | StartVm
@@ -144,7 +165,10 @@ Intent = Annotated[
     | ResetVm
     | BuildImage
     | DeleteImage
-    | DeleteVolume,
+    | DeleteVolume
+    | SnapshotVm
+    | RevertVm
+    | DeleteSnapshot,
     Field(discriminator="verb"),
 ]
 
@@ -215,3 +239,7 @@ class Operation(Object):
     kind: Literal["operation"] = "operation"
     spec: OperationSpec
     status: OperationStatus = OperationStatus()
+
+    @property
+    def claimed_name(self) -> str | None:
+        return None

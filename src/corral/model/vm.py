@@ -171,6 +171,8 @@ class VmSpec(Model):
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     protected: bool = False
     """Deletion is refused while this is set."""
+    snapshot_uid: Annotated[Uid | None, written_unless(None)] = None
+    """The point in time that it came from last: where in the tree it is. Written by the agent."""
     adopted: bool = False
     """The domain's document is not ours (made by virsh, virt-install …): it is started and stopped, never redefined."""
 

@@ -1,22 +1,29 @@
-"""A VM's disk: a qcow2 file in a pool, an overlay on an image or empty."""
+"""A disk in a pool: a VM's, or one that stands alone until a VM takes it."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from corral.model import limits
-from corral.model.base import Model, Object, Uid
+from corral.model.base import DEFAULT_POOL, Model, Name, Object, Uid, written_unless
 
 
 class VolumeSpec(Model):
-    pool: Literal["default"] = "default"
+    pool: Name = DEFAULT_POOL
     size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)]
-    format: Literal["qcow2"] = "qcow2"
+    format: Literal["qcow2", "raw"] = "qcow2"
+    read_only: Annotated[bool, written_unless(False)] = False
+    """No guest may write it."""
+    shared: Annotated[bool, written_unless(False)] = False
+    """Several VMs may have it at once; it is nobody's own (`vm_uid` stays empty). One that is written is raw."""
     image_uid: Uid | None = None
     """The image below this overlay; None for an empty disk."""
     image_digest: str = ""
     """sha256 of that image's disk: what recovery looks for."""
+    layer_uid: Annotated[Uid | None, written_unless(None)] = None
+    """The layer that it is written to; None: its own one file, of which there is no point in time."""
     vm_uid: Uid | None = None
+    """The one VM that has it."""
     delete_with_vm: bool = True
 
 
@@ -35,3 +42,8 @@ class Volume(Object):
     kind: Literal["volume"] = "volume"
     spec: VolumeSpec
     status: VolumeStatus = VolumeStatus()
+
+    @property
+    def head_uid(self) -> str:
+        """Whose file the guest writes to."""
+        return self.spec.layer_uid or self.uid

@@ -65,11 +65,11 @@ class Transaction:
     appends: list[Append] = field(default_factory=list)
 
     def create(self, value: Object) -> None:
-        """Write a new object and claim its name (operations are found by uid alone: they claim none)."""
+        """Write a new object and claim its name, if it claims one (operations and layers are found by uid alone)."""
         self.preconditions[value.key] = Precondition(value.key, NO_KEY)
         self.writes[value.key] = Put(value.key, encode(value))
-        if value.KIND != "operation":
-            self.claim(name_claim(value.KIND, value.project, value.name), value.uid)
+        if (name := value.claimed_name) is not None:
+            self.claim(name_claim(value.KIND, value.project, name), value.uid)
 
     def update(self, value: Object) -> None:
         """Write a changed object, on condition that its revision is still the one that it was read at."""
@@ -80,8 +80,8 @@ class Transaction:
         """Remove an object and its claim to its name, on condition that it is unchanged."""
         self.preconditions[value.key] = Precondition(value.key, value.revision)
         self.writes[value.key] = Delete(value.key)
-        if value.KIND != "operation":
-            self.release(name_claim(value.KIND, value.project, value.name))
+        if (name := value.claimed_name) is not None:
+            self.release(name_claim(value.KIND, value.project, name))
 
     def require(self, value: Object) -> None:
         """Condition alone: `value` is unchanged (an image still there while an overlay on it is made)."""
