@@ -8,7 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
@@ -80,16 +80,18 @@ async def run(
     cwd: str | None = None,
     pass_fds: Sequence[int] = (),
     limits: Limits | None = None,
+    on_output: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run `argv` to its end. Raises `command-failed` (unless `check` is off), `command-timeout`, `command-missing`.
 
     Output beyond `OUTPUT_MAX_BYTES` a stream is an error: nothing that we call has that much to say. A child that is
-    late, or whose caller is cancelled, is killed with its whole process group.
+    late, or whose caller is cancelled, is killed with its whole process group. `on_output` hears what is written to
+    standard output as it comes.
     """
     process = await _start(argv, stdin is not None, env, cwd, pass_fds, limits)
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await _communicate(process, stdin)
+            stdout, stderr = await _communicate(process, stdin, on_output)
     except TimeoutError as error:
         raise CorralError("command-timeout", shown(argv), f"did not end within {timeout_s:g} s") from error
     finally:
@@ -154,7 +156,9 @@ async def _start(
         raise CorralError("command-missing", f"run {argv[0]}", "it is not installed", f"install {argv[0]}") from error
 
 
-async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None) -> tuple[bytes, bytes]:
+async def _communicate(
+    process: asyncio.subprocess.Process, stdin: bytes | None, on_output: Callable[[bytes], None] | None
+) -> tuple[bytes, bytes]:
     async def feed() -> None:
         if process.stdin is not None and stdin is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -167,6 +171,8 @@ async def _communicate(process: asyncio.subprocess.Process, stdin: bytes | None)
         content = b""
         while chunk := await stream.read(65536):
             content += chunk
+            if on_output is not None and stream is process.stdout:
+                on_output(chunk)
             if len(content) > OUTPUT_MAX_BYTES:
                 raise CorralError("command-failed", "run a command", f"it wrote more than {OUTPUT_MAX_BYTES} bytes")
         return content

@@ -1,8 +1,10 @@
 """qemu-img, with every format named: a disk that a guest could write is never probed."""
 
 import json
+import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,6 +17,9 @@ CREATE_TIMEOUT_S: Final = 30.0
 INFO_TIMEOUT_S: Final = 15.0
 CONVERT_TIMEOUT_S: Final = 3600.0
 CHECK_TIMEOUT_S: Final = 600.0
+# A copy that is slower than this for an hour longer is stuck.
+COPIED_BYTES_PER_S_MIN: Final = 10 * 2**20
+FOREIGN_MAX_BYTES: Final = 2 * 2**40
 # What a conversion leaves to everybody else in its file system.
 KEPT_FREE_BYTES: Final = 256 * 2**20
 
@@ -33,6 +38,7 @@ _QCOW2_EXTERNAL_DATA_BIT: Final = 2
 _WRITE_MAX_BYTES: Final = 2 * 2**20
 # Free space below which a failed write is taken for a full disk.
 _FULL_BYTES: Final = 2**20
+_SHARE: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,14 @@ async def create_overlay(path: Path, backing: Path, backing_format: Format, size
     await _writing(path, [*argv, str(path), str(size_bytes)], CREATE_TIMEOUT_S)
 
 
+async def rebase(path: Path, base: Path | None, base_format: Format) -> None:
+    """Let a qcow2 file of our own making lie on `base` (None: on nothing), having copied into it all that lay between.
+    Cut at any instant, it still lies on what it did, and reads the same."""
+    argv = ["qemu-img", "rebase", "-f", "qcow2", "-b", str(base) if base else ""]
+    argv += ["-F", base_format] if base else []
+    await _writing(path, [*argv, str(path)], CONVERT_TIMEOUT_S)
+
+
 async def create_empty(path: Path, size_bytes: int) -> None:
     """An empty qcow2 file of `size_bytes`; it takes space as the guest writes."""
     await _writing(path, ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size_bytes)], CREATE_TIMEOUT_S)
@@ -64,20 +78,83 @@ async def grow(path: Path, disk_format: Format, size_bytes: int) -> None:
     await _writing(path, ["qemu-img", "resize", "-q", "-f", disk_format, str(path), str(size_bytes)], CREATE_TIMEOUT_S)
 
 
-async def convert(source: Path, source_format: Format, target: Path, target_format: Format) -> None:
+async def shrink(path: Path, disk_format: Format, size_bytes: int) -> None:
+    """Cut off what lies beyond `size_bytes`, whatever it is."""
+    argv = ["qemu-img", "resize", "-q", "-f", disk_format, "--shrink", str(path), str(size_bytes)]
+    await _writing(path, argv, CREATE_TIMEOUT_S)
+
+
+async def data_end(path: Path, disk_format: Format) -> int:
+    """The byte after the last one that was ever written, in the disk or below it; what reads as zeros is no data."""
+    argv = ["qemu-img", "map", "-U", "--output=json", "-f", disk_format, str(path)]
+    end = 0
+    async for line in proc.lines(argv, timeout_s=CHECK_TIMEOUT_S):
+        # One extent a line, within the brackets of a list.
+        found = json.loads(line.strip().strip("[],") or "{}")
+        if found.get("data") and not found.get("zero"):
+            end = max(end, int(found["start"]) + int(found["length"]))
+    return end
+
+
+async def convert_ours(
+    source: Path, source_format: Format, target: Path, target_format: Format, on_share: Callable[[float], None]
+) -> None:
+    """Copy a disk of our own making, with all that lies below it, into a file of its own. No lock is taken on it: a VM
+    may start meanwhile, and whoever copies looks afterwards whether it was written."""
+    argv = ["qemu-img", "convert", "-p", "-U", "-f", source_format, "-O", target_format, str(source), str(target)]
+    timeout_s = CONVERT_TIMEOUT_S + virtual_bytes(source, source_format) / COPIED_BYTES_PER_S_MIN
+    await _bounded(target, argv, timeout_s, _room(target, target_format), on_share)
+
+
+async def convert(
+    source: Path,
+    source_format: Format,
+    target: Path,
+    target_format: Format,
+    on_share: Callable[[float], None] | None = None,
+) -> None:
     """Copy a disk into a file of its own, holes kept; run under limits, since the source may be hostile."""
-    argv = ["qemu-img", "convert", "-q", "-f", source_format, "-O", target_format, str(source), str(target)]
+    argv = ["qemu-img", "convert", "-p", "-f", source_format, "-O", target_format, str(source), str(target)]
     # A few compressed clusters, named a million times, unpack to terabytes: running guests need what is free, too.
-    room = max(1, files.free_bytes(target.parent) - KEPT_FREE_BYTES)
-    limits = proc.Limits(memory_bytes=CONVERT_ADDRESS_SPACE_BYTES, file_bytes=room)
+    if target_format == "raw" and virtual_bytes(source, source_format) > _room_bytes(target):
+        raise _too_full(target)
+    limits = replace(_room(target, target_format), memory_bytes=CONVERT_ADDRESS_SPACE_BYTES)
+    await _bounded(target, argv, CONVERT_TIMEOUT_S, limits, on_share or (lambda _share: None))
+
+
+def _room(target: Path, target_format: Format) -> proc.Limits:
+    """A raw disk is as long as a guest sees it, holes and all: its length says nothing of the space that it takes."""
+    if target_format == "raw":
+        return proc.Limits()
+    return proc.Limits(file_bytes=_room_bytes(target))
+
+
+def _room_bytes(target: Path) -> int:
+    return max(1, files.free_bytes(target.parent) - KEPT_FREE_BYTES)
+
+
+def _too_full(target: Path) -> CorralError:
+    reason = f"it would leave less than {KEPT_FREE_BYTES} bytes free"
+    return CorralError("disk-full", f"write {target}", reason, "free space or add a disk, then retry")
+
+
+async def _bounded(
+    target: Path, argv: list[str], timeout_s: float, limits: proc.Limits, on_share: Callable[[float], None]
+) -> None:
+    room = limits.file_bytes
+
+    def said(output: bytes) -> None:
+        # qemu-img -p: `    (12.34/100%)`, again and again on one line.
+        if shares := _SHARE.findall(output):
+            on_share(min(1.0, float(shares[-1]) / 100))
+
     try:
-        await _writing(target, argv, CONVERT_TIMEOUT_S, limits)
+        await _writing(target, argv, timeout_s, limits, said)
     except CorralError as error:
         # qemu-img has one exit status for everything; the file's size says whether it came to its bound.
-        if error.code != "command-failed" or _size(target) + _WRITE_MAX_BYTES < room:
+        if error.code != "command-failed" or room is None or _size(target) + _WRITE_MAX_BYTES < room:
             raise
-        reason = f"it would leave less than {KEPT_FREE_BYTES} bytes free"
-        raise CorralError("disk-full", f"write {target}", reason, "free space or add a disk, then retry") from error
+        raise _too_full(target) from error
 
 
 def _size(path: Path) -> int:
@@ -109,6 +186,24 @@ async def info(path: Path, disk_format: Format) -> DiskInfo:
         raise CorralError("image-invalid", asked, "qemu-img's answer cannot be read") from error
 
 
+def check_alone(path: Path, disk_format: Format, info: DiskInfo) -> None:
+    """Raise `image-invalid` unless a disk from elsewhere is what was told, and all of it lies in this one file."""
+    reason = ""
+    if info.format != disk_format:
+        reason = f"it is {info.format}, not {disk_format}"
+    elif info.backing:
+        reason = f"it needs another file below it ({info.backing[:200]})"
+    elif info.data_file:
+        reason = f"its data lies in another file ({info.data_file[:200]})"
+    elif info.encrypted:
+        reason = "it is encrypted"
+    elif not 0 < info.virtual_bytes <= FOREIGN_MAX_BYTES:
+        reason = f"it has {info.virtual_bytes} bytes, at most {FOREIGN_MAX_BYTES}"
+    if reason:
+        hint = "flatten it where it comes from: qemu-img convert -O qcow2 SOURCE TARGET"
+        raise CorralError("image-invalid", f"use {path.name} as a disk", reason, hint)
+
+
 def _parse_info(answer: dict[str, object]) -> DiskInfo:
     specific = answer.get("format-specific")
     data = specific.get("data") if isinstance(specific, dict) else None
@@ -137,6 +232,14 @@ def virtual_bytes(path: Path, disk_format: Format) -> int:
     return int(size)
 
 
+def has_backing(path: Path) -> bool:
+    """Whether a qcow2 disk of our own making leans on another one (docs/interop/qcow2.txt: the name's offset at byte 8)."""
+    with path.open("rb") as stream:
+        header = stream.read(16)
+    (offset,) = struct.unpack_from(">Q", header, 8)
+    return bool(offset)
+
+
 def has_external_data(path: Path) -> bool:
     """Whether a qcow2 header says that the disk's data lies in another file (docs/interop/qcow2.txt: bit 2 of the
     incompatible features, at byte 72 since version 3). `image-invalid` for what is no qcow2 disk."""
@@ -151,10 +254,16 @@ def has_external_data(path: Path) -> bool:
     return bool(features & 1 << _QCOW2_EXTERNAL_DATA_BIT)
 
 
-async def _writing(path: Path, argv: list[str], timeout_s: float, limits: proc.Limits | None = None) -> None:
+async def _writing(
+    path: Path,
+    argv: list[str],
+    timeout_s: float,
+    limits: proc.Limits | None = None,
+    on_output: Callable[[bytes], None] | None = None,
+) -> None:
     proc.require("qemu-img", "qemu-utils")
     try:
-        await proc.run(argv, timeout_s=timeout_s, limits=limits)
+        await proc.run(argv, timeout_s=timeout_s, limits=limits, on_output=on_output)
     except CorralError as error:
         # qemu-img has one exit status for everything; the file system itself says whether it is full.
         if error.code == "command-failed" and files.free_bytes(path.parent) < _FULL_BYTES:

@@ -42,7 +42,7 @@ class Places:
     accelerator: Accelerator
     run_dir: Path
     console_dir: Path
-    volume_path: Callable[[str], Path]
+    volume_path: Callable[[Volume], Path]
     seed_path: Callable[[str], Path]
     image_files: Callable[[Image], ImageFiles | None]
     network_name: Callable[[Network], str]
@@ -156,7 +156,7 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         volume = around.volumes.get(disk.volume_uid)
         if volume is None:
             raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
-        path, backing = str(places.volume_path(volume.uid)), _backing(volume, around, places)
+        path, backing = str(places.volume_path(volume)), _backing(volume, around, places)
     return DomainDisk(
         name=disk.name,
         path=path,

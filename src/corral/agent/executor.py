@@ -33,7 +33,8 @@ from corral.agent.steps import (
     WriteSeed,
 )
 from corral.errors import CorralError
-from corral.hypervisor.base import HypervisorDriver
+from corral.hypervisor.base import DomainMetadata, HypervisorDriver
+from corral.model.base import DEFAULT_POOL
 from corral.model.network import Network, Reservation
 from corral.model.vm import NicSpec, Vm
 from corral.network.base import NetworkDriver
@@ -97,11 +98,11 @@ class Executor:
             case Define():
                 return self._define(vm, active, domain_name)
             case SetMetadata():
-                return hypervisor.set_metadata(vm.uid, build_metadata(vm, self._placed().installation_id))
+                return hypervisor.set_metadata(vm.uid, self._mark(vm))
             case RemoveSeed():
                 return volumes.remove_seed(vm.uid)
             case RemoveVolume(volume_uid=uid):
-                return volumes.remove(uid)
+                return volumes.remove(uid, self._pool_of(uid))
             case RemoveTraces():
                 return self._remove_traces(vm)
             case _:
@@ -123,7 +124,7 @@ class Executor:
             case Undefine():
                 return hypervisor.undefine(vm.uid)
             case ApplyLive():
-                return hypervisor.apply_live(vm.uid)
+                return hypervisor.apply_live(vm.uid, self._mark(vm))
             case Rename():
                 return hypervisor.rename(vm.uid, vm.domain_name)
             case Reset():
@@ -144,6 +145,10 @@ class Executor:
         # An image without a disk of its own boots its kernel: its VMs get an empty disk.
         disk = files.disk if files is not None else None
         await self.drivers.volumes.create(volume, disk, facts.disk_format if facts is not None and disk else "")
+
+    def _pool_of(self, volume_uid: str) -> str:
+        volume = self.cache.volumes.get(volume_uid)
+        return volume.spec.pool if volume is not None else DEFAULT_POOL
 
     async def _grow_volume(self, vm: Vm, step: GrowVolume, active: bool) -> None:
         """QEMU has the file open while the guest runs, and tells the guest; else the file alone is grown."""
@@ -205,6 +210,9 @@ class Executor:
                 if error.code != "guest-agent-unavailable":  # anything else may have reached the guest
                     raise
         await self.drivers.hypervisor.reboot(vm.uid, "acpi")
+
+    def _mark(self, vm: Vm) -> DomainMetadata:
+        return build_metadata(vm, self._placed().installation_id)
 
     def _placed(self) -> Places:
         if self.places is None:

@@ -23,6 +23,7 @@ from corral.agent.record import Recorder
 from corral.agent.status import AWAY, HostKnown
 from corral.agent.vm import Reconciler, Situation, Snapshot
 from corral.agent.volume import VolumeKeeper
+from corral.agent.volume_work import VolumeWork
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
@@ -43,8 +44,8 @@ HOST_PAUSE_S: Final = 1.0
 AWAY_GRACE_S: Final = 5.0
 """A libvirtd that is restarted is back within seconds: nobody need hear of it."""
 JANITOR_EVERY_S: Final = 300.0
-LOOKS_AT_ONCE: Final = 250
-"""Of the VMs that a relist compares between two turns of the event loop: a millisecond or two."""
+LOOKS_AT_ONCE: Final = 50
+"""Of the VMs that a relist compares between two turns of the event loop: half a millisecond."""
 
 log = logger("agent")
 
@@ -80,7 +81,7 @@ class Agent:
         self.progress = Progress(objects, self.cache, clock)
         audit = AuditLog(objects.store, identity.installation_id, clock)
         self.recorder = Recorder(
-            objects, self.cache, clock, self.progress, audit, volumes.path, settings.hypervisor_timeout_s
+            objects, self.cache, clock, self.progress, audit, volumes.volume_path, settings.hypervisor_timeout_s
         )
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
@@ -88,7 +89,9 @@ class Agent:
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
-        self.volume_keeper = VolumeKeeper(objects, self.cache, volumes, self.progress, clock)
+        self.volume_keeper = VolumeKeeper(
+            objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock
+        )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
         self._background: set[asyncio.Task[None]] = set()
@@ -210,7 +213,7 @@ class Agent:
             accelerator=self.host.accelerator,
             run_dir=self.settings.run_dir,
             console_dir=self.settings.state_dir / "consoles",
-            volume_path=self.volumes.path,
+            volume_path=self.volumes.volume_path,
             seed_path=self.volumes.seed_path,
             image_files=self._image_files,
             network_name=self.networks.driver_name,

@@ -18,6 +18,7 @@ from corral.hypervisor.base import ObservedDomain
 from corral.log import logger
 from corral.model.event import Event, EventLevel
 from corral.model.operation import CreateVm, DeleteVm, Operation, OperationState
+from corral.storage.base import FoundVolume
 from corral.store.objects import Objects
 
 log = logger("agent.orphans")
@@ -63,7 +64,7 @@ class OrphanHunt:
         for volume in volumes:
             if volume.uid not in self.cache.volumes:
                 vm_uid, removable = _sidecar(volume.uid, volume.document)
-                await self._volume(volume.uid, proven=removable and gone.get(vm_uid, False))
+                await self._volume(volume, proven=removable and gone.get(vm_uid, False))
         for uid in seeds:
             if uid not in self.cache.vms:
                 await self._seed(uid, proven=uid in gone)
@@ -80,10 +81,11 @@ class OrphanHunt:
         log.info("removed what a late call had left", domain=domain.name, uid=domain.uid)
         return None
 
-    async def _volume(self, uid: str, *, proven: bool) -> None:
+    async def _volume(self, volume: FoundVolume, *, proven: bool) -> None:
+        uid = volume.uid
         if not proven:
             return await self._say("OrphanVolume", uid, f"disk {uid} has no volume object; {HINT}")
-        await self.drivers.volumes.remove(uid)
+        await self.drivers.volumes.remove(uid, volume.pool)
         log.info("removed what a late call had left", volume=uid)
         return None
 

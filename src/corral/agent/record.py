@@ -39,7 +39,7 @@ class Recorder:
     clock: Clock
     progress: Progress
     audit: AuditLog
-    volume_path: Callable[[str], Path]
+    volume_path: Callable[[Volume], Path]
     timeout_s: float
     """How long a transaction may take; one that is late may still have happened, and the next look sees it."""
     host: HostKnown = field(default_factory=lambda: HostKnown("", ""))
@@ -179,7 +179,7 @@ class Recorder:
                 transaction.delete(volume)  # taken out before it was made
                 continue
             if uid in view.known.made and not status.ready and view.domain is not None:
-                status = VolumeStatus(ready=True, path=str(self.volume_path(uid)))
+                status = VolumeStatus(ready=True, path=str(self.volume_path(volume)))
             if uid in grown:
                 status = status.model_copy(update={"size_bytes": grown[uid]})
             if uid not in kept and status.ready and spec.vm_uid == view.vm.uid and not _may_hold(view):
@@ -204,7 +204,7 @@ class Recorder:
         for uid, volume in view.volumes.items():
             if uid in settle.kept:
                 spec = volume.spec.model_copy(update={"vm_uid": None})
-                status = VolumeStatus(ready=True, path=str(self.volume_path(uid)))
+                status = VolumeStatus(ready=True, path=str(self.volume_path(volume)))
                 transaction.update(volume.model_copy(update={"spec": spec, "status": status}))
             else:
                 transaction.delete(volume)

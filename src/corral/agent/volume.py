@@ -1,58 +1,104 @@
-"""Volumes that are to go: their files first, then what is known of them. A crash anywhere repeats from the start."""
+"""Volumes that stand alone: made, filled, resized and removed, a few at a time. A crash anywhere repeats from the start."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from corral.agent.cache import Cache
-from corral.agent.failures import backoff_s
+from corral.agent.failures import Verdict, backoff_s, judge
 from corral.agent.operations import Progress, Shown, ended, running, write_end
+from corral.agent.queue import problem_of
 from corral.agent.view import Ending
+from corral.agent.volume_work import PHASES, VolumeWork, users_of
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
 from corral.model.event import Event, EventLevel
-from corral.model.operation import Operation, OperationState, Problem
+from corral.model.operation import CreateVolume, DeleteVolume, Operation, OperationState, Problem, ResizeVolume
 from corral.model.volume import Volume
-from corral.storage.base import VolumeStore
-from corral.store.objects import Objects, Transaction
+from corral.store.objects import Objects, Transaction, claim_key
 
-PHASE: Final = "deleting"
+PARALLEL_MAX: Final = 4
+"""Copies keep the disk busy; what is short does not wait long behind so few."""
+DONE: Final = {"volume-create": "VolumeCreated", "volume-resize": "VolumeResized", "volume-delete": "VolumeDeleted"}
 
 log = logger("agent.volume")
 
 
+def work_claim(volume_uid: str) -> str:
+    """Held while a volume is resized or moved: no VM gets it meanwhile."""
+    return claim_key("volume-work", "host", volume_uid)
+
+
 @dataclass
 class VolumeKeeper:
-    """Works through the unfinished operations on volumes. From `running` on a deletion is not taken back."""
+    """Works through the unfinished operations on volumes, one at a time for each volume."""
 
     objects: Objects
     cache: Cache
-    volumes: VolumeStore
+    work: VolumeWork
     progress: Progress
     clock: Clock
+    on_done: Callable[[], None] = lambda: None
+    """Hears that something was made, resized or removed."""
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _tries: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Of operations that failed: how often, and when to try again (monotonic)."""
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """By volume."""
+    _fills: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """What a cancellation may cut, by operation."""
 
     def wake(self) -> None:
-        """Something was written about a volume."""
+        """Something was written about a volume; a cancellation is heard at once."""
         self._wanted.set()
+        for operation in self._pending():
+            if operation.spec.cancel_requested_at is not None and operation.uid in self._fills:
+                self._fills[operation.uid].cancel()
 
     async def run(self) -> None:
-        while True:
-            self._wanted.clear()
-            pending = self._pending()
-            self._tries = {o.uid: self._tries[o.uid] for o in pending if o.uid in self._tries}
-            for operation in pending:
-                if self._due_s(operation) <= self.clock.monotonic_s():
-                    await self._try(operation)
-            due_s = min((self._due_s(operation) for operation in self._pending()), default=None)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if due_s is None else max(0.0, due_s - self.clock.monotonic_s())):
-                    await self._wanted.wait()
+        try:
+            while True:
+                self._wanted.clear()
+                pending = self._pending()
+                self._tries = {o.uid: self._tries[o.uid] for o in pending if o.uid in self._tries}
+                self._begin_due(pending)
+                await self._wait(pending)
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            if tasks:  # what is cut here goes on with the next daemon
+                await asyncio.wait(tasks, timeout=5.0)
+
+    def _begin_due(self, pending: Iterable[Operation]) -> None:
+        taken = set(self._tasks)
+        for operation in pending:
+            uid = operation.spec.target_uid
+            if uid in taken or len(self._tasks) >= PARALLEL_MAX:
+                continue
+            taken.add(uid)  # its later operations wait for this one
+            if self._due_s(operation) <= self.clock.monotonic_s():
+                self._tasks[uid] = asyncio.get_running_loop().create_task(self._turn(operation))
+
+    async def _wait(self, pending: Iterable[Operation]) -> None:
+        due = [self._due_s(o) for o in pending if o.spec.target_uid not in self._tasks]
+        pause_s = max(0.0, min(due) - self.clock.monotonic_s()) if due and len(self._tasks) < PARALLEL_MAX else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wanted.wait()
+
+    async def _turn(self, operation: Operation) -> None:
+        try:
+            await self._try(operation)
+        except Exception as error:  # top of a volume's turn: one volume's trouble is not another's
+            log.exception("a volume's turn failed unexpectedly", operation=operation.uid, error=repr(error))
+            self._tries[operation.uid] = (1, self.clock.monotonic_s() + backoff_s(16))
+        finally:
+            self._tasks.pop(operation.spec.target_uid, None)
+            self._wanted.set()
 
     def _pending(self) -> list[Operation]:
         found = [o for o in self.cache.all_unfinished() if o.spec.target_kind == "volume"]
@@ -62,11 +108,12 @@ class VolumeKeeper:
         return self._tries.get(operation.uid, (0, 0.0))[1]
 
     async def _try(self, operation: Operation) -> None:
-        """A file that cannot be removed is waited for, as with the disks of a VM."""
+        """What fails and may pass by itself is waited for, as with the disks of a VM."""
         try:
             await self._one(operation)
+            self.on_done()
         except CorralError as error:
-            log.warning("a volume stays for now", volume=operation.spec.target_name, code=error.code)
+            log.warning("a volume waits", volume=operation.spec.target_name, code=error.code)
             attempts = self._tries.get(operation.uid, (0, 0.0))[0] + 1
             self._tries[operation.uid] = (attempts, self.clock.monotonic_s() + backoff_s(attempts))
             shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason, attempts=attempts)
@@ -76,30 +123,87 @@ class VolumeKeeper:
 
     async def _one(self, operation: Operation) -> None:
         volume = self.cache.volumes.get(operation.spec.target_uid)
-        begun = operation.status.state is OperationState.RUNNING
+        intent = operation.spec.intent
         if volume is None:
-            await self._end(operation, OperationState.SUCCEEDED)
-        elif not begun and operation.spec.cancel_requested_at is not None:
-            await self._end(operation, OperationState.CANCELLED, volume)
-        elif not begun and (user := next(self._users(volume), "")):
-            asked = f"delete volume {volume.name}"
-            problem = Problem(code="volume-in-use", asked=asked, reason=f"VM {user} has it")
-            await self._end(operation, OperationState.FAILED, volume, problem)
+            gone = Problem(code="volume-not-found", asked=operation.spec.target_name, reason="the volume is gone")
+            done = isinstance(intent, DeleteVolume)
+            await self._end(operation, OperationState.SUCCEEDED if done else OperationState.FAILED, None, gone)
+        elif isinstance(intent, CreateVolume):
+            await self._create(operation, intent, volume)
         else:
-            if not begun:
-                operation = await self._begin(operation)
-            await self.volumes.remove(volume.uid)
-            await self._end(operation, OperationState.SUCCEEDED, volume)
+            await self._change(operation, volume)
 
-    def _users(self, volume: Volume) -> Iterator[str]:
-        for vm in self.cache.vms.values():
-            if vm.uid == volume.spec.vm_uid or any(disk.volume_uid == volume.uid for disk in vm.spec.disks):
-                yield vm.name
+    # ---- made and filled ----
+
+    async def _create(self, operation: Operation, intent: CreateVolume, volume: Volume) -> None:
+        """Whole, or gone again with its object."""
+        if volume.status.ready:
+            return await self._end(operation, OperationState.SUCCEEDED, volume)
+        if operation.spec.cancel_requested_at is not None:
+            return await self._undo(operation, OperationState.CANCELLED, volume)
+        began_at = self.clock.now()
+
+        def show(share: float) -> None:
+            self.progress.show(operation, Shown(PHASES[intent.verb], began_at, progress=share))
+
+        fill = asyncio.get_running_loop().create_task(self.work.create(volume, intent, show))
+        self._fills[operation.uid] = fill
+        try:
+            await asyncio.wait([fill])
+        finally:
+            self._fills.pop(operation.uid, None)
+            if not fill.done():
+                fill.cancel()
+                await asyncio.wait([fill], timeout=5.0)
+        if fill.cancelled():
+            return await self._undo(operation, OperationState.CANCELLED, volume)
+        error = fill.exception()
+        if isinstance(error, CorralError) and self._gives_up(operation, error):
+            return await self._undo(operation, OperationState.FAILED, volume, problem_of(error))
+        if error is not None:
+            raise error
+        await self._end(operation, OperationState.SUCCEEDED, volume, changed=self.work.made(volume))
+        await self.work.forget_staged(intent)
+        return None
+
+    async def _undo(
+        self, operation: Operation, state: OperationState, volume: Volume, problem: Problem | None = None
+    ) -> None:
+        await self.work.remove(volume)
+        await self._end(operation, state, volume, problem, delete=True)
+
+    # ---- resized and removed ----
+
+    async def _change(self, operation: Operation, volume: Volume) -> None:
+        """From `running` on it is not taken back."""
+        begun = operation.status.state is OperationState.RUNNING
+        if not begun and operation.spec.cancel_requested_at is not None:
+            return await self._end(operation, OperationState.CANCELLED, volume)
+        if not begun and (user := next(users_of(self.cache, volume), "")):
+            asked = f"{operation.spec.intent.verb} {volume.name}"
+            problem = Problem(code="volume-in-use", asked=asked, reason=f"{user} has it")
+            return await self._end(operation, OperationState.FAILED, volume, problem)
+        operation = operation if begun else await self._begin(operation)
+        if isinstance(operation.spec.intent, DeleteVolume):
+            await self.work.remove(volume)
+            return await self._end(operation, OperationState.SUCCEEDED, volume, delete=True)
+        assert isinstance(operation.spec.intent, ResizeVolume)
+        try:
+            resized = await self.work.resize(volume, operation.spec.intent.size_bytes)
+        except CorralError as error:
+            if not self._gives_up(operation, error):
+                raise
+            return await self._end(operation, OperationState.FAILED, volume, problem_of(error))
+        return await self._end(operation, OperationState.SUCCEEDED, volume, changed=resized)
+
+    def _gives_up(self, operation: Operation, error: CorralError) -> bool:
+        attempts = self._tries.get(operation.uid, (0, 0.0))[0] + 1
+        return judge(error, attempts, removing=False) is Verdict.GIVE_UP
 
     async def _begin(self, operation: Operation) -> Operation:
-        """Said durably before the file goes: whoever cancels afterwards is late."""
+        """Said durably before the file changes: whoever cancels afterwards is late."""
         self.progress.discard(operation.uid)
-        begun = running(operation, Shown(PHASE, self.clock.now()))
+        begun = running(operation, Shown(PHASES[operation.spec.intent.verb], self.clock.now()))
         transaction = self.objects.transaction()
         transaction.update(begun)
         committed = await transaction.commit()
@@ -107,39 +211,48 @@ class VolumeKeeper:
         self.cache.put(begun)
         return begun
 
+    # ---- the end ----
+
     async def _end(
         self,
         operation: Operation,
         state: OperationState,
         volume: Volume | None = None,
         problem: Problem | None = None,
+        *,
+        changed: Volume | None = None,
+        delete: bool = False,
     ) -> None:
-        """The operation's end, and the volume's, or its staying, together."""
+        """The operation's end, and what becomes of the volume, together."""
         self.progress.discard(operation.uid)
         transaction = self.objects.transaction()
         now = self.clock.now()
+        problem = problem if state is OperationState.FAILED else None
         done = ended(Ending(operation, state, problem), now, (), now)
         if not write_end(transaction, self.cache, done):
             return
-        stays = None
-        if volume is not None and state is OperationState.SUCCEEDED:
-            transaction.delete(volume)
-        elif volume is not None:
+        stays = changed
+        if stays is None and volume is not None and volume.being_deleted and not delete:
             stays = volume.model_copy(update={"deletion_requested_at": None})
+        if volume is not None and delete:
+            transaction.delete(volume)
+        elif stays is not None:
             transaction.update(stays)
+        if isinstance(operation.spec.intent, ResizeVolume):
+            transaction.release(work_claim(operation.spec.target_uid))
         self._say(transaction, operation, state, problem)
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
-        if stays is not None:
-            self.cache.put(stays.model_copy(update={"revision": committed.revision}))
-        elif volume is not None:
+        if volume is not None and delete:
             self.cache.forget(Volume, volume.uid)
+        elif stays is not None:
+            self.cache.put(stays.model_copy(update={"revision": committed.revision}))
 
     def _say(
         self, transaction: Transaction, operation: Operation, state: OperationState, problem: Problem | None
     ) -> None:
         spec, failed = operation.spec, state is OperationState.FAILED
-        done = "VolumeDeleted" if state is OperationState.SUCCEEDED else "OperationEnded"
+        done = DONE[spec.intent.verb] if state is OperationState.SUCCEEDED else "OperationEnded"
         transaction.event(
             Event(
                 time=self.clock.now(),

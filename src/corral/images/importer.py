@@ -9,7 +9,6 @@ from typing import Final
 from corral import files, proc, qemu_img
 from corral.errors import CorralError
 
-VIRTUAL_MAX_BYTES: Final = 2 * 2**40
 COPY_TIMEOUT_S: Final = 3600.0
 
 
@@ -51,7 +50,7 @@ def _open_regular(source: Path) -> int:
 async def make_standalone(source: Path, disk_format: qemu_img.Format, target: Path) -> int:
     """Check `source` and convert it into a qcow2 of its own at `target`; return the virtual size in bytes."""
     info = await qemu_img.info(source, disk_format)
-    _refuse(source, disk_format, info)
+    qemu_img.check_alone(source, disk_format, info)
     try:
         await qemu_img.convert(source, disk_format, target, "qcow2")
     except CorralError as error:
@@ -59,22 +58,3 @@ async def make_standalone(source: Path, disk_format: qemu_img.Format, target: Pa
             raise
         raise CorralError("image-invalid", f"copy {source.name}", error.reason, "the disk's data is damaged") from error
     return info.virtual_bytes
-
-
-def _refuse(source: Path, disk_format: str, info: qemu_img.DiskInfo) -> None:
-    asked = f"use {source.name} as an image"
-    reason = ""
-    if info.format != disk_format:
-        reason = f"it is {info.format}, not {disk_format}"
-    elif info.backing:
-        reason = f"it needs another file below it ({info.backing[:200]})"
-    elif info.data_file:
-        reason = f"its data lies in another file ({info.data_file[:200]})"
-    elif info.encrypted:
-        reason = "it is encrypted"
-    elif not 0 < info.virtual_bytes <= VIRTUAL_MAX_BYTES:
-        reason = f"it has {info.virtual_bytes} bytes, at most {VIRTUAL_MAX_BYTES}"
-    if reason:
-        raise CorralError(
-            "image-invalid", asked, reason, "flatten it where it comes from: qemu-img convert -O qcow2 SOURCE TARGET"
-        )

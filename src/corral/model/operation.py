@@ -123,6 +123,25 @@ class DeleteImage(Model):
     verb: Literal["image-delete"] = "image-delete"
 
 
+class CreateVolume(Model):
+    """Declarative on a volume that stands alone: make its file, empty or on its image, or fill it."""
+
+    verb: Literal["volume-create"] = "volume-create"
+    copy_of: Uid | None = None
+    """Another volume, of which it becomes a full copy."""
+    staged: str = ""
+    """A file that somebody handed over."""
+    staged_format: Literal["qcow2", "raw"] = "qcow2"
+    """Told, never probed."""
+
+
+class ResizeVolume(Model):
+    """Imperative on a volume that no VM has: its spec has the new size once its file has."""
+
+    verb: Literal["volume-resize"] = "volume-resize"
+    size_bytes: int
+
+
 class DeleteVolume(Model):
     """Declarative: `deletion_requested_at` is set on a volume that no VM has."""
 
@@ -165,6 +184,8 @@ Intent = Annotated[
     | ResetVm
     | BuildImage
     | DeleteImage
+    | CreateVolume
+    | ResizeVolume
     | DeleteVolume
     | SnapshotVm
     | RevertVm

@@ -44,6 +44,9 @@ class DiskRequest(Model):
     """A file or block device of the user's own, absolute; used as it is, never created or deleted. Administrators only."""
     format: Literal["qcow2", "raw"] = "qcow2"
     """The format of `path`; told, never probed."""
+    volume: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """A volume that no VM has, or one that may be shared, by name or uid. It outlives this VM, unless `delete_with_vm`
+    is said."""
     create: bool = False
     """Make the file at `path`, of `size_bytes`, if nothing lies there. It is then the user's own: never deleted."""
     device: Literal["disk", "cdrom"] = "disk"
@@ -84,8 +87,6 @@ class AttachDiskRequest(DiskRequest):
         {"size_bytes": 21474836480}, {"device": "cdrom", "image": "virtio-win.iso"}, {"volume": "web-data-0b5e6f0a"}
     )
 
-    volume: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    """A volume that no VM has, by name or uid. It outlives this VM too, unless `delete_with_vm` is said."""
     force: bool = False
     """Allow a size larger than the free space (thin provisioning)."""
 
@@ -294,6 +295,72 @@ class BuildImageRequest(Model):
     own. Never shown again."""
     volume_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ -]{0,16}$")] = ""
     """The label of a medium that holds `files`: `cidata`, `OEMDRV`."""
+    labels: Labels = Field(default_factory=dict)
+
+
+# ---- volumes and pools ---------------------------------------------------------------------------------------------
+
+
+class CreateVolumeRequest(Model):
+    """A volume that stands alone: empty, on an image, or filled with what was uploaded."""
+
+    model_config = _example(
+        {"name": "data", "size_bytes": 21474836480},
+        {"name": "root2", "image": "debian-12"},
+        {"name": "cluster", "size_bytes": 10737418240, "format": "raw", "shared": True},
+    )
+
+    name: str
+    size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)] | None = None
+    """Virtual size; needed for an empty one, else at least what it is made from."""
+    format: Literal["qcow2", "raw"] = "qcow2"
+    pool: Name | None = None
+    """`default` when it is not given."""
+    image: ImageName | None = None
+    """Its first content: a copy-on-write overlay of the image."""
+    upload: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = ""
+    """Its first content: what the end of `/volumes/upload` told; checked under limits, and copied."""
+    upload_format: Literal["qcow2", "raw"] = "qcow2"
+    """Of what was uploaded; told, never probed."""
+    read_only: bool = False
+    """No guest may ever write it."""
+    shared: bool = False
+    """Several VMs may have it at once: a raw volume, or one that is read-only."""
+    labels: Labels = Field(default_factory=dict)
+    force: bool = False
+    """Allow a size larger than the free space (thin provisioning)."""
+
+
+class CopyVolumeRequest(Model):
+    """A full copy, which leans on nothing. The original is not written meanwhile: its VM is off, or it has none."""
+
+    model_config = _example({"name": "data-2"})
+
+    name: str
+    format: Literal["qcow2", "raw"] | None = None
+    pool: Name | None = None
+    labels: Labels = Field(default_factory=dict)
+    force: bool = False
+
+
+class ResizeVolumeRequest(Model):
+    """Growing is always possible, also while a VM runs with it; shrinking where nothing is lost."""
+
+    model_config = _example({"size_bytes": 42949672960}, {"size_bytes": 10737418240, "shrink": True})
+
+    size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)]
+    shrink: bool = False
+    """Allow a smaller size, once it is proven that no data lies beyond it. Of a volume that no VM has."""
+    force: bool = False
+
+
+class CreatePoolRequest(Model):
+    """A pool in a directory of the host's. Administrators only."""
+
+    model_config = _example({"name": "fast", "path": "/srv/fast"})
+
+    name: str
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     labels: Labels = Field(default_factory=dict)
 
 

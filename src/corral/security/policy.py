@@ -10,12 +10,12 @@ from corral.model.identity import Identity, Role
 
 ALL_PROJECTS: Final = "*"
 SERVER_PROJECT: Final = DEFAULT_PROJECT
-_OF_THE_SERVER: Final = frozenset({"host", "domain", "audit", "daemon"})
+_OF_THE_SERVER: Final = frozenset({"host", "pool", "domain", "audit", "daemon"})
 
 _RANK: Final[Mapping[Role, int]] = MappingProxyType({Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3})
 
 # The smallest role that may do it, in the project that it is done in. The reference page of roles is generated from
-# this table. What concerns the whole server (`host`, `domain`, `audit`, `daemon`) is decided in the project `default`:
+# this table. What concerns the whole server (`host`, `pool`, `domain`, `audit`, `daemon`) is decided in the project `default`:
 # it owns the host, and tenants of other projects hold no role there.
 MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
     {
@@ -49,7 +49,14 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "image.delete": Role.OPERATOR,
         "network.read": Role.VIEWER,
         "volume.read": Role.VIEWER,
+        "volume.create": Role.OPERATOR,
+        "volume.update": Role.OPERATOR,
+        "volume.copy": Role.OPERATOR,
+        "volume.download": Role.OPERATOR,
         "volume.delete": Role.OPERATOR,
+        "pool.read": Role.VIEWER,
+        "pool.create": Role.ADMIN,
+        "pool.delete": Role.ADMIN,
         "operation.read": Role.VIEWER,
         "operation.cancel": Role.OPERATOR,
         "event.read": Role.VIEWER,

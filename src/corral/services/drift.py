@@ -41,7 +41,9 @@ class Surroundings:
     """The VM's own, or the one that its image brings."""
 
     def path_of(self, disk: DiskSpec) -> str:
-        return disk.path or (str(self.context.volumes.path(disk.volume_uid)) if disk.volume_uid else "")
+        if disk.volume_uid is None:
+            return disk.path or ""
+        return next((path for path, volume in self.volumes.items() if volume.uid == disk.volume_uid), "")
 
     def network_name(self, nic: NicSpec) -> str:
         """The hypervisor's name for a card's network."""
@@ -72,7 +74,7 @@ async def look_around(context: Context, vm: Vm) -> Surroundings:
         context,
         await context.hypervisor.describe(vm.uid),
         {context.networks.driver_name(network): network for network in await objects.list(Network)},
-        {str(context.volumes.path(volume.uid)): volume for volume in await objects.list(Volume)},
+        {str(context.volumes.volume_path(volume)): volume for volume in await objects.list(Volume)},
         _kernel(context, vm, image),
     )
 

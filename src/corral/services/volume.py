@@ -76,7 +76,7 @@ async def free_volume(context: Context, project: str, name: str, asked: str) -> 
 async def check_unused(context: Context, volume: Volume, asked: str) -> None:
     """By what Corral knows, and by what the hypervisor's domains say: somebody may have attached it with virsh, or
     put an overlay over it."""
-    path = str(context.volumes.path(volume.uid))
+    path = str(context.volumes.volume_path(volume))
     for vm in await context.objects.list(Vm):
         known = any(disk.volume_uid == volume.uid or disk.path == path for disk in vm.spec.disks)
         if known or vm.uid == volume.spec.vm_uid:

@@ -1,36 +1,47 @@
-"""Volumes as qcow2 files of one directory, their sidecars beside them, and the seeds in a directory next to it."""
+"""Volumes as files of a pool's directory, their sidecars beside them, and the seeds in a directory of the state's."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
 from corral import files, qemu_img
 from corral.errors import CorralError
+from corral.model.base import DEFAULT_POOL
+from corral.model.pool import Pool
 from corral.model.volume import Volume
-from corral.storage.base import FoundVolume, PoolUsage
+from corral.storage import filling
+from corral.storage.base import DiskFormat, FoundVolume, OnShare, PoolUsage, Source
+from corral.storage.layers import DirLayers
+from corral.storage.places import DIRECTORY_MODE, PoolPlaces
 from corral.storage.seed import build_seed
 
 SIDECAR_MAX_BYTES: Final = 256 * 1024  # the store's own bound on an object
-# A QEMU under its own uid must reach its files through these directories, and list none of them.
-DIRECTORY_MODE: Final = 0o711
 # libvirt gives the file to the VM's own uid when it starts; nobody else reads it (a seed holds password hashes).
 FILE_MODE: Final = 0o600
+FORMATS: Final = ("qcow2", "raw")
+# Beside a layer that is no volume's own file.
+LAYER_SIDECAR: Final = ".layer.json"
 
 _UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _T = TypeVar("_T")
 
 
 class DirVolumes:
-    """`VolumeStore` below a state directory: `volumes/<uid>.qcow2`, `volumes/<uid>.json`, `seeds/<vm uid>.iso`."""
+    """`VolumeStore` below a state directory: `volumes/<uid>.qcow2` (or `.raw`), `volumes/<uid>.json`, `seeds/<vm uid>.iso`;
+    other pools' volumes lie in their own directories in the same way."""
 
     def __init__(self, state_dir: Path) -> None:
         self._volumes = state_dir / "volumes"
         self._seeds = state_dir / "seeds"
+        self._places = PoolPlaces(self._volumes, state_dir / "pools")
+        self.layers = DirLayers(state_dir, self.path, self._places.there)
         for directory in (self._volumes, self._seeds):
             try:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -38,44 +49,86 @@ class DirVolumes:
             except OSError as error:
                 raise files.storage_error(f"make {directory}", error) from error
 
-    def path(self, volume_uid: str) -> Path:
-        return self._volumes / f"{_checked(volume_uid)}.qcow2"
+    def path(self, layer_uid: str, pool: str = DEFAULT_POOL) -> Path:
+        return self._places.directory(pool) / f"{_checked(layer_uid)}.qcow2"
+
+    def volume_path(self, volume: Volume) -> Path:
+        return self._places.directory(volume.spec.pool) / f"{_checked(volume.head_uid)}.{volume.spec.format}"
 
     def seed_path(self, vm_uid: str) -> Path:
         return self._seeds / f"{_checked(vm_uid)}.iso"
 
-    def sidecar_path(self, volume_uid: str) -> Path:
-        return self._volumes / f"{_checked(volume_uid)}.json"
+    def sidecar_path(self, volume_uid: str, pool: str = DEFAULT_POOL) -> Path:
+        return self._places.directory(pool) / f"{_checked(volume_uid)}.json"
 
     async def create(self, volume: Volume, image_disk: Path | None, image_format: str) -> Path:
         """Raises `invalid-size` if the volume is smaller than the image it lies on."""
-        path = self.path(volume.uid)
         size_bytes = volume.spec.size_bytes
+
+        async def make(temporary: Path) -> None:
+            if image_disk is None:
+                await _make_empty(temporary, volume)
+                return
+            backing_format = _known_format(image_format)
+            await _blocking(f"read {image_disk}", lambda: _check_size(image_disk, backing_format, size_bytes))
+            if volume.spec.format == "raw":
+                await filling.fill(temporary, Source(image_disk, backing_format), volume, lambda _share: None)
+            else:
+                await qemu_img.create_overlay(temporary, image_disk, backing_format, size_bytes)
+
+        return await self._make(volume, make)
+
+    async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
+        async def make(temporary: Path) -> None:
+            await filling.fill(temporary, source, volume, on_share)
+
+        await self._make(volume, make)
+
+    async def flatten(self, source: Source, disk_format: DiskFormat, on_share: OnShare) -> Path:
+        temporary = self._volumes / f".flat.{secrets.token_hex(8)}.tmp"
+        await filling.flatten(temporary, source, disk_format, on_share)
+        return temporary
+
+    async def _make(self, volume: Volume, make: Callable[[Path], Awaitable[None]]) -> Path:
+        """The sidecar, then the file: beside, by `make`, and put in place at once."""
+        path = await self._reached(volume)
         await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
         if await _blocking(f"look for {path}", path.exists):
             return path
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            if image_disk is None:
-                await qemu_img.create_empty(temporary, size_bytes)
-            else:
-                backing_format = _known_format(image_format)
-                await _blocking(f"read {image_disk}", lambda: _check_size(image_disk, backing_format, size_bytes))
-                await qemu_img.create_overlay(temporary, image_disk, backing_format, size_bytes)
+            await make(temporary)
             await _blocking(f"publish {path}", lambda: _publish(temporary, path))
         finally:
             temporary.unlink(missing_ok=True)
         return path
 
+    async def _reached(self, volume: Volume) -> Path:
+        """Its path, in a pool that is there."""
+        await _blocking(f"look at pool {volume.spec.pool}", lambda: self._places.check(volume.spec.pool))
+        return self.volume_path(volume)
+
     async def grow(self, volume: Volume, *, in_use: bool) -> None:
-        path = self.path(volume.uid)
+        path = await self._reached(volume)
         if not in_use:
-            await qemu_img.grow(path, "qcow2", volume.spec.size_bytes)
+            await qemu_img.grow(path, volume.spec.format, volume.spec.size_bytes)
         await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
 
-    async def remove(self, volume_uid: str) -> None:
+    async def check_shrink(self, volume: Volume, size_bytes: int) -> None:
+        await filling.check_shrink(await self._reached(volume), volume, size_bytes)
+
+    async def shrink(self, volume: Volume) -> None:
+        path, size_bytes = await self._reached(volume), volume.spec.size_bytes
+        if await _blocking(f"read {path}", lambda: qemu_img.virtual_bytes(path, volume.spec.format)) > size_bytes:
+            await filling.check_shrink(path, volume, size_bytes)
+            await qemu_img.shrink(path, volume.spec.format, size_bytes)
+        await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
+
+    async def remove(self, volume_uid: str, pool: str = DEFAULT_POOL) -> None:
         # The disk first: a sidecar without a disk is rubbish, a disk without a sidecar is a riddle.
-        for path in (self.path(volume_uid), self.sidecar_path(volume_uid)):
+        await _blocking(f"look at pool {pool}", lambda: self._places.check(pool))
+        disk = self.path(volume_uid, pool)
+        for path in (disk, disk.with_suffix(".raw"), self.sidecar_path(volume_uid, pool)):
             await asyncio.to_thread(files.remove_file, path)
 
     async def write_seed(self, vm_uid: str, files_: dict[str, bytes]) -> Path:
@@ -90,14 +143,21 @@ class DirVolumes:
     async def remove_seed(self, vm_uid: str) -> None:
         await asyncio.to_thread(files.remove_file, self.seed_path(vm_uid))
 
-    async def allocated_bytes(self, volume_uid: str) -> int:
-        path = self.path(volume_uid)
-        try:
-            return await asyncio.to_thread(files.allocated_bytes, path)
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            raise files.storage_error(f"look at {path}", error) from error
+    async def allocated_bytes(self, volume_uid: str, pool: str = DEFAULT_POOL) -> int:
+        return (await self.allocations(pool)).get(_checked(volume_uid), 0)
+
+    async def allocations(self, pool: str = DEFAULT_POOL) -> dict[str, int]:
+        directory = self._places.directory(pool)
+
+        def measure() -> dict[str, int]:
+            self._places.check(pool)
+            found: dict[str, int] = {}
+            for path in _disks_in(directory):
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    found[path.stem] = found.get(path.stem, 0) + files.allocated_bytes(path)
+            return found
+
+        return await _blocking(f"measure {directory}", measure)
 
     async def found(self) -> tuple[FoundVolume, ...]:
         return await _blocking(f"list {self._volumes}", self._found)
@@ -109,14 +169,29 @@ class DirVolumes:
     async def clean(self) -> int:
         return await _blocking(f"clean {self._volumes}", self._clean)
 
-    async def usage(self) -> PoolUsage:
-        usage = await _blocking(f"measure {self._volumes}", lambda: shutil.disk_usage(self._volumes))
-        return PoolUsage(total_bytes=usage.total, free_bytes=usage.free)
+    async def usage(self, pool: str = DEFAULT_POOL) -> PoolUsage:
+        directory = self._places.directory(pool)
+
+        def measure() -> PoolUsage:
+            self._places.check(pool)
+            usage = shutil.disk_usage(directory)
+            return PoolUsage(total_bytes=usage.total, free_bytes=usage.free)
+
+        return await _blocking(f"measure {directory}", measure)
+
+    async def open_pool(self, pool: Pool) -> None:
+        await _blocking(f"open pool {pool.name}", lambda: self._places.open(pool))
+
+    async def close_pool(self, name: str) -> None:
+        await _blocking(f"close pool {name}", lambda: self._places.close(name))
+
+    def pools(self) -> dict[str, Path]:
+        return self._places.known()
 
     # ---- blocking parts, run in a thread ----
 
     def _write_sidecar(self, volume: Volume) -> None:
-        path = self.sidecar_path(volume.uid)
+        path = self.sidecar_path(volume.uid, volume.spec.pool)
         content = volume.model_dump_json().encode()
         if path.exists() and path.read_bytes() == content:
             return
@@ -124,21 +199,58 @@ class DirVolumes:
 
     def _found(self) -> tuple[FoundVolume, ...]:
         found = []
-        for path in sorted(self._volumes.glob("*.qcow2")):
-            if not _UID.fullmatch(path.stem):
-                continue
-            sidecar = self.sidecar_path(path.stem)
-            document = files.read_limited(sidecar, SIDECAR_MAX_BYTES) if sidecar.is_file() else None
-            found.append(FoundVolume(path.stem, path, files.allocated_bytes(path), document))
+        for pool, directory in self._places.there().items():
+            sidecars = {path.stem: path for path in directory.glob("*.json") if _UID.fullmatch(path.stem)}
+            for uid, sidecar in sorted(sidecars.items()):
+                document = files.read_limited(sidecar, SIDECAR_MAX_BYTES)
+                if (path := _head(sidecar, document)) is not None:
+                    found.append(FoundVolume(uid, path, files.allocated_bytes(path), document, pool))
+            found += [
+                FoundVolume(path.stem, path, files.allocated_bytes(path), None, pool)
+                for path in _disks_in(directory)
+                if path.stem not in sidecars and not path.with_suffix(LAYER_SIDECAR).exists()
+            ]
         return tuple(found)
 
     def _clean(self) -> int:
-        count = files.remove_leftovers(self._volumes) + files.remove_leftovers(self._seeds)
-        for sidecar in self._volumes.glob("*.json"):
-            if _UID.fullmatch(sidecar.stem) and not self.path(sidecar.stem).exists():
-                files.remove_file(sidecar)
-                count += 1
+        count = files.remove_leftovers(self._seeds)
+        for directory in self._places.there().values():
+            count += files.remove_leftovers(directory)
+            for sidecar in directory.glob("*.json"):
+                if not _UID.fullmatch(sidecar.stem):
+                    continue
+                if _head(sidecar, files.read_limited(sidecar, SIDECAR_MAX_BYTES)) is None:
+                    files.remove_file(sidecar)
+                    count += 1
         return count
+
+
+def _head(sidecar: Path, document: bytes) -> Path | None:
+    """The file that the volume of this sidecar writes to, or one that bears its uid; None: nothing lies there."""
+    try:
+        spec = json.loads(document)["spec"]
+        head = f"{spec.get('layer_uid') or sidecar.stem}.{spec['format']}"
+    except (ValueError, KeyError, TypeError, AttributeError):  # not ours, or damaged: judged by its name
+        head = sidecar.with_suffix(".qcow2").name
+    places = (sidecar.with_name(head), *(sidecar.with_suffix(f".{kind}") for kind in FORMATS))
+    return next((path for path in places if path.exists()), None)
+
+
+def _disks_in(directory: Path) -> list[Path]:
+    found = (path for kind in FORMATS for path in directory.glob(f"*.{kind}"))
+    return sorted(path for path in found if _UID.fullmatch(path.stem))
+
+
+async def _make_empty(path: Path, volume: Volume) -> None:
+    if volume.spec.format == "raw":
+        await _blocking(f"write {path.name}", lambda: _make_sparse(path, volume.spec.size_bytes))
+    else:
+        await qemu_img.create_empty(path, volume.spec.size_bytes)
+
+
+def _make_sparse(path: Path, size_bytes: int) -> None:
+    with files.create_private(path) as stream:
+        stream.truncate(size_bytes)
 
 
 async def _blocking(asked: str, call: Callable[[], _T]) -> _T:

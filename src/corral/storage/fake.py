@@ -1,6 +1,7 @@
 """A pool in memory: volumes with their sidecars and seeds, and a disk that can be full."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from corral.errors import CorralError
+from corral.model.base import DEFAULT_POOL
+from corral.model.pool import Pool
 from corral.model.volume import Volume
 from corral.simulation import Simulation
-from corral.storage.base import FoundVolume, PoolUsage
+from corral.storage.base import DiskFormat, FoundVolume, OnShare, PoolUsage, Source
+from corral.storage.fake_layers import FakeLayers
 
 POOL_BYTES: Final = 2**50
 OVERLAY_BYTES: Final = 200 * 1024
@@ -37,12 +41,20 @@ class FakeVolumes:
         self.simulation = simulation
         self.state_dir = state_dir
         self.full = False
+        self.data_end_bytes = 0
+        """Up to where guests have written each volume."""
+        self._places = simulation.section("pools", _TEXT)
+        self.places = dict(self._places.restore())
         self._volumes = simulation.section("volumes", _TEXT)
         self._seeds = simulation.section("seeds", _TEXT)
         self.pool = FakePool(self._volumes.restore(), set(self._seeds.restore()))
+        self.layers = FakeLayers(simulation, state_dir, self.path, self._room, self._forget)
 
-    def path(self, volume_uid: str) -> Path:
-        return self.state_dir / "volumes" / f"{volume_uid}.qcow2"
+    def path(self, layer_uid: str, pool: str = DEFAULT_POOL) -> Path:
+        return self._directory(pool) / f"{layer_uid}.qcow2"
+
+    def volume_path(self, volume: Volume) -> Path:
+        return self._directory(volume.spec.pool) / f"{volume.head_uid}.{volume.spec.format}"
 
     def seed_path(self, vm_uid: str) -> Path:
         return self.state_dir / "seeds" / f"{vm_uid}.iso"
@@ -51,7 +63,8 @@ class FakeVolumes:
         async with self._call("create"):
             self._room(f"make volume {volume.name}")
             self._volumes.keep(volume.uid, self.pool.volumes.setdefault(volume.uid, volume.model_dump_json()))
-            return self.path(volume.uid)
+            self.layers.disks.make(str(self.volume_path(volume)), str(image_disk or ""))
+            return self.volume_path(volume)
 
     async def grow(self, volume: Volume, *, in_use: bool) -> None:
         async with self._call("grow"):
@@ -59,10 +72,35 @@ class FakeVolumes:
             self.pool.volumes[volume.uid] = volume.model_dump_json()
             self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
 
-    async def remove(self, volume_uid: str) -> None:
+    async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
+        async with self._call("fill"):
+            self._room(f"copy {source.path.name}")
+            on_share(0.5)
+            self._volumes.keep(volume.uid, self.pool.volumes.setdefault(volume.uid, volume.model_dump_json()))
+
+    async def flatten(self, source: Source, disk_format: DiskFormat, on_share: OnShare) -> Path:
+        async with self._call("flatten"):
+            self._room(f"copy {source.path.name}")
+            target = self.state_dir / f".flat.{source.path.stem}.tmp"
+            await asyncio.to_thread(target.write_bytes, b"a disk of the fake world")
+            return target
+
+    async def check_shrink(self, volume: Volume, size_bytes: int) -> None:
+        async with self._call("check_shrink"):
+            if size_bytes < self.data_end_bytes:
+                reason = f"data lies up to {self.data_end_bytes} bytes of it"
+                raise CorralError("invalid-size", f"shrink volume {volume.name!r}", reason, "ask for more")
+
+    async def shrink(self, volume: Volume) -> None:
+        await self.check_shrink(volume, volume.spec.size_bytes)
+        async with self._call("shrink"):
+            self.pool.volumes[volume.uid] = volume.model_dump_json()
+            self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
+
+    async def remove(self, volume_uid: str, pool: str = DEFAULT_POOL) -> None:
         async with self._call("remove"):
-            self.pool.volumes.pop(volume_uid, None)
-            self._volumes.keep(volume_uid, None)
+            self.layers.disks.remove(str(self.path(volume_uid, pool)))
+            self._forget(volume_uid)
 
     async def write_seed(self, vm_uid: str, files: Mapping[str, bytes]) -> Path:
         async with self._call("write_seed"):
@@ -76,9 +114,13 @@ class FakeVolumes:
             self.pool.seeds.discard(vm_uid)
             self._seeds.keep(vm_uid, None)
 
-    async def allocated_bytes(self, volume_uid: str) -> int:
+    async def allocated_bytes(self, volume_uid: str, pool: str = DEFAULT_POOL) -> int:
         async with self._call("allocated_bytes"):
             return OVERLAY_BYTES if volume_uid in self.pool.volumes else 0
+
+    async def allocations(self, pool: str = DEFAULT_POOL) -> dict[str, int]:
+        async with self._call("allocations"):
+            return dict.fromkeys(self._volumes_in(pool), OVERLAY_BYTES)
 
     async def found(self) -> tuple[FoundVolume, ...]:
         async with self._call("found"):
@@ -97,13 +139,47 @@ class FakeVolumes:
         async with self._call("clean"):
             return 0
 
-    async def usage(self) -> PoolUsage:
+    async def usage(self, pool: str = DEFAULT_POOL) -> PoolUsage:
         async with self._call("usage"):
+            self._directory(pool)
             used = len(self.pool.volumes) * OVERLAY_BYTES
             return PoolUsage(POOL_BYTES, 0 if self.full else POOL_BYTES - used)
 
+    async def open_pool(self, pool: Pool) -> None:
+        async with self._call("open_pool"):
+            if pool.name != DEFAULT_POOL:
+                self.places[pool.name] = pool.spec.path
+                self._places.keep(pool.name, pool.spec.path)
+
+    async def close_pool(self, name: str) -> None:
+        async with self._call("close_pool"):
+            if self._volumes_in(name):
+                raise CorralError("pool-in-use", f"delete pool {name!r}", "volumes lie in it", "move them first")
+            self.places.pop(name, None)
+            self._places.keep(name, None)
+
+    def pools(self) -> dict[str, Path]:
+        return {name: self._directory(name) for name in (DEFAULT_POOL, *self.places)}
+
+    def _directory(self, pool: str) -> Path:
+        if pool == DEFAULT_POOL:
+            return self.state_dir / "volumes"
+        if pool not in self.places:
+            raise CorralError("pool-not-found", f"pool {pool!r}", "there is none of that name", "corral pool list")
+        return Path(self.places[pool])
+
+    def _volumes_in(self, pool: str) -> list[str]:
+        kept = (
+            (uid, json.loads(text)["spec"]["pool"] if text else DEFAULT_POOL) for uid, text in self.pool.volumes.items()
+        )
+        return [uid for uid, place in kept if place == pool]
+
     def _call(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.simulation.call(f"storage.{name}")
+
+    def _forget(self, volume_uid: str) -> None:
+        self.pool.volumes.pop(volume_uid, None)
+        self._volumes.keep(volume_uid, None)
 
     def _room(self, asked: str) -> None:
         if self.full:

@@ -1,0 +1,87 @@
+"""What is done to a volume that no VM has. Every effect may be repeated."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from corral import files
+from corral.agent.cache import Cache
+from corral.errors import CorralError
+from corral.images.base import ImageLibrary
+from corral.model.operation import CreateVolume
+from corral.model.volume import Volume, VolumeStatus
+from corral.storage.base import OnShare, Source, VolumeStore
+
+PHASES: Final = {
+    "volume-create": "making the volume",
+    "volume-resize": "changing its size",
+    "volume-delete": "deleting",
+}
+
+
+def users_of(cache: Cache, volume: Volume) -> Iterator[str]:
+    """Who has it, or is being made of it."""
+    for vm in cache.vms.values():
+        if vm.uid == volume.spec.vm_uid or any(disk.volume_uid == volume.uid for disk in vm.spec.disks):
+            yield f"VM {vm.name}"
+    for operation in cache.all_unfinished():
+        intent = operation.spec.intent
+        if isinstance(intent, CreateVolume) and intent.copy_of == volume.uid:
+            yield f"the copy {operation.spec.target_name}"
+
+
+@dataclass(frozen=True)
+class VolumeWork:
+    """Effects over the storage, with what the cache knows of the objects."""
+
+    cache: Cache
+    volumes: VolumeStore
+    library: ImageLibrary
+
+    async def create(self, volume: Volume, intent: CreateVolume, on_share: OnShare) -> None:
+        if intent.copy_of is not None:
+            original = self.cache.volumes.get(intent.copy_of)
+            if original is None:
+                raise CorralError("volume-not-found", f"make volume {volume.name}", "its original is gone")
+            source = Source(self.volumes.volume_path(original), original.spec.format)
+            await self.volumes.fill(volume, source, on_share)
+        elif intent.staged:
+            await self.volumes.fill(volume, Source(Path(intent.staged), intent.staged_format, foreign=True), on_share)
+        else:
+            await self._make(volume)
+
+    async def _make(self, volume: Volume) -> None:
+        if volume.spec.image_uid is None:
+            await self.volumes.create(volume, None, "")
+            return
+        image = self.cache.images.get(volume.spec.image_uid)
+        facts = image.status.facts if image is not None else None
+        disk = self.library.files(facts).disk if facts is not None else None
+        if facts is None or disk is None:
+            raise CorralError("image-not-found", f"make volume {volume.name}", "its image is gone or not ready")
+        await self.volumes.create(volume, disk, facts.disk_format)
+
+    def made(self, volume: Volume) -> Volume:
+        """As it is known once its file is there."""
+        status = VolumeStatus(ready=True, path=str(self.volumes.volume_path(volume)))
+        return volume.model_copy(update={"status": status})
+
+    async def resize(self, volume: Volume, size_bytes: int) -> Volume:
+        """Grow it, or shrink it once that is proven to lose nothing."""
+        spec = volume.spec.model_copy(update={"size_bytes": size_bytes})
+        status = volume.status.model_copy(update={"size_bytes": size_bytes})
+        resized = volume.model_copy(update={"spec": spec, "status": status})
+        if size_bytes < volume.spec.size_bytes:
+            await self.volumes.shrink(resized)
+        else:
+            await self.volumes.grow(resized, in_use=False)
+        return resized
+
+    async def remove(self, volume: Volume) -> None:
+        await self.volumes.remove(volume.uid, volume.spec.pool)
+
+    async def forget_staged(self, intent: CreateVolume) -> None:
+        if intent.staged:
+            await asyncio.to_thread(files.remove_file, Path(intent.staged))

@@ -1,0 +1,200 @@
+"""Layers as files of a pool, and what belongs to points in time. A head is made, frozen, merged, removed; never changed else."""
+
+import asyncio
+import json
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeVar
+
+from corral import files, qemu_img
+from corral.model.layer import Layer
+from corral.model.snapshot import Snapshot
+
+T = TypeVar("T")
+
+LAYER_SIDECAR: Final = ".layer.json"
+SIDECAR_MAX_BYTES: Final = 256 * 1024
+SNAPSHOT_SIDECAR: Final = "snapshot.json"
+FILE_MODE: Final = 0o600
+# QEMU, under a uid of its own, must pass to the memory that it is fed; it gets that file opened, and lists nothing.
+DIRECTORY_MODE: Final = 0o711
+
+PathOf = Callable[[str, str], Path]
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What a layer lies on."""
+
+    path: Path
+    format: Literal["qcow2", "raw"]
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """`document`: the Layer's JSON. `there`: so is its file."""
+
+    uid: str
+    document: bytes
+    there: bool
+
+
+class LayerStore(Protocol):
+    """Every method may be repeated after a crash at any instruction. Raises CorralError: `disk-full`, `storage-error`,
+    `command-failed`."""
+
+    async def make(self, layer: Layer, backing: Backing | None) -> None:
+        """An empty overlay on `backing`, in constant time, its sidecar first. One that is there is left as it is."""
+        ...
+
+    async def make_anew(self, layer: Layer, backing: Backing | None) -> None:
+        """As `make`, whatever was there."""
+        ...
+
+    async def write(self, layer: Layer) -> None:
+        """The sidecar alone."""
+        ...
+
+    async def remove(self, layer_uid: str, pool: str) -> None: ...
+
+    async def merge(self, layer: Layer, base: Backing | None) -> None:
+        """Take into `layer` all that lies between it and `base`; what is read through it stays the same at any instant."""
+        ...
+
+    async def forget_volume(self, volume_uid: str, pool: str) -> None:
+        """Remove a volume's sidecar; its file is a layer's."""
+        ...
+
+    async def found(self) -> tuple[FoundLayer, ...]: ...
+
+    # ---- points in time ----
+
+    def point_dir(self, snapshot_uid: str) -> Path:
+        """Where its memory, its UEFI variables and its TPM's state lie."""
+        ...
+
+    async def write_point(self, snapshot: Snapshot) -> None:
+        """Its sidecar, the directory made where it is missing."""
+        ...
+
+    async def remove_point(self, snapshot_uid: str) -> None:
+        """The directory with all that is in it, the sidecar first."""
+        ...
+
+    async def found_points(self) -> tuple[bytes, ...]:
+        """The documents of all."""
+        ...
+
+
+class DirLayers:
+    """`LayerStore` in the pools' directories: `<uid>.qcow2` with `<uid>.layer.json`; `snapshots/<uid>/` in the state's."""
+
+    def __init__(self, state_dir: Path, path: PathOf, directories: Callable[[], dict[str, Path]]) -> None:
+        self._snapshots = state_dir / "snapshots"
+        self._path = path
+        self._directories = directories
+        try:
+            self._snapshots.mkdir(parents=True, exist_ok=True)
+            self._snapshots.chmod(DIRECTORY_MODE)
+        except OSError as error:
+            raise files.storage_error(f"make {self._snapshots}", error) from error
+
+    async def make(self, layer: Layer, backing: Backing | None) -> None:
+        path = self._path(layer.uid, layer.spec.pool)
+        await self.write(layer)
+        if await _blocking(f"look for {path}", path.exists):
+            return
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            if backing is None:
+                await qemu_img.create_empty(temporary, layer.spec.size_bytes)
+            else:
+                await qemu_img.create_overlay(temporary, backing.path, backing.format, layer.spec.size_bytes)
+            await _blocking(f"publish {path}", lambda: files.publish(temporary, path, FILE_MODE))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    async def make_anew(self, layer: Layer, backing: Backing | None) -> None:
+        await asyncio.to_thread(files.remove_file, self._path(layer.uid, layer.spec.pool))
+        await self.make(layer, backing)
+
+    async def write(self, layer: Layer) -> None:
+        path, content = self._sidecar(layer.uid, layer.spec.pool), layer.model_dump_json().encode()
+        await asyncio.to_thread(files.write_atomic, path, content, FILE_MODE)
+
+    async def remove(self, layer_uid: str, pool: str) -> None:
+        for path in (self._path(layer_uid, pool), self._sidecar(layer_uid, pool)):
+            await asyncio.to_thread(files.remove_file, path)
+
+    async def merge(self, layer: Layer, base: Backing | None) -> None:
+        path = self._path(layer.uid, layer.spec.pool)
+        await qemu_img.rebase(path, base.path if base else None, base.format if base else "qcow2")
+
+    async def forget_volume(self, volume_uid: str, pool: str) -> None:
+        await asyncio.to_thread(files.remove_file, self._path(volume_uid, pool).with_suffix(".json"))
+
+    async def found(self) -> tuple[FoundLayer, ...]:
+        def look() -> tuple[FoundLayer, ...]:
+            found = []
+            for directory in self._directories().values():
+                for sidecar in sorted(directory.glob(f"*{LAYER_SIDECAR}")):
+                    uid = sidecar.name.removesuffix(LAYER_SIDECAR)
+                    document = files.read_limited(sidecar, SIDECAR_MAX_BYTES)
+                    found.append(FoundLayer(uid, document, (directory / f"{uid}.qcow2").exists()))
+            return tuple(found)
+
+        return await _blocking("list the layers", look)
+
+    def point_dir(self, snapshot_uid: str) -> Path:
+        return self._snapshots / snapshot_uid
+
+    async def write_point(self, snapshot: Snapshot) -> None:
+        directory = self.point_dir(snapshot.uid)
+
+        def write() -> None:
+            directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            for path in directory.iterdir():  # what a crash of the machine must not take
+                if path.is_file():
+                    files.fsync_file(path)
+            files.write_atomic(directory / SNAPSHOT_SIDECAR, snapshot.model_dump_json().encode(), FILE_MODE)
+            files.fsync_dir(self._snapshots)
+
+        await _blocking(f"write {directory}", write)
+
+    async def remove_point(self, snapshot_uid: str) -> None:
+        directory = self.point_dir(snapshot_uid)
+
+        def remove() -> None:
+            files.remove_file(directory / SNAPSHOT_SIDECAR)
+            if directory.exists():
+                shutil.rmtree(directory)
+
+        await _blocking(f"remove {directory}", remove)
+
+    async def found_points(self) -> tuple[bytes, ...]:
+        def look() -> tuple[bytes, ...]:
+            sidecars = sorted(self._snapshots.glob(f"*/{SNAPSHOT_SIDECAR}"))
+            return tuple(files.read_limited(path, SIDECAR_MAX_BYTES) for path in sidecars)
+
+        return await _blocking("list the snapshots", look)
+
+    def _sidecar(self, layer_uid: str, pool: str) -> Path:
+        return self._path(layer_uid, pool).with_suffix(LAYER_SIDECAR)
+
+
+def document_uid(document: bytes) -> str:
+    """Whose document it says it is; empty for what is none."""
+    try:
+        return str(json.loads(document)["uid"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+async def _blocking(asked: str, call: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(call)
+    except OSError as error:
+        raise files.storage_error(asked, error) from error
