@@ -40,7 +40,7 @@ class Guest:
     async def change(self, definition: DomainDefinition) -> tuple[str, ...]:
         """Define it, bring the running domain to it; what is left."""
         await self.driver.define(definition)
-        await self.driver.apply_live(definition.uid)
+        await self.driver.apply_live(definition.uid, definition.metadata)
         return (await self.seen()).pending
 
     async def seen(self) -> ObservedDomain:

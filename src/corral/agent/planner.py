@@ -103,24 +103,24 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
     renamed = domain.name != vm.domain_name and not view.active
     if domain.metadata is None or domain.metadata.spec_json != view.wanted_json or (redefine and not as_wished):
         steps += (Rename(),) if renamed else ()
-        return (*steps, *_retired(view), *_reservations(view), *_redefinition(view, redefine, as_wished))
+        return (*steps, *_retired(view), *_new_reservations(view), *_redefinition(view, redefine, as_wished))
     if renamed:
         return (*steps, Rename())
     if not domain.persistent and not vm.spec.adopted:
         return (*steps, Define())
     if view.active and as_wished and domain.live_spec_json != view.wanted_json:
-        return (*steps, *_live(view))
+        return (*steps, *(_live(view) or (SetMetadata(),)))
     return (*steps, *_resizings(view))
 
 
 def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:
     """A document that somebody else changed is left alone, with what is new recorded in it, unless `redefine` says so."""
     if as_wished:
-        return _live(view)
+        return (*_live(view), SetMetadata())
     if _known_as_drifted(view) and not redefine:
         return (SetMetadata(),)
     seed = () if view.active or RECOVERED_ANNOTATION in view.vm.annotations else _seed(view)
-    return (*seed, Define(), *(_live(view) if view.active else ()))
+    return (*seed, Define(), *_live(view))
 
 
 def _retired(view: View) -> tuple[Step, ...]:
@@ -161,7 +161,7 @@ def _resizings(view: View) -> tuple[Step, ...]:
 def _live(view: View) -> tuple[Step, ...]:
     """The running guest follows its definition; an adopted one's document is its maker's."""
     follows = view.active and not view.vm.spec.adopted
-    return (ApplyLive(), SetMetadata()) if follows else (SetMetadata(),)
+    return (ApplyLive(),) if follows else ()
 
 
 def _unmade(view: View, volume_uid: str) -> bool:
@@ -175,6 +175,16 @@ def _seed(view: View) -> tuple[Step, ...]:
 
 def _reservations(view: View) -> tuple[Step, ...]:
     return tuple(Reserve(nic.name) for nic in view.vm.spec.nics if nic.address)
+
+
+def _new_reservations(view: View) -> tuple[Step, ...]:
+    """Those that its domain was not yet defined with, under this name: a card is reserved for before it is recorded."""
+    metadata = view.domain.metadata if view.domain is not None else None
+    if metadata is None or metadata.name != view.vm.name:
+        return _reservations(view)
+    before = {(nic.network_uid, nic.mac, nic.address) for nic in recovered_nics(metadata.spec_json)}
+    nics = (nic for nic in view.vm.spec.nics if (nic.network_uid, nic.mac, nic.address) not in before)
+    return tuple(Reserve(nic.name) for nic in nics if nic.address)
 
 
 def _is_reset(queue: Queue) -> bool:

@@ -52,13 +52,16 @@ class Define(Step):
 
 @dataclass(frozen=True)
 class ApplyLive(Step):
-    """Before SetMetadata, which marks the running domain as changed: cut between the two, it is done again."""
+    """It marks the running domain as changed when all else is done: cut before, it is done again. Before SetMetadata,
+    which marks it too."""
 
     NAME, PHASE = "apply-live", "changing the running guest"
 
 
 @dataclass(frozen=True)
 class SetMetadata(Step):
+    """What is new and no part of the document itself; a definition brings its own."""
+
     NAME, PHASE = "set-metadata", "recording the change in the domain"
 
 

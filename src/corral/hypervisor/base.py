@@ -327,9 +327,9 @@ class HypervisorDriver(Protocol):
         """Into the live and the persistent document, without a restart."""
         ...
 
-    async def apply_live(self, uid: str) -> None:
-        """Bring the running domain to its persistent definition as far as that goes without a restart; what is left is
-        observed as `pending`. Nothing happens to a domain that is off."""
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
+        """Bring the running domain to its persistent definition as far as that goes without a restart, and last of all
+        its metadata; what is left is observed as `pending`. Nothing happens to a domain that is off."""
         ...
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:

@@ -189,9 +189,12 @@ class FakeHypervisor:
             domain.live_spec_json = metadata.spec_json if domain.active else None
             self._kept.keep(uid, domain)
 
-    async def apply_live(self, uid: str) -> None:
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
         async with self._call("apply_live"):
-            self._domain(uid)  # what can change while it runs is what the definition says
+            domain = self._domain(uid)  # what can change while it runs is what the definition says
+            if domain.active:
+                domain.live_spec_json = metadata.spec_json
+                self._kept.keep(uid, domain)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         async with self._call("grow_disk"):

@@ -10,8 +10,8 @@ from corral.errors import CorralError
 
 NAME = "flt-hot"
 SIZE = 48 << 20
-ATTACH = ("make-volume", "define", "apply-live", "set-metadata")
-DETACH = ("define", "apply-live", "set-metadata")
+ATTACH = ("make-volume", "define", "apply-live")
+DETACH = ("define", "apply-live")
 
 
 def moments(steps: tuple[str, ...]) -> list[str]:

@@ -116,6 +116,7 @@ class ModelWorld:
                 self.domain = self.observed(state, live_spec_json=live)
             case s.ApplyLive():
                 self.applied = recovery_json(self.vm)
+                self.domain = replace(self.domain, live_spec_json=self.applied)
             case s.SetMetadata():
                 live = recovery_json(self.vm) if self.domain.state in ACTIVE else None
                 self.domain = replace(self.domain, metadata=build_metadata(self.vm, HERE), live_spec_json=live)

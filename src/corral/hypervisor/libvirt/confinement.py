@@ -75,6 +75,13 @@ def ensure_run_dir(run_dir: str, owner: tuple[int, int] | None) -> None:
         raise storage_error(f"make {run_dir}", error) from error
 
 
+def prepare_files(definition: DomainDefinition, host: Host) -> None:
+    """All that QEMU opens can be opened by it; raises `storage-error` where the user has to see to that."""
+    check_readable(definition, host)
+    give_files(definition, host)
+    ensure_nvram(definition, host)
+
+
 def give_files(definition: DomainDefinition, host: Host) -> None:
     """Hand the VM's own disks and seed to its uid; shared images stay root's. The mode shuts out everybody else."""
     if not host.privileged or definition.dac_uid is None:

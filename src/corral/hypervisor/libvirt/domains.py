@@ -17,7 +17,7 @@ from corral.hypervisor.base import (
     StopCause,
 )
 from corral.hypervisor.libvirt import confinement, metadata, owned, reading
-from corral.hypervisor.libvirt.document import Host, build_document
+from corral.hypervisor.libvirt.document import Host, build_document, build_domain
 from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
 from corral.hypervisor.libvirt.pending import Left
@@ -187,34 +187,21 @@ def define(handle: libvirt.virConnect, definition: DomainDefinition, host: Host)
     """Make it or change it; whether it is new. Raises `domain-not-ours`, `domain-name-taken`, `wrong-state`."""
     asked = f"define domain {definition.name}"
     old = find_by_uid(handle, definition.uid)
-    if old is not None:
-        mark = metadata.parse_metadata(persistent_document(old), definition.uid)
-        if mark is None or mark.installation_id != definition.metadata.installation_id:
-            reason = f"a domain with its UUID {definition.uid} was made by somebody else"
-            raise CorralError("domain-not-ours", asked, reason, f"see `virsh dumpxml {old.name()}`")
-        if old.name() != definition.name:
-            rename(handle, definition.uid, definition.name)
-    else:
+    if old is None:
         _refuse_taken(handle, definition.uid, definition.name, asked)
-    text, flags = build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE
-    if old is not None:
-        # libvirt's own document with parts of ours: to hold it against the schema costs a hot change 10 ms.
-        text, flags = redefine(metadata.parse_document(text), persistent_document(old)), 0
-    domain = handle.defineXMLFlags(text, flags)
-    if old is not None and domain.isActive():
-        _describe_live(domain, definition.description)
-    return old is None
-
-
-def _describe_live(domain: libvirt.virDomain, description: str) -> None:
-    """A description is for people, who read the running domain's (`virsh desc`): it need not wait for the next start."""
-    kind = libvirt.VIR_DOMAIN_METADATA_DESCRIPTION
-    text = metadata.xml_text(description) or None
-    try:
-        domain.setMetadata(kind, text, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it has stopped meanwhile
-            raise
+        handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        return True
+    document = persistent_document(old)
+    mark = metadata.parse_metadata(document, definition.uid)
+    if mark is None or mark.installation_id != definition.metadata.installation_id:
+        reason = f"a domain with its UUID {definition.uid} was made by somebody else"
+        raise CorralError("domain-not-ours", asked, reason, f"see `virsh dumpxml {old.name()}`")
+    if old.name() != definition.name:
+        rename(handle, definition.uid, definition.name)
+        document = persistent_document(old)
+    # libvirt's own document with parts of ours: to hold it against the schema costs a hot change 10 ms.
+    handle.defineXMLFlags(redefine(build_domain(definition, host), document), 0)
+    return False
 
 
 def _refuse_taken(handle: libvirt.virConnect, uid: str, name: str, asked: str) -> None:
@@ -325,9 +312,12 @@ def undefine(domain: libvirt.virDomain) -> None:
 
 
 def set_metadata(domain: libvirt.virDomain, mark: DomainMetadata) -> None:
-    """Into the live document too, where there is one."""
-    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0
-    flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-    text = metadata.metadata_text(mark, metadata.hardware_mark(persistent_document(domain)))
-    domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, flags)
+    """Into the live document too, where there is one; not twice into the persistent one, which libvirt writes to disk."""
+    document = persistent_document(domain)
+    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    if domain.isPersistent() and metadata.parse_metadata(document, mark.vm_uid) != mark:
+        flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    if flags:
+        text = metadata.metadata_text(mark, metadata.hardware_mark(document))
+        kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+        domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, flags)

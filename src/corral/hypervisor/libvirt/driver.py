@@ -158,9 +158,7 @@ class LibvirtDriver:
 
     async def define(self, definition: DomainDefinition) -> None:
         asked = f"define domain {definition.name}"
-        await asyncio.to_thread(confinement.check_readable, definition, self._host)
-        await asyncio.to_thread(confinement.give_files, definition, self._host)
-        await asyncio.to_thread(confinement.ensure_nvram, definition, self._host)
+        await asyncio.to_thread(confinement.prepare_files, definition, self._host)
         if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
             self._events.never_ran(definition.uid)
 
@@ -210,8 +208,8 @@ class LibvirtDriver:
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
         await self._on(uid, "write metadata of", lambda domain: domains.set_metadata(domain, metadata))
 
-    async def apply_live(self, uid: str) -> None:
-        self._left.tried(uid, await self._slow_on(uid, "change", apply_live))
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
+        self._left.tried(uid, await self._slow_on(uid, "change", partial(apply_live, mark=metadata)))
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         return await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))

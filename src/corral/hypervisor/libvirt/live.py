@@ -12,6 +12,8 @@ from typing import Final
 import libvirt
 from lxml.etree import Element, SubElement, _Element, tostring
 
+from corral.hypervisor.base import DomainMetadata
+from corral.hypervisor.libvirt import metadata
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.pending import named, people_call, plain, vcpus
 from corral.hypervisor.libvirt.reading import attribute, memory_mib
@@ -49,8 +51,10 @@ _REFUSED: Final = frozenset(
 Change = tuple[str, Callable[[], object]]
 
 
-def apply_live(domain: libvirt.virDomain) -> dict[str, str]:
-    """Change what can be changed; by name, why a change was refused. Nothing happens to a domain that is off."""
+def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> dict[str, str]:
+    """Change what can be changed; by name, why a change was refused. Nothing happens to a domain that is off.
+
+    `mark` is written last: it says that the running domain was brought to this spec. Cut before, it is done again."""
     if not domain.isActive():
         return {}
     live, wanted = live_document(domain), _persistent_document(domain)
@@ -62,6 +66,10 @@ def apply_live(domain: libvirt.virDomain) -> dict[str, str]:
             if error.get_error_code() not in _REFUSED:
                 raise
             reasons[name] = error.get_error_message() or str(error)
+    if metadata.parse_metadata(live, mark.vm_uid) != mark:
+        text = metadata.metadata_text(mark, metadata.hardware_mark(wanted))
+        kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+        domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, _LIVE)
     return reasons
 
 
@@ -91,6 +99,10 @@ def _changes(domain: libvirt.virDomain, live: _Element, wanted: _Element) -> Ite
     yield from _scheduling(domain, live, wanted)
     for tag in ("interface", "disk", "hostdev"):
         yield from _devices(domain, named(live, tag), named(wanted, tag))
+    if live.findtext("description") != (text := wanted.findtext("description")):
+        # For people, who read the running domain's (`virsh desc`): it need not wait for the next start.
+        kind = libvirt.VIR_DOMAIN_METADATA_DESCRIPTION
+        yield "description", lambda: domain.setMetadata(kind, text or None, None, None, _LIVE)
 
 
 def _memory(domain: libvirt.virDomain, live: _Element, wanted: _Element) -> Iterator[Change]:
