@@ -17,9 +17,9 @@ from corral.store.objects import Objects, decode
 T = TypeVar("T", bound=Object)
 
 KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network)
-ENDED_MAX: Final = 4096
-PAGE: Final = 250
-"""Records read between two turns of the event loop: a millisecond or two."""
+ENDED_MAX: Final = 16_384
+PAGE: Final = 50
+"""Records read between two turns of the event loop: half a millisecond. A request takes several turns."""
 _BY_PREFIX: Final[dict[str, type[Object]]] = {cls.prefix(): cls for cls in KINDS}
 
 

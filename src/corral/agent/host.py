@@ -27,8 +27,8 @@ OS_RELEASE: Final = Path("/etc/os-release")
 CPUINFO: Final = Path("/proc/cpuinfo")
 SMALL_FILE_MAX_BYTES: Final = 4 * MIB
 PROBE_TIMEOUT_S: Final = 60.0
-COUNTED_AT_ONCE: Final = 500
-"""VMs between two turns of the event loop: a millisecond."""
+COUNTED_AT_ONCE: Final = 100
+"""VMs between two turns of the event loop: a fraction of a millisecond."""
 
 log = logger("agent.host")
 
