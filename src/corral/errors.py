@@ -122,6 +122,8 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "volume-in-use": ErrorKind.CONFLICT,
         "pool-in-use": ErrorKind.CONFLICT,
         "chain-broken": ErrorKind.CONFLICT,
+        "chain-too-long": ErrorKind.CONFLICT,
+        "template-damaged": ErrorKind.CONFLICT,
         "operation-finished": ErrorKind.CONFLICT,
         "idempotency-key-reused": ErrorKind.CONFLICT,
         "domain-not-ours": ErrorKind.CONFLICT,

@@ -39,6 +39,8 @@ class DomainDisk:
     io_thread: int = 0
     iops_max: int = 0
     bytes_per_s_max: int = 0
+    shareable: bool = False
+    """Other domains may write it at the same time."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class ObservedDomain:
     """What the running domain's own metadata says: the spec that it was started with, or last changed to. None: off."""
     pending: tuple[str, ...] = ()
     """What of the persistent definition only its next start brings, each with the reason."""
+    introduced: bool = True
+    """False: it was forked from a template just now, and its guest does not know yet who it is."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from corral.hypervisor.base import (
 )
 from corral.hypervisor.libvirt import confinement, metadata, owned, reading
 from corral.hypervisor.libvirt.document import Host, build_document, build_domain
+from corral.hypervisor.libvirt.fork_document import is_introduced, restorable
 from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
 from corral.hypervisor.libvirt.pending import Left
@@ -129,6 +130,7 @@ def _observed(
         definition_hash=fields.digest(),
         live_spec_json=mark.spec_json if mark is not None else None,
         pending=left.of(uid, lambda: live_document(domain), document) if active and persistent else (),
+        introduced=running is None or is_introduced(running),
     )
 
 
@@ -246,7 +248,17 @@ def _run(domain: libvirt.virDomain, document: _Element, boot_from: str) -> None:
     if boot_from:
         domain.connect().createXML(with_boot_device(document, boot_from), 0)
     else:
+        mend_saved(domain)
         domain.create()
+
+
+def mend_saved(domain: libvirt.virDomain) -> None:
+    """A guest that runs on its template's memory is saved with the document of that run; it resumes with memory of its
+    own."""
+    if domain.hasManagedSaveImage(0):
+        document = domain.managedSaveGetXMLDesc(libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+        if (mended := restorable(document)) != document:
+            domain.managedSaveDefineXML(mended)
 
 
 def shutdown(domain: libvirt.virDomain, mode: Literal["agent", "acpi"]) -> None:
@@ -305,6 +317,7 @@ def save(domain: libvirt.virDomain) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not saved():
             raise
+    mend_saved(domain)  # for those who start it by hand
 
 
 def undefine(domain: libvirt.virDomain) -> None:

@@ -28,6 +28,7 @@ from corral.hypervisor.libvirt.accelerator import probe_accelerators
 from corral.hypervisor.libvirt.connection import Connection
 from corral.hypervisor.libvirt.console import StreamConsole, open_stream
 from corral.hypervisor.libvirt.events import Events
+from corral.hypervisor.libvirt.forks import LibvirtForking
 from corral.hypervisor.libvirt.guests import LibvirtGuests
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.live import apply_live, grow_disk
@@ -63,6 +64,12 @@ class LibvirtDriver:
         self._agent_turns = guest_agent.Turns()
         self.screens = LibvirtScreens(self._on)
         self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
+        self.forking = LibvirtForking(
+            self._host,
+            self._slow_call,
+            self._slow_on,
+            lambda uid: lambda command: self._ask_agent(uid, command),
+        )
         self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
         self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)
 
@@ -85,6 +92,7 @@ class LibvirtDriver:
         self._facts = domains.facts(handle, self._uri)
         self._versions = abilities.versions(handle)
         self._capabilities.clear()  # another libvirtd, maybe another QEMU
+        self.forking.forget_key()
 
     def _changed(self, connected: bool) -> None:
         self._events.publish(DomainEvent("", "", "connected" if connected else "disconnected"))
@@ -256,6 +264,11 @@ class LibvirtDriver:
                 raise
             # libvirt reports what the agent itself refused (a command it lacks, a program that is not there) as this.
             raise CorralError("guest-agent-error", error.asked, error.reason, context=error.context) from error
+
+    async def _slow_call(
+        self, asked: str, function: Callable[[libvirt.virConnect], T], timeout_s: float | None = None
+    ) -> T:
+        return await self._slow.call(asked, function, timeout_s)
 
     async def _slow_on(
         self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T], timeout_s: float | None = None

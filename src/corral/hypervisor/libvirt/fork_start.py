@@ -1,0 +1,106 @@
+"""A fork's first start, in libvirt's calls: blocking functions."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import libvirt
+from lxml.etree import _Element
+
+from corral.errors import CorralError
+from corral.files import storage_error, write_atomic
+from corral.hypervisor.base import DomainDefinition
+from corral.hypervisor.forking import Fork
+from corral.hypervisor.libvirt import confinement, fork_document, holder, monitor
+from corral.hypervisor.libvirt.devices import NIC_ALIAS
+from corral.hypervisor.libvirt.domains import find_by_name, find_by_uid
+from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.metadata import parse_document
+
+MEMORY: Final = "memory"
+STATE: Final = "state"
+DOCUMENT: Final = "domain.xml"
+CARDS: Final = "cards.xml"
+NVRAM: Final = "nvram.fd"
+LOAD_S: Final = 30.0
+_DESCRIPTOR: Final = "corral-state"
+
+
+def read_document(path: Path) -> _Element:
+    try:
+        return parse_document(path.read_text())
+    except OSError as error:
+        raise storage_error(f"read {path}", error) from error
+
+
+def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
+    """Paused, loaded and defined. Until it is defined it is nobody's: what a crash left of it is thrown away."""
+    definition, template = fork.definition, fork.template
+    old = find_by_uid(handle, definition.uid)
+    if old is not None and old.isPersistent():
+        return
+    if old is not None:
+        old.destroy()
+    if find_by_name(handle, definition.name) is not None:
+        reason = f"libvirt already has a domain {definition.name!r}"
+        raise CorralError("domain-name-taken", f"fork {definition.name}", reason, "choose another name")
+    owner = (definition.dac_uid, host.dac_gid) if host.privileged and definition.dac_uid is not None else None
+    confinement.ensure_run_dir(definition.run_dir, owner)
+    _give_variables(template.directory / NVRAM, definition, host)
+    ids = owner or (os.geteuid(), os.getegid())
+    with holder.lent(template.directory / MEMORY, template.digest, template.run_dir, ids) as memory:
+        machine = read_document(template.directory / DOCUMENT)
+        text = fork_document.fork_document(machine, definition, host, memory.path, memory.size_bytes)
+        domain = handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
+    try:
+        _load(domain, template.directory / STATE)
+        for card in fork_document.build_cards(definition, read_document(template.directory / CARDS)):
+            domain.attachDeviceFlags(card, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        live = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        handle.defineXML(fork_document.lasting_document(live, definition, host))
+    except (libvirt.libvirtError, CorralError):
+        domain.destroy()
+        raise
+
+
+def _load(domain: libvirt.virDomain, state: Path) -> None:
+    """The devices' state; the memory is there already."""
+    monitor.ignore_shared_memory(domain, on=True)
+    try:
+        descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(f"open {state}", error) from error
+    try:
+        monitor.hand_over(domain, _DESCRIPTOR, descriptor)
+    finally:
+        os.close(descriptor)
+    monitor.ask(domain, "migrate-incoming", uri=f"fd:{_DESCRIPTOR}")
+
+    def loaded() -> bool:
+        return bool(monitor.ask(domain, "query-status")["status"] != "inmigrate")
+
+    monitor.wait_until(loaded, LOAD_S, f"fork {domain.name()}", "its state was not loaded")
+    monitor.ignore_shared_memory(domain, on=False)
+
+
+def _give_variables(kept: Path, definition: DomainDefinition, host: Host) -> None:
+    """The UEFI variables as they were when the template was frozen."""
+    if definition.firmware != "uefi" or not host.privileged or definition.dac_uid is None:
+        return
+    path = Path(host.nvram(definition.uid, secure=definition.hardware.secure_boot))
+    try:
+        write_atomic(path, kept.read_bytes())
+    except OSError as error:
+        raise storage_error(f"read {kept}", error) from error
+    confinement.ensure_nvram(definition, host)  # is there: its owner is set
+
+
+def plug_cables(domain: libvirt.virDomain, links_up: frozenset[str]) -> None:
+    """Of the running fork, and that it is introduced: the last thing that is done."""
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+    wanted = frozenset(f"{NIC_ALIAS}{name}" for name in links_up)
+    for card in fork_document.with_cables(parse_document(domain.XMLDesc(0)), wanted):
+        domain.updateDeviceFlags(card, live)
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, fork_document.FORK_PREFIX, fork_document.FORK_NAMESPACE, live
+    )

@@ -1,0 +1,211 @@
+"""Templates and forks on libvirt: the ability's verbs, each of which may be repeated."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import libvirt
+from pydantic import Field
+
+from corral.errors import CorralError
+from corral.hypervisor.base import Accelerator
+from corral.hypervisor.forking import Fork, Freeze, Frozen, MemoryShare, Template
+from corral.hypervisor.libvirt import confinement, domains, fork_freeze, fork_memory, fork_start, holder, reading
+from corral.hypervisor.libvirt.fork_document import is_introduced
+from corral.hypervisor.libvirt.guest_agent import Answer, Ask, tell
+from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.metadata import parse_document
+
+T = TypeVar("T")
+
+# Restoring and copying a guest's memory takes as long as a save: minutes for a large one on a slow disk.
+FREEZE_TIMEOUT_S: Final = 900.0
+FORK_TIMEOUT_S: Final = 120.0
+AGENT_PATIENCE_S: Final = 15.0
+SCRIPT_TIMEOUT_S: Final = 60.0
+LOOK_S: Final = 0.03
+_PREPARE: Final = "sync"
+
+
+class OnDomain(Protocol):
+    def __call__(
+        self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T], timeout_s: float | None = None
+    ) -> Awaitable[T]: ...
+
+
+class OnConnection(Protocol):
+    def __call__(
+        self, asked: str, function: Callable[[libvirt.virConnect], T], timeout_s: float | None = None
+    ) -> Awaitable[T]: ...
+
+
+class _Pid(Answer):
+    pid: int
+
+
+class _Ended(Answer):
+    exited: bool
+    exit_code: int | None = Field(default=None, alias="exitcode")
+
+
+class LibvirtForking:
+    """`Forking` over libvirt, on the driver's own connection."""
+
+    def __init__(self, host: Host, call: OnConnection, on: OnDomain, agent: Callable[[str], Ask]) -> None:
+        self._host = host
+        self._call = call
+        self._on = on
+        self._agent = agent
+        self._keys: dict[Accelerator, str] = {}
+
+    async def key(self, accelerator: Accelerator) -> str:
+        if accelerator not in self._keys:
+            versions = await self._call(
+                "ask for versions", lambda handle: (handle.getLibVersion(), handle.getVersion())
+            )
+            self._keys[accelerator] = await asyncio.to_thread(_key, versions, accelerator)
+        return self._keys[accelerator]
+
+    def forget_key(self) -> None:
+        """The connection is another: libvirt and QEMU may be too."""
+        self._keys.clear()
+
+    # ---- templates -------------------------------------------------------------------------------------------------
+
+    async def freeze(self, freeze: Freeze) -> Frozen:
+        asked = "freeze a guest"
+        await self._call(asked, lambda handle: fork_freeze.start_maker(handle, freeze, self._host), FREEZE_TIMEOUT_S)
+        try:
+            agent = await self._prepared(freeze.uid)
+            await self._on(freeze.uid, "unplug what is one machine's of", fork_freeze.unplug, FREEZE_TIMEOUT_S)
+            found = await self._on(
+                freeze.uid, "keep", lambda domain: fork_freeze.keep(domain, freeze.directory), FREEZE_TIMEOUT_S
+            )
+        finally:
+            await self._call(asked, lambda handle: fork_freeze.destroy_maker(handle, freeze.uid))
+        await asyncio.to_thread(fork_freeze.give_back, freeze.disks, self._host)
+        await asyncio.to_thread(shutil.rmtree, freeze.run_dir / "maker", True)
+        document = fork_start.read_document(freeze.directory / fork_start.DOCUMENT)
+        accelerator: Accelerator = "kvm" if document.get("type") == "kvm" else "tcg"
+        memory_bytes, digest, stored = found
+        return Frozen(memory_bytes, stored, digest, await self.key(accelerator), agent)
+
+    async def _prepared(self, uid: str) -> bool:
+        """Whether the passing guest's agent answered; what the guest has not written yet is written."""
+        try:
+            async with asyncio.timeout(AGENT_PATIENCE_S):
+                await self._run_script(uid, _PREPARE)
+                return True
+        except TimeoutError:
+            return False
+        except CorralError as error:
+            if not error.code.startswith("guest-agent-"):
+                raise
+            return False
+
+    async def discard(self, template: Template) -> None:
+        await self._call("remove a template", lambda handle: fork_freeze.destroy_maker(handle, template.uid))
+        await asyncio.to_thread(holder.release, template.run_dir)
+        for directory in (template.run_dir, template.directory):
+            await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    # ---- forks -----------------------------------------------------------------------------------------------------
+
+    async def fork(self, fork: Fork) -> None:
+        definition = fork.definition
+        await asyncio.to_thread(confinement.give_files, definition, self._host)
+        asked = f"fork {definition.name}"
+        await self._call(asked, lambda handle: fork_start.start_fork(handle, fork, self._host), FORK_TIMEOUT_S)
+
+    async def introduce(self, uid: str, script: str) -> bool:
+        document = parse_document(await self._on(uid, "look at", lambda domain: str(domain.XMLDesc(0))))
+        if is_introduced(document):
+            return True
+        await self._on(uid, "resume", domains.resume)
+        told = False
+        try:
+            async with asyncio.timeout(SCRIPT_TIMEOUT_S):
+                await self._told(uid, script)
+                told = True
+        except TimeoutError:
+            pass
+        except CorralError as error:
+            if not error.code.startswith("guest-agent-"):
+                raise
+        await self._on(uid, "plug the cables of", _plug_cables)
+        return told
+
+    async def _told(self, uid: str, script: str) -> None:
+        """The agent is not connected at the first instant."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + AGENT_PATIENCE_S
+        while True:
+            try:
+                await self._run_script(uid, script)
+                return
+            except CorralError as error:
+                if error.code != "guest-agent-unavailable" or loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(LOOK_S)
+
+    async def _run_script(self, uid: str, script: str) -> None:
+        """By the guest's shell; `guest-agent-error` if it ends badly."""
+        ask = self._agent(uid)
+        arguments: dict[str, Any] = {
+            "path": "/bin/sh",
+            "arg": ["-s"],
+            "input-data": base64.b64encode(script.encode()).decode(),
+            "capture-output": False,
+        }
+        pid = (await tell(ask, "guest-exec", _Pid, arguments)).pid
+        status = _Ended(exited=False)
+        while not status.exited:
+            await asyncio.sleep(LOOK_S)
+            status = await tell(ask, "guest-exec-status", _Ended, {"pid": pid})
+        if status.exit_code != 0:
+            reason = f"the script that was run there ended with status {status.exit_code}"
+            raise CorralError("guest-agent-error", "prepare the guest", reason)
+
+    async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]:
+        pids = await self._call("read memory", lambda handle: _pids(handle, frozenset(uids)))
+        found = [await asyncio.to_thread(fork_memory.read_share, uid, pid) for uid, pid in pids]
+        return tuple(share for share in found if share is not None)
+
+
+def _pids(handle: libvirt.virConnect, wanted: frozenset[str]) -> list[tuple[str, int]]:
+    active = handle.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    known = [(domain.UUIDString(), fork_memory.pid_of(domain.name())) for domain in active]
+    return [(uid, pid) for uid, pid in known if pid is not None and uid in wanted]
+
+
+def _plug_cables(domain: libvirt.virDomain) -> None:
+    """Those that its lasting definition has in."""
+    lasting = domains.persistent_document(domain)
+    prefix = len("ua-nic-")
+    links = frozenset(
+        reading.attribute(card, "alias", "name")[prefix:]
+        for card in lasting.iterfind("devices/interface")
+        if reading.attribute(card, "link", "state") != "down"
+    )
+    fork_start.plug_cables(domain, links)
+
+
+def _key(versions: tuple[int, int], accelerator: Accelerator) -> str:
+    """Emulated processors are QEMU's own; under KVM a guest sees the host's."""
+    parts: dict[str, Any] = {"libvirt": versions[0], "qemu": versions[1], "accelerator": accelerator}
+    if accelerator == "kvm":
+        parts["cpu"] = _host_cpu()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _host_cpu() -> list[str]:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    wanted = ("model name", "flags", "microcode")
+    first = text.split("\n\n", 1)[0].splitlines()
+    return [line for line in first if line.startswith(wanted)] + [os.uname().machine]
