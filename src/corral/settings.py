@@ -37,7 +37,10 @@ class Settings:
     memory_overcommit: float = 1.0  # guests' memory over the host's
     # Left to the host itself, never promised to guests.
     host_reserved_memory_mib: int = 1024
-    disk_reserve_mib: int = 1024  # left free in the state directory's file system
+    disk_reserve_mib: int = 1024  # left free in the file system of each pool
+    # How much of a pool's file system may be used, by whomever, before that is said: an event, doctor, metrics.
+    pool_warn_percent: float = 85.0
+    pool_critical_percent: float = 95.0
     # The periodic relist; events drive everything faster than this. Seconds, at least 5.
     relist_interval_s: float = 30.0
     hypervisor_timeout_s: float = 30.0  # of one call to libvirt
@@ -170,5 +173,9 @@ def _check(settings: Settings) -> None:
         )
     if not settings.state_dir.is_absolute() or not settings.socket.is_absolute():
         raise CorralError("invalid-argument", "state directory and socket", "both must be absolute paths")
+    if not 0 < settings.pool_warn_percent <= settings.pool_critical_percent <= 100:
+        raise CorralError(
+            "invalid-argument", "pool_warn_percent, pool_critical_percent", "both are above 0 and rise to at most 100"
+        )
     if settings.relist_interval_s < 5:
         raise CorralError("invalid-argument", "relist_interval_s", "must be at least 5 seconds")

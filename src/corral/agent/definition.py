@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from corral.hypervisor.base import (
 )
 from corral.images.base import ImageFiles
 from corral.model.image import Image
+from corral.model.layer import Layer, chain_of
 from corral.model.network import Network
 from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
@@ -43,6 +44,8 @@ class Places:
     run_dir: Path
     console_dir: Path
     volume_path: Callable[[Volume], Path]
+    layer_path: Callable[[str, str], Path]
+    """By its uid and its pool."""
     seed_path: Callable[[str], Path]
     image_files: Callable[[Image], ImageFiles | None]
     network_name: Callable[[Network], str]
@@ -55,6 +58,7 @@ class Surroundings:
     volumes: Mapping[str, Volume]
     images: Mapping[str, Image]
     networks: Mapping[str, Network]
+    layers: Mapping[str, Layer] = field(default_factory=dict)
 
 
 def recovery_json(vm: Vm) -> str:
@@ -150,6 +154,7 @@ def _kernel(vm: Vm, image: Image | None, places: Places) -> DirectKernel | None:
 def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> DomainDisk:
     path = disk.path or ""
     backing: tuple[tuple[str, str], ...] = ()
+    shareable = False
     if disk.image_uid is not None:
         path = _medium(vm, disk.image_uid, around, places)
     if disk.volume_uid is not None:
@@ -157,6 +162,7 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         if volume is None:
             raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
         path, backing = str(places.volume_path(volume)), _backing(volume, around, places)
+        shareable = volume.spec.shared and not volume.spec.read_only
     return DomainDisk(
         name=disk.name,
         path=path,
@@ -173,6 +179,7 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         io_thread=disk.io_thread,
         iops_max=disk.iops_max,
         bytes_per_s_max=disk.bytes_per_s_max,
+        shareable=shareable,
     )
 
 
@@ -185,6 +192,13 @@ def _medium(vm: Vm, image_uid: str, around: Surroundings, places: Places) -> str
 
 
 def _backing(volume: Volume, around: Surroundings, places: Places) -> tuple[tuple[str, str], ...]:
+    """The layers below the head, nearest first, and the image below them all."""
+    chain = chain_of(around.layers, volume.head_uid)
+    files = tuple((str(places.layer_path(layer.uid, layer.spec.pool)), layer.spec.format) for layer in chain[1:])
+    return (*files, *_image_below(volume, around, places))
+
+
+def _image_below(volume: Volume, around: Surroundings, places: Places) -> tuple[tuple[str, str], ...]:
     image = around.images.get(volume.spec.image_uid or "")
     files = places.image_files(image) if image is not None else None
     if image is None or image.status.facts is None or files is None or files.disk is None:

@@ -18,6 +18,7 @@ from corral.agent.image import ImageKeeper
 from corral.agent.network import NetworkKeeper
 from corral.agent.operations import Progress, Shown, trim_history, trim_journals
 from corral.agent.orphans import OrphanHunt
+from corral.agent.pool import PoolKeeper
 from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
 from corral.agent.status import AWAY, HostKnown
@@ -89,8 +90,9 @@ class Agent:
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
+        self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
         self.volume_keeper = VolumeKeeper(
-            objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock
+            objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock, self.pools.wake
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
@@ -107,6 +109,7 @@ class Agent:
                 ("images", self.image_keeper.run),
                 ("volumes", self.volume_keeper.run),
                 ("host", self._host),
+                ("pools", self._pools),
                 ("janitor", self._janitor),
             )
         ]
@@ -214,6 +217,7 @@ class Agent:
             run_dir=self.settings.run_dir,
             console_dir=self.settings.state_dir / "consoles",
             volume_path=self.volumes.volume_path,
+            layer_path=self.volumes.path,
             seed_path=self.volumes.seed_path,
             image_files=self._image_files,
             network_name=self.networks.driver_name,
@@ -301,6 +305,10 @@ class Agent:
                 self._host_changed.set()  # what has changed is still to be recorded
                 raise
             await asyncio.sleep(HOST_PAUSE_S)
+
+    async def _pools(self) -> None:
+        await self.ready.wait()
+        await self.pools.run()
 
     async def _janitor(self) -> None:
         """Keeps histories bounded."""

@@ -18,18 +18,13 @@ from corral.log import logger
 from corral.model.event import Event, EventLevel
 from corral.model.operation import CreateVolume, DeleteVolume, Operation, OperationState, Problem, ResizeVolume
 from corral.model.volume import Volume
-from corral.store.objects import Objects, Transaction, claim_key
+from corral.store.objects import Objects, Transaction, work_claim
 
 PARALLEL_MAX: Final = 4
 """Copies keep the disk busy; what is short does not wait long behind so few."""
 DONE: Final = {"volume-create": "VolumeCreated", "volume-resize": "VolumeResized", "volume-delete": "VolumeDeleted"}
 
 log = logger("agent.volume")
-
-
-def work_claim(volume_uid: str) -> str:
-    """Held while a volume is resized or moved: no VM gets it meanwhile."""
-    return claim_key("volume-work", "host", volume_uid)
 
 
 @dataclass

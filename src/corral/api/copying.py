@@ -22,6 +22,7 @@ from corral.model.reach import FileAnswer
 from corral.names import format_bytes
 
 END: Final = "end"
+PREPARING_EVERY_S: Final = 0.5
 TOO_LARGE_HINT: Final = "larger files go over SSH: corral ssh, scp"
 
 
@@ -37,6 +38,39 @@ async def send_file(socket: WebSocket, reader: GuestReader, stopping: asyncio.Ev
             _check_size(reader.file.path, total)
             await socket.send_bytes(part)
         await socket.send_text(json.dumps({"done": {"size_bytes": total}}))
+
+    await _carry(socket, transfer, stopping, request_id, _disconnected)
+
+
+async def send_disk(
+    socket: WebSocket,
+    prepare: Callable[[Callable[[float], None]], Coroutine[Any, Any, GuestReader]],
+    stopping: asyncio.Event,
+    request_id: str,
+) -> None:
+    """Carry a disk to the user; while it is being made ready, `{"preparing": SHARE}` says how far that is."""
+
+    async def transfer() -> None:
+        shares = [0.0]
+        preparing = asyncio.create_task(prepare(shares.append))
+        try:
+            while not (await asyncio.wait({preparing}, timeout=PREPARING_EVERY_S))[0]:
+                await socket.send_text(json.dumps({"preparing": shares[-1]}))
+                del shares[:-1]
+            reader = preparing.result()
+        finally:
+            if not preparing.done():
+                preparing.cancel()
+                await asyncio.gather(preparing, return_exceptions=True)
+        try:
+            await socket.send_text(f'{{"file":{_answer(reader.file)}}}')
+            total = 0
+            while part := await reader.read():
+                total += len(part)
+                await socket.send_bytes(part)
+            await socket.send_text(json.dumps({"done": {"size_bytes": total}}))
+        finally:
+            await reader.close()
 
     await _carry(socket, transfer, stopping, request_id, _disconnected)
 

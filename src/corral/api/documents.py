@@ -17,6 +17,7 @@ from corral.model.image import Image
 from corral.model.operation import Operation
 from corral.model.os import OsInfo
 from corral.model.vm import Vm
+from corral.model.volume import Volume
 from corral.services.documents import Document, Listing
 from corral.store.base import JournalEntry
 
@@ -65,6 +66,11 @@ class VmAccepted(OperationAccepted):
 class ImageAccepted(OperationAccepted):
     image: Image | None = None
     """The new image, where one was made."""
+
+
+class VolumeAccepted(OperationAccepted):
+    volume: Volume | None = None
+    """The new volume, where one was made."""
 
 
 class DomainItems(Items[UnmanagedDomain]):

@@ -46,6 +46,15 @@ _HOST_FIELDS: Final = (
     ("vms_running", 1, "Running VMs"),
     ("hypervisor_connected", 1, "1 while the hypervisor answers"),
 )
+_POOL_FIELDS: Final = (
+    ("total_bytes", "Size of the pool's file system"),
+    ("free_bytes", "Free space in it"),
+    ("used_bytes", "Used space in it, by whomever"),
+    ("allocated_bytes", "What the volumes take"),
+    ("logical_bytes", "What the volumes take once they are full"),
+    ("volumes", "Volumes in it"),
+    ("available", "1 while it can be looked at"),
+)
 log: Final = logger("metrics")
 
 
@@ -118,12 +127,14 @@ async def render(metrics: ApiMetrics, services: Services, caller: Caller, projec
         project = EVERY_PROJECT
     report = await services.sessions.usage(caller, project)
     hosts = await services.hosts.list(caller, ListRequest())
+    pools = await services.pools.list(caller, ListRequest(limit=PAGE_MAX))
     states = [state async for state in _vm_states(services, caller, project)]
     operations = await _operation_counts(services, caller, project)
     families = (
         *_vm_families(report),
         *_state_families(states),
         *_host_families([json.loads(document) for document in hosts.documents]),
+        *_pool_families([json.loads(document) for document in pools.documents]),
         _gauge("corral_operations", "Operations in the store, by state", ("state",), operations.items()),
         _gauge("corral_store_revision", "The newest revision of the store", (), [((), services.daemon.revision)]),
         _gauge("corral_build_info", "The daemon's version", ("version",), [((__version__,), 1)]),
@@ -186,6 +197,15 @@ def _host_families(hosts: Sequence[dict[str, Any]]) -> Iterator[Metric]:
         name = f"corral_host_{field.replace('_mib', '_bytes')}"
         samples = [((host["name"], host["uid"]), float(host["status"][field]) * unit) for host in hosts]
         yield _gauge(name, text, ("host", "uid"), samples)
+
+
+def _pool_families(pools: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    for field, text in _POOL_FIELDS:
+        yield _gauge(
+            f"corral_pool_{field}", text, ("pool",), [((pool["name"],), float(pool["status"][field])) for pool in pools]
+        )
+    levels = [((pool["name"], pool["status"]["level"]), 1.0) for pool in pools]
+    yield _gauge("corral_pool_level", "1 for how full a pool is: ok, warning, critical", ("pool", "level"), levels)
 
 
 async def _vm_states(services: Services, caller: Caller, project: str) -> AsyncIterator[tuple[str, str, str, str]]:

@@ -12,10 +12,12 @@ from corral.host.kernel import check_clock, check_kernel
 from corral.host.machine import Machine
 from corral.host.packages import check_nftables, check_reboot, check_tools, check_updates
 from corral.host.places import check_places
+from corral.host.pools import check_pools
 from corral.hypervisor.base import HypervisorFacts, ObservedDomain
 from corral.model.doctor import Finding
 from corral.model.host import HostStatus
 from corral.model.network import Network
+from corral.model.pool import Pool
 from corral.model.vm import Vm
 
 
@@ -29,6 +31,7 @@ class Subject:
     domains: tuple[ObservedDomain, ...] = ()
     networks: tuple[Network, ...] = ()
     vms: tuple[Vm, ...] = ()
+    pools: tuple[Pool, ...] = ()
 
 
 async def examine(subject: Subject, root: Path = Path("/")) -> tuple[Finding, ...]:
@@ -44,6 +47,7 @@ def _look(subject: Subject, machine: Machine) -> Iterator[Finding]:
     yield from check_hardware(machine, subject.status)
     yield from check_guests(machine, subject.facts, subject.domains)
     yield from check_places(machine, subject.state_dir, subject.networks)
+    yield from check_pools(subject.pools)
     yield from check_kernel(machine, subject.networks)
     yield check_consoles(subject.vms)
     yield check_clock()

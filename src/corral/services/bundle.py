@@ -17,11 +17,14 @@ from corral.services.image import ImageService
 from corral.services.network import NetworkService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
+from corral.services.pool import PoolService
 from corral.services.session import SessionService
 from corral.services.stack import StackService
 from corral.services.token import TokenService
 from corral.services.vm import VmService
 from corral.services.volume import VolumeService
+from corral.services.volume_create import VolumeMaker
+from corral.services.volume_read import VolumeReader
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Services:
     images: ImageService
     networks: NetworkService
     volumes: VolumeService
+    volume_maker: VolumeMaker
+    volume_reader: VolumeReader
+    pools: PoolService
     hosts: HostService
     operations: OperationService
     events: EventService
@@ -67,6 +73,9 @@ def build_services(context: Context, around: Surroundings) -> Services:
         images=ImageService(context),
         networks=NetworkService(context),
         volumes=VolumeService(context),
+        volume_maker=VolumeMaker(context),
+        volume_reader=VolumeReader(context),
+        pools=PoolService(context),
         hosts=HostService(context),
         operations=OperationService(context),
         events=EventService(context),

@@ -29,6 +29,7 @@ from corral.services.nics import Allocated, allocate_nics, find_networks
 from corral.services.os import apply_os, find_os, warnings_of
 from corral.services.rules import check_system_hypervisor
 from corral.services.seeds import plan_cloud_init
+from corral.services.volume import free_volume
 from corral.store.objects import claim_key, name_claim
 
 Draw = Callable[[Vm, Sequence[Volume]], Awaitable[str]]
@@ -173,7 +174,9 @@ async def plan_vm(
             f"image {request.image} needs at least {facts.memory_min_mib} MiB of memory, not {request.memory_mib}",
             f"ask for {facts.memory_min_mib} MiB or more",
         )
-    disks = plan_disks(context, project, request, image, media, asked)
+    named = {disk.volume for disk in request.disks if disk.volume is not None}
+    there = {name: await free_volume(context, project, name, asked) for name in sorted(named)}
+    disks = plan_disks(context, project, request, image, media, there, asked)
     spec = VmSpec(
         power=Power.ON if request.start else Power.OFF,
         run_policy=request.run_policy,
@@ -226,6 +229,11 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
         transaction.create(vm)
         for volume in plan.disks.volumes:
             transaction.create(volume.model_copy(update={"created_at": vm.created_at}))
+        for volume in plan.disks.kept:
+            if volume.spec.shared:
+                transaction.require(volume)
+            else:
+                transaction.update(volume)
         for nic in nics:
             transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
             if nic.address:

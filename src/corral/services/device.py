@@ -9,7 +9,7 @@ from corral.errors import CorralError
 from corral.hypervisor.hardware_rules import check_hardware
 from corral.hypervisor.support import HardwareSupport
 from corral.model import limits
-from corral.model.base import DEFAULT_PROJECT, Model
+from corral.model.base import DEFAULT_POOL, DEFAULT_PROJECT, Model
 from corral.model.image import Image
 from corral.model.network import Network
 from corral.model.operation import Operation, UpdateVm
@@ -29,14 +29,23 @@ from corral.services.device_parts import (
     created,
     disk_of,
     free_name,
-    kept_disk,
     lost_meaning,
     nic_of,
     same_vm,
+    used,
     with_slots,
     written,
 )
-from corral.services.disks import NewFile, check_disk, new_files, new_volume, plan_drive, user_disk, with_knobs
+from corral.services.disks import (
+    NewFile,
+    check_disk,
+    kept_disk,
+    new_files,
+    new_volume,
+    plan_drive,
+    user_disk,
+    with_knobs,
+)
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
 from corral.services.nics import Allocated, find_network, mac_of
@@ -94,7 +103,9 @@ class DeviceService:
             label = request.name or free_name(stem, (disk.name for disk in found.spec.disks))
             if request.volume is not None:
                 there = await free_volume(context, project, request.volume, target.asked)
-                spec, volume, files = kept_disk(request, label, there, found.uid, target.asked)
+                volume: Volume | None
+                files: Sequence[NewFile] = ()
+                spec, volume = kept_disk(request, label, there, found.uid, target.asked)
             else:
                 spec, volume, files = self._new_disk(found, request, label, media, target.asked)
                 if volume is not None and not request.force:
@@ -111,12 +122,15 @@ class DeviceService:
                 )
             # Another request may have got the name that was chosen for this one.
             own = spec if label not in taken else spec.model_copy(update={"name": free_name(stem, taken)})
+            if spec.volume_uid in {disk.volume_uid for disk in now.spec.disks} - {None}:
+                raise CorralError(
+                    "volume-in-use", target.asked, "it has the volume already", f"corral disk list {name}"
+                )
             disks = (*with_slots(now.spec.disks), own)
             if len(disks) > limits.DISKS_MAX:
                 reason = f"it has {limits.DISKS_MAX} disks, the most that a VM can have"
                 raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {name} DISK")
-            also = None if volume is None else written(volume) if volume.revision else created(volume)
-            return _decision(now, {"disks": disks}, support, target.asked, also=also)
+            return _decision(now, {"disks": disks}, support, target.asked, also=_kept_or_made(volume))
 
         with self._using(media, target.asked):
             async with new_files(files, target.asked):
@@ -170,7 +184,8 @@ class DeviceService:
             found = await context.objects.require(Vm, project, name)
             volume_uid = disk_of(found, disk, asked).volume_uid
             volume = await context.objects.get(Volume, volume_uid) if volume_uid is not None else None
-            kept = changed_volume(volume, delete_with_vm=False) if volume is not None else None
+            own = volume is not None and not volume.spec.shared
+            kept = changed_volume(volume, delete_with_vm=False) if volume is not None and own else None
             support = await read_support(context)
 
         def decide(now: Vm) -> Decision:
@@ -205,6 +220,9 @@ class DeviceService:
         volume = await self._context.objects.get(Volume, disk.volume_uid)
         if volume is None:
             raise CorralError("volume-not-found", asked, "its volume is gone", "corral volume list")
+        if volume.spec.shared:
+            reason = f"volume {volume.name} may be other guests' too, which would not hear of it"
+            raise CorralError("unsupported", asked, reason, f"detach it, then corral volume resize {volume.name}")
         if request.size_bytes < volume.spec.size_bytes:
             raise CorralError(
                 "invalid-size",
@@ -216,11 +234,11 @@ class DeviceService:
         if request.size_bytes == volume.spec.size_bytes:
             return None
         if not request.force:
-            await self._admit(request.size_bytes - volume.spec.size_bytes, asked)
+            await self._admit(request.size_bytes - volume.spec.size_bytes, asked, volume.spec.pool)
         return changed_volume(volume, size_bytes=request.size_bytes)
 
-    async def _admit(self, new_bytes: int, asked: str) -> None:
-        usage = await self._context.volumes.usage()
+    async def _admit(self, new_bytes: int, asked: str, pool: str = DEFAULT_POOL) -> None:
+        usage = await self._context.volumes.usage(pool)
         admit_disk(new_bytes, usage.free_bytes, self._context.settings.disk_reserve_mib * 2**20, asked)
 
     async def _media(self, project: str, name: str | None) -> dict[str, Image]:
@@ -324,6 +342,14 @@ class DeviceService:
             return {}
         address = allocated.address(network, request.address)
         return {"network": network.name, "network_uid": network.uid, "address": address}
+
+
+def _kept_or_made(volume: Volume | None) -> Extra | None:
+    if volume is None:
+        return None
+    if volume.spec.shared:
+        return used(volume)
+    return written(volume) if volume.revision else created(volume)
 
 
 # ---- what a VM becomes -----------------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ from typing import Final
 from corral.errors import CorralError
 from corral.hypervisor.targets import disk_targets, slot_of
 from corral.model.image import Image
-from corral.model.requests import AttachDiskRequest, ChangeDiskRequest
+from corral.model.requests import ChangeDiskRequest
 from corral.model.vm import DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 from corral.services.changes import Extra
-from corral.services.disks import NewFile, with_knobs
 from corral.store.objects import claim_key
 
 _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
@@ -78,17 +77,9 @@ def free_name(stem: str, taken: Iterable[str]) -> str:
     return next(name for number in count() if (name := f"{stem}{number}") not in known)
 
 
-def kept_disk(
-    request: AttachDiskRequest, label: str, volume: Volume, vm_uid: str, asked: str
-) -> tuple[DiskSpec, Volume | None, Sequence[NewFile]]:
-    """A volume that is there already: it becomes this VM's and, unless that is said, does not go with it."""
-    about_new = {"size_bytes", "path", "create", "image", "format", "device"} & request.model_fields_set
-    if about_new - ({"device"} if request.device == "disk" else set()):
-        reason = f"it is to have volume {volume.name}, which is there as it is"
-        raise CorralError("invalid-argument", asked, reason, f"leave {', '.join(sorted(about_new))} out")
-    gone = request.delete_with_vm and "delete_with_vm" in request.model_fields_set
-    disk = with_knobs(DiskSpec(name=label, volume_uid=volume.uid), request)
-    return disk, changed_volume(volume, vm_uid=vm_uid, delete_with_vm=gone), ()
+def used(volume: Volume) -> Extra:
+    """Of a volume that stays nobody's own: it is still there, as it was found."""
+    return lambda transaction: transaction.require(volume)
 
 
 def same_vm(found: Vm, now: Vm, asked: str) -> None:

@@ -50,6 +50,8 @@ class Disks:
     volumes: tuple[Volume, ...]
     new_bytes: int
     files: tuple[NewFile, ...] = ()
+    kept: tuple[Volume, ...] = ()
+    """Volumes that were there, as they become."""
 
 
 def plan_disks(
@@ -58,21 +60,28 @@ def plan_disks(
     request: CreateVmRequest,
     image: Image | None,
     media: Mapping[str, Image],
+    there: Mapping[str, Volume],
     asked: str,
 ) -> Disks:
-    """The VM's disks and drives, and the volumes to be made for them. `media`: the ISO images that the request names.
-    The VM's uid is chosen here, since volumes name it."""
+    """The VM's disks and drives, and the volumes to be made for them. `media`: the ISO images that the request names;
+    `there`: the volumes that it names. The VM's uid is chosen here, since volumes name it."""
     vm_uid = new_uid()
     wanted = list(request.disks)
     facts = image.status.facts if image is not None else None
-    if image is not None and not any(disk.device == "disk" for disk in wanted):
+    if image is not None and not any(disk.device == "disk" and disk.volume is None for disk in wanted):
         wanted.insert(0, DiskRequest())
     specs: list[DiskSpec] = []
     volumes: list[Volume] = []
     new_files: list[NewFile] = []
+    kept: list[Volume] = []
     for disk, name in zip(wanted, _names(wanted, asked), strict=True):
         if disk.device == "cdrom":
             specs.append(plan_drive(disk, name, media, asked))
+            continue
+        if disk.volume is not None:
+            spec, volume = kept_disk(disk, name, there[disk.volume], vm_uid, asked)
+            specs.append(spec)
+            kept.append(volume)
             continue
         check_disk(disk, name, asked)
         if disk.path is not None:
@@ -81,12 +90,15 @@ def plan_disks(
             new_files += [new_file] if new_file is not None else []
             continue
         first = not any(spec.device == "disk" for spec in specs)
+        first = first or (not volumes and all(spec.volume_uid is not None for spec in specs if spec.device == "disk"))
         below = image if first and facts is not None and facts.disk_format else None
         volume = new_volume(project, request.name, disk, name, vm_uid, below, asked)
         volumes.append(volume)
         specs.append(with_knobs(DiskSpec(name=name, volume_uid=volume.uid), disk))
     new_bytes = sum(volume.spec.size_bytes for volume in volumes)
-    return Disks(vm_uid, tuple(specs), tuple(volumes), new_bytes, tuple(new_files))
+    if len({volume.uid for volume in kept}) < len(kept):
+        raise CorralError("invalid-argument", asked, "two disks are one volume", "name each volume once")
+    return Disks(vm_uid, tuple(specs), tuple(volumes), new_bytes, tuple(new_files), tuple(kept))
 
 
 def _names(wanted: Sequence[DiskRequest], asked: str) -> tuple[str, ...]:
@@ -201,6 +213,27 @@ def _size_bytes(disk: DiskRequest, facts: ImageFacts | None, name: str, asked: s
             {"wanted_bytes": disk.size_bytes, "image_bytes": facts.disk_virtual_bytes},
         )
     return disk.size_bytes or facts.disk_virtual_bytes
+
+
+def kept_disk(disk: DiskRequest, name: str, volume: Volume, vm_uid: str, asked: str) -> tuple[DiskSpec, Volume]:
+    """A volume that is there already, and what it becomes: this VM's own, which unless that is said does not go with it;
+    one that may be shared stays nobody's."""
+    about_new = {"size_bytes", "path", "create", "image", "format", "device"} & disk.model_fields_set
+    if about_new - ({"device"} if disk.device == "disk" else set()):
+        reason = f"it is to have volume {volume.name}, which is there as it is"
+        raise CorralError("invalid-argument", asked, reason, f"leave {', '.join(sorted(about_new))} out")
+    gone = disk.delete_with_vm and "delete_with_vm" in disk.model_fields_set
+    if gone and volume.spec.shared:
+        reason = f"volume {volume.name} may be other VMs' too, and goes with none of them"
+        raise CorralError("invalid-argument", asked, reason, "leave delete_with_vm out")
+    spec = with_knobs(DiskSpec(name=name, volume_uid=volume.uid, format=volume.spec.format), disk)
+    spec = spec.model_copy(update={"read_only": disk.read_only or volume.spec.read_only})
+    if spec.read_only and spec.bus is Bus.SATA:
+        check_together(asked, f"give disk {name!r} bus=virtio or bus=scsi", Ability.READ_ONLY_DISK, Ability.SATA_DISK)
+    if volume.spec.shared:
+        return spec, volume
+    own = volume.spec.model_copy(update={"vm_uid": vm_uid, "delete_with_vm": gone})
+    return spec, volume.model_copy(update={"spec": own, "generation": volume.generation + 1})
 
 
 def user_disk(

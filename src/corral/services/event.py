@@ -13,6 +13,7 @@ from corral.model.identity import Token
 from corral.model.image import Image
 from corral.model.network import Network
 from corral.model.operation import Operation
+from corral.model.pool import Pool
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.services.access import authorize, visible
@@ -25,7 +26,7 @@ from corral.store.objects import EVENTS, name_claim
 EVENTS_PAGE_MAX: Final = 1000
 
 KINDS: Final[Mapping[str, type[Object]]] = MappingProxyType(
-    {cls.PLURAL: cls for cls in (Vm, Image, Network, Volume, Host, Operation, Token)}
+    {cls.PLURAL: cls for cls in (Vm, Image, Network, Volume, Pool, Host, Operation, Token)}
 )
 
 

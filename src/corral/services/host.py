@@ -11,6 +11,7 @@ from corral.model.base import DEFAULT_PROJECT
 from corral.model.doctor import Finding
 from corral.model.host import Host
 from corral.model.network import Network
+from corral.model.pool import Pool
 from corral.model.requests import ListRequest
 from corral.model.vm import Vm
 from corral.services import listing
@@ -77,5 +78,6 @@ class HostService:
                 domains=domains,
                 networks=tuple(await self._context.objects.list(Network)),
                 vms=tuple(await self._context.objects.list(Vm)),
+                pools=tuple(await self._context.objects.list(Pool)),
             )
         )

@@ -54,7 +54,7 @@ def apply_os(request: CreateVmRequest, system: OsInfo, *, installed: bool) -> Cr
     """The request with what it left open chosen for `system`. `installed`: it starts from an image, whose makers
     decided on firmware and memory."""
     disks = request.disks
-    if installed and not any(disk.device == "disk" for disk in disks):
+    if installed and not any(disk.device == "disk" and disk.volume is None for disk in disks):
         disks = (DiskRequest(), *disks)  # the one that stands on the image
     update: dict[str, Any] = {
         "hardware": _hardware(request, system, installed=installed),

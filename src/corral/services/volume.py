@@ -1,19 +1,22 @@
-"""Volumes: read, and those that no VM has any more deleted."""
+"""Volumes: read, resized, and those that no VM has any more deleted."""
 
 import re
 from typing import Final
 
 from corral.errors import CorralError
-from corral.model.operation import DeleteVolume, Operation
-from corral.model.requests import ListRequest
+from corral.model.operation import DeleteVolume, Operation, ResizeVolume
+from corral.model.requests import ListRequest, ResizeVolumeRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
-from corral.services import listing
+from corral.names import format_bytes
+from corral.scheduler.admission import admit_disk
+from corral.services import listing, rules
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import Decision, Mutation, change
+from corral.services.changes import Decision, Mutation, change, repeated
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
+from corral.store.objects import Transaction, work_claim
 
 _UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -45,6 +48,69 @@ class VolumeService:
         mutation = Mutation(caller, project, action, name, None, if_revision)
         return (await change(self._context, mutation, Volume, self._deletion))[1]
 
+    async def disk_of(self, caller: Caller, project: str, name: str) -> tuple[str, str] | None:
+        """The VM that has the volume, and the name of its disk there; None: it stands alone, or may be shared."""
+        await authorize(self._context, caller, project, "volume.read", name)
+        volume = await self._context.objects.require(Volume, project, await named(self._context, project, name))
+        vm = await self._context.objects.get(Vm, volume.spec.vm_uid) if volume.spec.vm_uid is not None else None
+        disks = vm.spec.disks if vm is not None else ()
+        disk = next((disk.name for disk in disks if disk.volume_uid == volume.uid), None)
+        return (vm.name, disk) if vm is not None and disk is not None else None
+
+    async def resize(
+        self,
+        caller: Caller,
+        project: str,
+        name: str,
+        request: ResizeVolumeRequest,
+        *,
+        if_revision: int | None = None,
+    ) -> Operation:
+        """Of a volume that no VM has; that of a VM is a disk's (`DeviceService.change_disk`)."""
+        context, action = self._context, "volume.update"
+        await authorize(context, caller, project, action, name)
+        asked = f"resize volume {name!r} to {format_bytes(request.size_bytes)}"
+        async with audited(context, caller, project, action, name):
+            name = await named(context, project, name)
+            mutation = Mutation(caller, project, action, name, request, if_revision)
+            if (known := await repeated(context, mutation)) is not None:
+                return known
+            volume = await context.objects.require(Volume, project, name)
+            rules.check_revision(volume, if_revision)
+            await check_free(context, volume, asked, alone=True)
+            if request.size_bytes < volume.spec.size_bytes:
+                await self._check_shrink(volume, request, asked)
+            elif not request.force:
+                usage = await context.volumes.usage(volume.spec.pool)
+                more = request.size_bytes - volume.spec.size_bytes
+                admit_disk(more, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, asked)
+
+        def decide(now: Volume) -> Decision:
+            if now.spec != volume.spec or now.being_deleted:
+                raise CorralError("precondition-failed", asked, "it was changed meanwhile", "look, and ask again")
+
+            def hold(transaction: Transaction) -> None:
+                transaction.claim(work_claim(now.uid), now.uid)
+
+            intent = ResizeVolume(size_bytes=request.size_bytes)
+            return Decision(intent, now.model_copy(), also=hold, lost=lambda key: lost_work(key, now, asked))
+
+        return (await change(context, mutation, Volume, decide))[1]
+
+    async def _check_shrink(self, volume: Volume, request: ResizeVolumeRequest, asked: str) -> None:
+        if not request.shrink:
+            raise CorralError(
+                "invalid-size",
+                asked,
+                f"it has {format_bytes(volume.spec.size_bytes)}; a smaller one would cut off what lies behind",
+                "--shrink does it where it is proven that nothing lies there",
+                {"wanted_bytes": request.size_bytes, "size_bytes": volume.spec.size_bytes},
+            )
+        if volume.spec.layer_uid is not None:
+            reason = "there are points in time of it, which would not fit it any more"
+            raise CorralError("unsupported", asked, reason, "delete its snapshots first")
+        await self._context.volumes.check_shrink(volume, request.size_bytes)
+
     def _deletion(self, volume: Volume) -> Decision:
         if volume.spec.vm_uid is not None:
             raise _in_use(f"delete volume {volume.name!r}", "its VM")
@@ -61,16 +127,42 @@ async def named(context: Context, project: str, name: str) -> str:
 
 
 async def free_volume(context: Context, project: str, name: str, asked: str) -> Volume:
-    """A volume that is whole and that no VM has."""
+    """A volume that is whole, and that no VM has or that several may have."""
     volume = await context.objects.require(Volume, project, await named(context, project, name))
+    await check_free(context, volume, asked, alone=not volume.spec.shared)
+    return volume
+
+
+async def check_free(context: Context, volume: Volume, asked: str, *, alone: bool) -> None:
+    """Nothing if the volume is whole and nobody works on it; with `alone` also, if nobody has it."""
     if volume.spec.vm_uid is not None:
         owner = await context.objects.get(Vm, volume.spec.vm_uid)
         raise _in_use(asked, f"VM {owner.name}" if owner is not None else "its VM")
+    await check_work(context, volume, asked)
+    if alone:
+        await check_unused(context, volume, asked)
+
+
+async def check_work(context: Context, volume: Volume, asked: str) -> None:
+    """Nothing if it is whole, and stays so: nobody makes, resizes or deletes it."""
     if volume.being_deleted or not volume.status.ready:
-        reason = "it is being deleted" if volume.being_deleted else "it was never made"
+        reason = "it is being deleted" if volume.being_deleted else "it is not made yet"
         raise CorralError("volume-in-use", asked, reason, "corral volume list")
-    await check_unused(context, volume, asked)
-    return volume
+    if await context.objects.owner(work_claim(volume.uid)) is not None:
+        raise _being_worked_on(asked)
+
+
+def is_uid(name: str) -> bool:
+    return _UID.fullmatch(name) is not None
+
+
+def lost_work(key: str, volume: Volume, asked: str) -> CorralError | None:
+    """What it means that somebody was first to work on a volume."""
+    return _being_worked_on(asked) if key == work_claim(volume.uid) else None
+
+
+def _being_worked_on(asked: str) -> CorralError:
+    return CorralError("volume-in-use", asked, "it is being resized", "wait for its operation: corral operation list")
 
 
 async def check_unused(context: Context, volume: Volume, asked: str) -> None:

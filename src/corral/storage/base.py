@@ -141,6 +141,10 @@ class VolumeStore(Protocol):
         """Forget it; `pool-in-use` while a volume's file lies in it."""
         ...
 
+    def check_pool(self, name: str) -> None:
+        """`pool-not-found` unless it is known."""
+        ...
+
     def pools(self) -> dict[str, Path]:
         """What is known, also with the database lost."""
         ...

@@ -185,6 +185,9 @@ class DirVolumes:
     async def close_pool(self, name: str) -> None:
         await _blocking(f"close pool {name}", lambda: self._places.close(name))
 
+    def check_pool(self, name: str) -> None:
+        self._places.directory(name)
+
     def pools(self) -> dict[str, Path]:
         return self._places.known()
 

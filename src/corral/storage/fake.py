@@ -158,6 +158,9 @@ class FakeVolumes:
             self.places.pop(name, None)
             self._places.keep(name, None)
 
+    def check_pool(self, name: str) -> None:
+        self._directory(name)
+
     def pools(self) -> dict[str, Path]:
         return {name: self._directory(name) for name in (DEFAULT_POOL, *self.places)}
 

@@ -30,6 +30,11 @@ def claim_key(what: str, scope: str, value: str) -> str:
     return f"/claims/{what}/{scope}/{value}"
 
 
+def work_claim(volume_uid: str) -> str:
+    """Held while a volume's file is resized or moved: no VM gets it meanwhile."""
+    return claim_key("volume-work", "host", volume_uid)
+
+
 def encode(value: Object) -> bytes:
     """Stored bytes: JSON without `revision`, which is the store's own and put in front by `with_revision`."""
     return value.model_dump_json(exclude={"revision"}).encode()

@@ -35,6 +35,8 @@ def build_disk(disk: DomainDisk, target: str, boot_order: int | None, *, relabel
     SubElement(element, "target", dev=target, bus=disk.bus)
     if disk.read_only or disk.device == "cdrom":
         SubElement(element, "readonly")
+    if disk.shareable:  # QEMU lets others open it for writing too
+        SubElement(element, "shareable")
     if disk.iops_max or disk.bytes_per_s_max:
         element.append(_build_limits(disk))
     SubElement(element, "serial").text = disk.name[:_SERIAL_MAX_CHARS]

@@ -41,6 +41,7 @@ class OwnedDisk:
     io_thread: int
     iops_max: int
     bytes_per_s_max: int
+    shareable: bool
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _wanted_disk(disk: DomainDisk, target: str) -> OwnedDisk:
         io_thread=disk.io_thread,
         iops_max=disk.iops_max,
         bytes_per_s_max=disk.bytes_per_s_max,
+        shareable=disk.shareable,
     )
 
 
@@ -209,6 +211,7 @@ def owned_disk(element: _Element) -> OwnedDisk:
         io_thread=int(attribute(element, "driver", "iothread") or 0),
         iops_max=int(element.findtext("iotune/total_iops_sec") or 0),
         bytes_per_s_max=int(element.findtext("iotune/total_bytes_sec") or 0),
+        shareable=element.find("shareable") is not None,
     )
 
 

@@ -145,6 +145,7 @@ def _described_disk(element: _Element) -> DomainDisk:
         io_thread=int(attribute(element, "driver", "iothread") or 0),
         iops_max=int(element.findtext("iotune/total_iops_sec") or 0),
         bytes_per_s_max=int(element.findtext("iotune/total_bytes_sec") or 0),
+        shareable=element.find("shareable") is not None,
     )
 
 
