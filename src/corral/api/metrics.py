@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from corral.model.identity import Identity, Role
 from corral.model.limits import PAGE_MAX
 from corral.model.operation import Operation, OperationState
 from corral.model.requests import ListRequest
+from corral.model.stack import STACK_LABEL
 from corral.names import MIB
 from corral.security.policy import ALL_PROJECTS
 from corral.services.bundle import Services
@@ -128,11 +130,11 @@ async def render(metrics: ApiMetrics, services: Services, caller: Caller, projec
     report = await services.sessions.usage(caller, project)
     hosts = await services.hosts.list(caller, ListRequest())
     pools = await services.pools.list(caller, ListRequest(limit=PAGE_MAX))
-    states = [state async for state in _vm_states(services, caller, project)]
+    vms = [vm async for vm in _vms_seen(services, caller, project)]
     operations = await _operation_counts(services, caller, project)
     families = (
         *_vm_families(report),
-        *_state_families(states),
+        *_state_families(vms),
         *_host_families([json.loads(document) for document in hosts.documents]),
         *_pool_families([json.loads(document) for document in pools.documents]),
         _gauge("corral_operations", "Operations in the store, by state", ("state",), operations.items()),
@@ -186,10 +188,26 @@ def _vm_families(report: UsageReport) -> Iterator[Metric]:
     yield _counter("corral_vm_network_sent_bytes", "Bytes sent", _VM, of(lambda i: i.net_sent_bytes))
 
 
-def _state_families(states: Sequence[tuple[str, str, str, str]]) -> Iterator[Metric]:
-    yield _gauge("corral_vm_state", "1 for the state that a VM is in", (*_VM, "state"), [(vm, 1.0) for vm in states])
-    counts = Counter(state for *_, state in states)
+@dataclass(frozen=True)
+class _Seen:
+    """What is counted of a VM's document."""
+
+    labels: tuple[str, str, str]
+    """As `_VM` names them."""
+    state: str
+    pending: int
+    stack: str
+
+
+def _state_families(vms: Sequence[_Seen]) -> Iterator[Metric]:
+    states = [((*vm.labels, vm.state), 1.0) for vm in vms]
+    yield _gauge("corral_vm_state", "1 for the state that a VM is in", (*_VM, "state"), states)
+    counts = Counter(vm.state for vm in vms)
     yield _gauge("corral_vms", "VMs by state", ("state",), [((state,), number) for state, number in counts.items()])
+    waiting = [(vm.labels, float(vm.pending)) for vm in vms]
+    yield _gauge("corral_vm_pending_restart", "Changes that wait for the VM's next start", _VM, waiting)
+    stacks = Counter((vm.labels[0], vm.stack, vm.state) for vm in vms if vm.stack)
+    yield _gauge("corral_stack_vms", "VMs of a stack by state", ("project", "stack", "state"), stacks.items())
 
 
 def _host_families(hosts: Sequence[dict[str, Any]]) -> Iterator[Metric]:
@@ -208,14 +226,16 @@ def _pool_families(pools: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     yield _gauge("corral_pool_level", "1 for how full a pool is: ok, warning, critical", ("pool", "level"), levels)
 
 
-async def _vm_states(services: Services, caller: Caller, project: str) -> AsyncIterator[tuple[str, str, str, str]]:
-    """(project, name, uid, state) of every VM, page by page: a scrape never holds up the loop for long."""
+async def _vms_seen(services: Services, caller: Caller, project: str) -> AsyncIterator[_Seen]:
+    """Every VM, page by page: a scrape never holds up the loop for long."""
     after: str | None = ""
     while after is not None:
         listing = await services.vms.list(caller, project, ListRequest(limit=PAGE_MAX, after=after))
         for content in listing.documents:
             vm = json.loads(content)
-            yield vm["project"], vm["name"], vm["uid"], vm["status"]["state"]
+            status, stack = vm["status"], vm.get("labels", {}).get(STACK_LABEL, "")
+            labels = vm["project"], vm["name"], vm["uid"]
+            yield _Seen(labels, status["state"], len(status.get("pending_restart", ())), stack)
         await asyncio.sleep(0)
         after = listing.next
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from corral.cli.change import tell_pending
 from corral.cli.completion import complete_stack, complete_vm
 from corral.cli.edit import dump
-from corral.cli.output import output_option, printable, show_document
+from corral.cli.output import output_option, show_document
 from corral.cli.session import Session, pass_session
 from corral.cli.stack_run import CHANGED, Progress, Run, State
 from corral.cli.stack_show import Lines, LiveTree, deletes, show_plan, show_remarks, somebody_looks, watching
@@ -203,7 +204,8 @@ class _Planner:
         """The plan; where a new VM would have nobody's key and the caller has none, a pair is made."""
         plan = self.plan()
         made = [one["body"] or {} for one in plan["actions"] if one["verb"] == "create"]
-        if self._keys or not any(body.get("image") and not body.get("ssh_keys") for body in made):
+        keyless = any(body.get("image") and not body.get("ssh_keys") for body in made)
+        if self._keys or not keyless or plan["blocked"]:
             return plan
         from corral.cli.keys import own_or_made
 
@@ -278,8 +280,7 @@ def _tell_pending(session: Session, ended: dict[str, Progress]) -> None:
     names = dict.fromkeys(one["name"] for one in changed if one["verb"] not in ("create", "delete", "follow", "start"))
     for name in names:
         with suppress(CorralError):  # deleted since: nothing waits any more
-            for sentence in session.client().get_vm(name)["status"].get("pending_restart", ()):
-                click.echo(f"{name}: waits for a restart: {printable(sentence)}", err=True)
+            tell_pending(session, name)
 
 
 def _report(plan: Any, ended: list[Progress], output: str) -> None:

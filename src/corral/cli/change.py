@@ -48,8 +48,16 @@ def finish_change(
     """Ask for a change of each VM's machine, wait for it, and say what a running guest has only after its restart."""
     finish(session, names, lambda name: request(name)["operation"], output=output, done=done, asynchronous=asynchronous)
     for name in () if asynchronous else names:
-        for sentence in session.client().get_vm(name)["status"].get("pending_restart", ()):
-            click.echo(f"{name}: waits for a restart: {printable(sentence)}", err=True)
+        tell_pending(session, name)
+
+
+def tell_pending(session: Session, name: str) -> None:
+    """What a running guest has only after its restart, and what counts as one."""
+    sentences = session.client().get_vm(name)["status"].get("pending_restart", ())
+    for sentence in sentences:
+        click.echo(f"{name}: waits for a restart: {printable(sentence)}", err=True)
+    if sentences:
+        click.echo(f"{name}: `corral reboot {name}` brings it; a reboot from inside the guest does not", err=True)
 
 
 @click.command()

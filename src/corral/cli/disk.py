@@ -120,7 +120,7 @@ def remove(session: Session, name: str, disk: str, delete: bool, asynchronous: b
         wait_for(session, client.delete_volume(volume_uid)["operation"])
 
 
-@disk.command()
+@disk.command(context_settings={"ignore_unknown_options": True})  # -5 is a size, a wrong one
 @_NAME
 @_DISK
 @click.argument("size")
@@ -137,6 +137,10 @@ def resize(session: Session, name: str, disk: str, size: str, force: bool, async
       corral disk resize web data +10G
     """
     client = session.client()
+    if size.startswith("-"):
+        reason = "a disk cannot become smaller: that would cut off what lies at its end"
+        hint = f"corral disk resize {name} {disk} +10G makes it larger"
+        raise CorralError("invalid-size", f"resize disk {disk} of {name} by {size[:40]}", reason, hint)
     size_bytes = parse_size_bytes(size.removeprefix("+"), "g", "disk")
     if size.startswith("+"):
         size_bytes += _size_of(session, name, disk)

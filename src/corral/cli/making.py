@@ -2,16 +2,19 @@
 
 import os
 import sys
+from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from corral.cli.media import resolve_media
+from corral.cli import keys
+from corral.cli.media import find_file, resolve_media
 from corral.cli.output import lines_of, show_document
 from corral.cli.progress import wait_for
 from corral.cli.session import Session
 from corral.cli.unattended import add_installer
-from corral.cli.vm_request import Body, Options, request_body
+from corral.cli.vm_request import Body, Options, needs_key, request_body
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
@@ -29,10 +32,21 @@ def build_request(session: Session, options: Options) -> Body:
     return request_body(name, options, lambda bridge: network_of_bridge(session, bridge))
 
 
-def bring_media(session: Session, body: Body, options: Options) -> None:
-    """What the drives hold is made or imported, if it is not there yet."""
-    add_installer(session, body, options)
-    resolve_media(session, body)
+def bring_media(session: Session, body: Body, options: Options) -> list[str]:
+    """What the drives hold is made or imported, if it is not there yet. Returns the images that were."""
+    return [*add_installer(session, body, options), *resolve_media(session, body)]
+
+
+def _check_first(session: Session, body: Body, options: Options) -> None:
+    """A key, or media, are made for a request that is not refused: it is asked without them what is in its way."""
+    drives = [disk for disk in body.get("disks", []) if disk.get("medium")]
+    if not (drives or options["location"] or options["unattended"] or needs_key(options, body)):
+        return
+    trial = {**deepcopy(body), "dry_run": True}
+    for disk in trial.get("disks", []):
+        if (text := disk.pop("medium", None)) and find_file(text) is None:
+            disk["image"] = text
+    session.client().create_vm(cast("CreateVmRequest", trial))
 
 
 def network_of_bridge(session: Session, bridge: str) -> str:
@@ -69,8 +83,17 @@ def warn(answer: Any) -> None:
 
 def make(session: Session, body: Body, options: Options) -> bool:
     """Ask, and wait until it is made; False where nobody waits (--async)."""
-    bring_media(session, body, options)
-    accepted = session.client().create_vm(cast("CreateVmRequest", body))
+    _check_first(session, body, options)
+    if needs_key(options, body):
+        body["ssh_keys"] = keys.own_or_made()
+    made = bring_media(session, body, options)
+    try:
+        accepted = session.client().create_vm(cast("CreateVmRequest", body))
+    except CorralError:
+        for image in made:
+            with suppress(CorralError):  # the refusal is what its caller has to hear
+                session.client().delete_image(image)
+        raise
     warn(accepted)
     if options["asynchronous"]:
         if options["output"] in ("table", "name"):

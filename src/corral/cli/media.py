@@ -20,9 +20,10 @@ UPLOAD_PIECE_BYTES: Final = 256 * 1024
 _READY: Final = "ready"
 
 
-def resolve_media(session: Session, body: dict[str, Any]) -> None:
+def resolve_media(session: Session, body: dict[str, Any]) -> list[str]:
     """Give each drive's `medium` its image: one of that name, or the file of that path, imported by content. A dry run
-    imports nothing: it names the file."""
+    imports nothing: it names the file. Returns the images that were imported."""
+    imported: list[str] = []
     for disk in body.get("disks", []):
         text = disk.pop("medium", None)
         if text is None:
@@ -37,7 +38,11 @@ def resolve_media(session: Session, body: dict[str, Any]) -> None:
             else:
                 disk["path"] = str(path)
         else:
-            disk["image"] = ensure_image(session, path)
+            disk["image"] = _imported_before(session, path)
+            if not disk["image"]:
+                disk["image"] = import_medium(session, path, _free_name(session, path))
+                imported.append(disk["image"])
+    return imported
 
 
 def find_file(text: str) -> Path | None:
@@ -107,8 +112,8 @@ def take_file(session: Session, path: Path, body: "BuildImageRequest") -> "Image
     return client.build_image({**body, "upload": token})
 
 
-def ensure_image(session: Session, path: Path) -> str:
-    """The name of the image with this file's content; imported if there is none yet."""
+def _imported_before(session: Session, path: Path) -> str:
+    """The name of the image with this file's content; empty if there is none yet."""
     check_readable(path)
     known = [image for image in session.client().list_images() if _is_medium(image, path.stat().st_size)]
     if known:
@@ -118,7 +123,7 @@ def ensure_image(session: Session, path: Path) -> str:
             facts = image["status"].get("facts")
             if facts is not None and facts["digest"] == digest:
                 return str(image["name"])
-    return import_medium(session, path, _free_name(session, path))
+    return ""
 
 
 def import_medium(session: Session, path: Path, name: str) -> str:

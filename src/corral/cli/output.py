@@ -107,7 +107,7 @@ def _line(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int], 
     shown = []
     for cell, column, width in zip(row, columns, widths, strict=True):
         padded = cell.rjust(width) if column.right else cell.ljust(width)
-        if colour and column.coloured and (wished := _STATE_COLOURS.get(cell)):
+        if colour and column.coloured and (wished := _STATE_COLOURS.get(cell.partition(", ")[0])):
             padded = click.style(padded, fg=wished)
         shown.append(padded)
     return "  ".join(shown).rstrip()

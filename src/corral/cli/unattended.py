@@ -60,17 +60,15 @@ class Answers:
     arguments: str = ""
 
 
-def add_installer(session: Session, body: Body, options: Options) -> None:
-    """Put into the request's drives what --location, --initrd-inject and --unattended come to. A dry run reads and
-    checks the files and makes nothing: its drives are empty."""
+def add_installer(session: Session, body: Body, options: Options) -> list[str]:
+    """Put into the request's drives what --location, --initrd-inject and --unattended come to, and return the images made
+    for it. A dry run reads and checks the files and makes nothing: its drives are empty."""
     answers = _answers(session, options, body)
     if not options["location"]:
         if answers.injected or options["extra_args"]:
             what = "--extra-args" if options["extra_args"] else "--initrd-inject"
             raise CorralError("invalid-argument", what, "there is no installer's kernel to give it to", "--location")
-        if answers.medium:
-            _add_answers(session, body, answers)
-        return
+        return _add_answers(session, body, answers) if answers.medium else []
     pairs = LOCATION.read(options["location"])
     place = pairs.pop("place", "")
     if not urlsplit(place).scheme:
@@ -86,14 +84,17 @@ def add_installer(session: Session, body: Body, options: Options) -> None:
         request.update({"kernel": pairs.get("kernel", ""), "initrd": pairs.get("initrd", "")})
     drives = [disk for disk in body.setdefault("disks", []) if disk.get("device") == "cdrom"]
     at = body["disks"].index(drives[0]) if drives else len(body["disks"])
-    body["disks"].insert(at, _drive(session, body, request, "installer"))
-    if answers.medium:
-        _add_answers(session, body, answers)
+    drive = _drive(session, body, request, "installer")
+    body["disks"].insert(at, drive)
+    made = [drive["image"]] if "image" in drive else []
+    return [*made, *(_add_answers(session, body, answers) if answers.medium else [])]
 
 
-def _add_answers(session: Session, body: Body, answers: Answers) -> None:
+def _add_answers(session: Session, body: Body, answers: Answers) -> list[str]:
     request: BuildImageRequest = {"files": answers.medium, "volume_id": answers.label}
-    body.setdefault("disks", []).append(_drive(session, body, request, "answers"))
+    drive = _drive(session, body, request, "answers")
+    body.setdefault("disks", []).append(drive)
+    return [drive["image"]] if "image" in drive else []
 
 
 def _drive(session: Session, body: Body, request: "BuildImageRequest", purpose: str) -> dict[str, Any]:

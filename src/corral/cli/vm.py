@@ -33,7 +33,7 @@ def _state(vm: Document) -> str:
     # A domain that Corral did not make has its state at the top: it has no spec, hence no status either.
     state = str(vm.get("status", {}).get("state") or vm.get("state") or "unknown")
     if not vm.get("unmanaged"):
-        return state
+        return f"{state}, restart pending" if vm.get("status", {}).get("pending_restart") else state
     return f"{state} (another Corral's)" if vm.get("other_installation") else f"{state} (unmanaged)"
 
 
@@ -55,6 +55,7 @@ COLUMNS: Final = (
 def list_(session: Session, everything: bool, selector: str, output: str) -> None:
     """List the VMs that are not off, as `virsh list` does; with --all every one.
 
+    `restart pending`: it has changes that its next start brings (`corral info` lists them, `corral reboot` brings them).
     --all also shows libvirt domains that Corral did not make, marked as unmanaged (`corral adopt` takes them over).
 
     \b
@@ -66,7 +67,7 @@ def list_(session: Session, everything: bool, selector: str, output: str) -> Non
     """
     found: list[Document] = list(session.client().list_vms(selector=selector))
     if not everything:
-        found = [vm for vm in found if _state(vm) != SHUT_OFF]
+        found = [vm for vm in found if vm["status"]["state"] != SHUT_OFF]
     elif not selector:
         domains: list[Any] = list(session.client().list_domains())
         found.extend(domains if output != "table" else [{**domain, "unmanaged": True} for domain in domains])
@@ -145,6 +146,7 @@ def _part(vm: Document, part: str, paths: dict[str, str]) -> list[str]:
 
 def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
     spec, status = vm["spec"], vm["status"]
+    pending = status.get("pending_restart", ())
     boot = spec.get("boot", {})
     autostart = f"yes, priority {boot['priority']}" if boot.get("autostart") else "no"
     return [
@@ -158,7 +160,10 @@ def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
         ("memory", mebibytes(spec["memory_mib"])),
         ("firmware", spec["firmware"]),
         ("hardware", _hardware(spec)),
-        ("waits for a restart", list(status.get("pending_restart", ()))),
+        (
+            "waits for a restart",
+            [*pending, f"(corral reboot {vm['name']}, not from inside the guest)"] if pending else "",
+        ),
         ("accelerator", status.get("accelerator")),
         ("image", spec.get("image")),
         ("addresses", status.get("addresses") or address(vm)),

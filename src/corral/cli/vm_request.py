@@ -47,7 +47,6 @@ def request_body(name: str, options: Options, by_bridge: Callable[[str], str] | 
     password = keys.password(options["ask_password"], options["password_file"])
     if password:
         body["password"] = password
-    # Keys come last: one may have to be made, and nothing is made for a request that is wrong.
     body.update(_ssh_keys(options))
     return body
 
@@ -189,12 +188,21 @@ def _boot_order(autostart: bool, priority: int | None) -> Body:
 
 
 def _ssh_keys(options: Options) -> Body:
-    """The keys that were named; else the caller's own, for images, which are what reads them."""
+    """The keys that were named; else the caller's own, for images, which are what reads them. Where there are none,
+    whoever sends the request makes a pair (`needs_key`), once nothing else is in its way."""
     if options["ssh_keys"]:
         return {"ssh_keys": [key for path in options["ssh_keys"] for key in keys.read_public(Path(path).expanduser())]}
-    if options["image"] and not options["no_ssh_key"] and not options["dry_run"]:
-        return {"ssh_keys": keys.own_or_made()}
-    return {}
+    found = keys.own() if _wants_own_key(options) else []
+    return {"ssh_keys": found} if found else {}
+
+
+def _wants_own_key(options: Options) -> bool:
+    return bool(options["image"]) and not options["no_ssh_key"] and not options["dry_run"]
+
+
+def needs_key(options: Options, body: Body) -> bool:
+    """Nobody could log in to what this request makes, and its caller has no key."""
+    return _wants_own_key(options) and "ssh_keys" not in body
 
 
 def parse_labels(texts: Sequence[str]) -> dict[str, str]:

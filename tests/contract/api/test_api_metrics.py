@@ -7,6 +7,7 @@ import pytest
 
 from corral.client import Client
 from corral.errors import CorralError
+from corral.model.vm import Vm
 
 from .conftest import WAIT_S, World
 
@@ -15,9 +16,17 @@ def _page(client: Client) -> str:
     return client.request_bytes("GET", "/metrics").decode()
 
 
+async def _wait_for_restart(world: World, *sentences: str) -> None:
+    vm = await world.context.objects.require(Vm, "default", "web")
+    transaction = world.context.objects.transaction()
+    transaction.update(vm.changed(status=vm.status.model_copy(update={"pending_restart": sentences})))
+    await transaction.commit()
+
+
 def test_vms_host_operations_and_the_api_itself_are_measured(world: World, client: Client) -> None:
-    uid = client.create_vm({"name": "web", "memory_mib": 64})["operation"]["uid"]
+    uid = client.create_vm({"name": "web", "memory_mib": 64, "labels": {"corral/stack": "shop"}})["operation"]["uid"]
     world.boot("web")
+    world.run(_wait_for_restart(world, "vcpus: it has 1", "the clock: it keeps what it was started with"))
     world.finish(uid)
     deadline = time.monotonic() + WAIT_S
     while 'corral_operation_duration_seconds_count{state="succeeded",verb="create"} 1.0' not in (page := _page(client)):
@@ -31,6 +40,8 @@ def test_vms_host_operations_and_the_api_itself_are_measured(world: World, clien
         rf"^corral_vm_network_sent_bytes_total{{{vm}}} \d",
         rf'^corral_vm_state{{{vm}state="running",[^}}]*}} 1\.0$',
         r'^corral_vms{state="running"} 1\.0$',
+        rf"^corral_vm_pending_restart{{{vm}}} 2\.0$",
+        r'^corral_stack_vms{project="default",stack="shop",state="running"} 1\.0$',
         r'^corral_host_cpus{host="here",[^}]*} 1024\.0$',
         r'^corral_operations{state="succeeded"} 1\.0$',
         r"^corral_store_revision \d+\.0$",

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,32 @@ def test_a_medium_is_imported_once_whatever_it_is_called(corral: Any, desk: Path
     assert corral("info", "one", "-o", "json").json["spec"]["os"] == "ubuntu22.04"
     corral("delete", "one", "two", "three", "four").ok()
     corral("image", "delete", *(image["name"] for image in media)).ok()
+
+
+def test_a_refused_request_leaves_nothing(corral: Any, desk: Path) -> None:
+    """No key, no medium, no file: what is in the way is found before anything is made."""
+    nouns = ("image", "volume", "operation")
+    corral("create", "taken", "--image", "micro", "--memory", "128", "--no-start").ok()
+    poor = replace(corral, home=desk / "home")  # its owner has no key
+    poor.home.mkdir()
+    (desk / "answers.yaml").write_text("#cloud-config\nautoinstall:\n  version: 1\n")
+    before = [corral(noun, "list", "-o", "json").json for noun in nouns]
+    for argv, code in (
+        ("create taken --image micro", "name-taken"),
+        ("create fresh --image no-such-image", "image-not-found"),
+        ("create fresh --image micro --memory 3T", "insufficient-memory"),
+        ("create fresh --image micro --network lost", "network-not-found"),
+        (f"install --name taken --cdrom ubuntu-22.04.iso --disk path={desk}/new.qcow2,size=3", "name-taken"),
+        ("install --name taken --cdrom ubuntu-22.04.iso --disk 3 --unattended answers.yaml", "name-taken"),
+    ):
+        refused = poor(*line(argv))
+        assert (refused.status != 0, f"[{code}]" in refused.err) == (True, True), refused.err
+    assert [corral(noun, "list", "-o", "json").json for noun in nouns] == before
+    assert not (poor.home / ".ssh").exists()
+    assert not (desk / "new.qcow2").exists()
+    assert "made" in poor("create", "fresh", "--image", "micro", "--memory", "128", "--no-start").ok().err
+    assert (poor.home / ".ssh" / "corral_ed25519.pub").exists()
+    corral("delete", "taken", "fresh").ok()
 
 
 def test_a_dry_run_makes_nothing(corral: Any, desk: Path) -> None:

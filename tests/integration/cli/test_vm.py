@@ -180,6 +180,27 @@ def test_bad_input_is_refused_with_a_code(corral: Corral, argv: list[str], code:
     assert ran.out == ""
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("-5", "cannot become smaller"), ("-5G", "cannot become smaller"), ("--5x", "cannot become smaller")],
+)
+def test_a_size_that_a_disk_cannot_get_is_refused(corral: Corral, vm: str, size: str, said: str) -> None:
+    ran = corral("disk", "resize", vm, "root", size)
+    assert (ran.status, "[invalid-size]" in ran.err, said in ran.err) == (2, True, True), ran.err
+
+
+def test_what_waits_for_a_restart_is_seen_until_it_was(corral: Corral, vm: str) -> None:
+    changed = corral("set", vm, "memory=256M").ok()
+    assert "waits for a restart: memory" in changed.err
+    assert "a reboot from inside the guest does not" in changed.err
+    assert "running, restart pending" in corral("list").ok().out
+    assert "waits for a restart:" in corral("info", vm).ok().out
+    corral("shutdown", vm).ok()
+    assert "restart pending" not in corral("list", "--all").ok().out
+    corral("start", vm).ok()
+    assert "restart pending" not in corral("list").ok().out
+
+
 def test_a_taken_name_is_a_conflict(corral: Corral, vm: str) -> None:
     ran = corral("create", vm, "--image", "micro", "--memory", "128")
     assert ran.status == 4
