@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from corral.client_devices import DeviceCalls
-from corral.client_guest import GuestCalls, path_name
+from corral.client_guest import path_name
 from corral.client_http import Query, Transport
 from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
+from corral.client_volumes import VolumeCalls
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _ENDS: Final = {
 }
 
 
-class Client(GuestCalls, DeviceCalls, StackCalls):
+class Client(VolumeCalls, DeviceCalls, StackCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(
@@ -93,6 +94,10 @@ class Client(GuestCalls, DeviceCalls, StackCalls):
 
     def get_vm(self, name: str) -> t.Vm:
         return cast("t.Vm", self._get(f"/vms/{path_name(name)}"))
+
+    def clone_vm(self, name: str, body: t.CloneVmRequest, *, idempotency_key: str = "") -> t.ClonesAccepted:
+        headers = {"Idempotency-Key": idempotency_key}
+        return cast("t.ClonesAccepted", self._change("POST", f"/vms/{path_name(name)}/clones", body, headers))
 
     def create_vm(self, body: t.CreateVmRequest, *, idempotency_key: str = "") -> t.VmAccepted:
         return cast("t.VmAccepted", self._change("POST", "/vms", body, {"Idempotency-Key": idempotency_key}))
@@ -172,11 +177,8 @@ class Client(GuestCalls, DeviceCalls, StackCalls):
     def list_volumes(self, selector: str = "", fields: str = "") -> list[t.Volume]:
         return self._pages("volumes", selector, fields)
 
-    def get_volume(self, name: str) -> t.Volume:
-        return cast("t.Volume", self._get(f"/volumes/{path_name(name)}"))
-
-    def delete_volume(self, name: str) -> t.OperationAccepted:
-        return cast("t.OperationAccepted", self._change("DELETE", f"/volumes/{path_name(name)}"))
+    def list_pools(self, selector: str = "", fields: str = "") -> list[t.Pool]:
+        return self._pages("pools", selector, fields)
 
     def list_hosts(self, selector: str = "", fields: str = "") -> list[t.Host]:
         return self._pages("hosts", selector, fields)

@@ -83,7 +83,7 @@ class GuestCalls:
         target = f"/vms/{path_name(name)}/files/read"
         socket = self._socket(target, {"path": path, "tree": str(tree).lower()})
         try:
-            yield GuestFile(**_message(socket, path, PIECE_TIMEOUT_S)["file"]), _pieces(socket, path)
+            yield GuestFile(**message(socket, path, PIECE_TIMEOUT_S)["file"]), pieces_of(socket, path)
         finally:
             socket.close()
 
@@ -102,11 +102,11 @@ class GuestCalls:
         at all. With `tree` the pieces are those of a tar archive, and a new directory is made of it."""
         query: dict[str, str | int | float] = {"path": path, "file_name": file_name, "mode": mode}
         socket = self._socket(f"/vms/{path_name(name)}/files/write", {**query, "tree": str(tree).lower()})
-        return _send(socket, path, pieces, on_written)
+        return send_pieces(socket, path, pieces, on_written)
 
     def upload(self, pieces: Iterable[bytes], on_written: Callable[[int], None] | None = None) -> str:
         """A file for an image, to the daemon's host; returns the token for a `BuildImageRequest`'s `upload`."""
-        return _send(self._socket("/images/upload", {}), "the file", pieces, on_written).path
+        return send_pieces(self._socket("/images/upload", {}), "the file", pieces, on_written).path
 
     # ---- how -------------------------------------------------------------------------------------------------------
 
@@ -130,12 +130,14 @@ class GuestCalls:
         return Console(connection, host or HOST_NAME, target, self._transport.authorization())
 
 
-def _send(socket: Console, path: str, pieces: Iterable[bytes], on_written: Callable[[int], None] | None) -> GuestFile:
+def send_pieces(
+    socket: Console, path: str, pieces: Iterable[bytes], on_written: Callable[[int], None] | None
+) -> GuestFile:
     """All of a file, a few pieces ahead of what was answered; what became of it. Closes the socket."""
     ahead = 0
 
     def answered() -> None:
-        written = _message(socket, path, PIECE_TIMEOUT_S)["written"]
+        written = message(socket, path, PIECE_TIMEOUT_S)["written"]
         if on_written is not None:
             on_written(written)
 
@@ -149,12 +151,12 @@ def _send(socket: Console, path: str, pieces: Iterable[bytes], on_written: Calla
         for _ in range(ahead):
             answered()
         socket.send_text('{"end":true}')
-        return GuestFile(**_message(socket, path, COMMIT_TIMEOUT_S)["done"])
+        return GuestFile(**message(socket, path, COMMIT_TIMEOUT_S)["done"])
     finally:
         socket.close()
 
 
-def _pieces(socket: Console, path: str) -> Iterator[bytes]:
+def pieces_of(socket: Console, path: str) -> Iterator[bytes]:
     while True:
         part = socket.receive(PIECE_TIMEOUT_S)
         if isinstance(part, bytes) and part:
@@ -164,7 +166,7 @@ def _pieces(socket: Console, path: str) -> Iterator[bytes]:
         return
 
 
-def _message(socket: Console, path: str, timeout_s: float) -> Any:
+def message(socket: Console, path: str, timeout_s: float) -> Any:
     return _document(socket, path, socket.receive(timeout_s))
 
 

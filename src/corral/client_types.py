@@ -41,6 +41,9 @@ OsFamily = Literal['linux', 'windows', 'bsd', 'other']
 PlainAction = Literal['destroy', 'save', 'pause', 'resume', 'reset']
 
 
+PoolLevel = Literal['ok', 'warning', 'critical']
+
+
 Power = Literal['on', 'off', 'paused']
 
 
@@ -84,6 +87,8 @@ class AttachDiskRequest(TypedDict):
     size_bytes: NotRequired[int | None]
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]
+    volume: NotRequired[str | None]
+    pool: NotRequired[str | None]
     create: NotRequired[bool]
     device: NotRequired[Literal['disk', 'cdrom']]
     image: NotRequired[str | None]
@@ -96,7 +101,6 @@ class AttachDiskRequest(TypedDict):
     iops_max: NotRequired[int]
     bytes_per_s_max: NotRequired[int]
     delete_with_vm: NotRequired[bool]
-    volume: NotRequired[str | None]
     force: NotRequired[bool]
 
 
@@ -222,6 +226,14 @@ class Condition(TypedDict):
     since: str
 
 
+class CopyVolumeRequest(TypedDict):
+    name: str
+    format: NotRequired[Literal['qcow2', 'raw'] | None]
+    pool: NotRequired[str | None]
+    labels: NotRequired[dict[str, str]]
+    force: NotRequired[bool]
+
+
 class CpuPin(TypedDict):
     vcpu: int
     cpus: str
@@ -243,6 +255,12 @@ class CpuTopology(TypedDict):
     sockets: NotRequired[int]
     cores: NotRequired[int]
     threads: NotRequired[int]
+
+
+class CreatePoolRequest(TypedDict):
+    name: str
+    path: str
+    labels: NotRequired[dict[str, str]]
 
 
 class CreateTokenRequest(TypedDict):
@@ -284,6 +302,27 @@ class CreateVmRequest(TypedDict):
     dry_run: NotRequired[bool]
 
 
+class CreateVolume(TypedDict):
+    verb: NotRequired[Literal['volume-create']]
+    copy_of: NotRequired[str | None]
+    staged: NotRequired[str]
+    staged_format: NotRequired[Literal['qcow2', 'raw']]
+
+
+class CreateVolumeRequest(TypedDict):
+    name: str
+    size_bytes: NotRequired[int | None]
+    format: NotRequired[Literal['qcow2', 'raw']]
+    pool: NotRequired[str | None]
+    image: NotRequired[str | None]
+    upload: NotRequired[str]
+    upload_format: NotRequired[Literal['qcow2', 'raw']]
+    read_only: NotRequired[bool]
+    shared: NotRequired[bool]
+    labels: NotRequired[dict[str, str]]
+    force: NotRequired[bool]
+
+
 class DaemonStatus(TypedDict):
     pid: int
     version: str
@@ -305,6 +344,11 @@ class DeleteImage(TypedDict):
     verb: NotRequired[Literal['image-delete']]
 
 
+class DeleteSnapshot(TypedDict):
+    verb: NotRequired[Literal['snapshot-delete']]
+    snapshot_uid: str
+
+
 class DeleteVm(TypedDict):
     verb: NotRequired[Literal['delete']]
     keep_disks: NotRequired[bool]
@@ -323,6 +367,8 @@ class DiskRequest(TypedDict):
     size_bytes: NotRequired[int | None]
     path: NotRequired[str | None]
     format: NotRequired[Literal['qcow2', 'raw']]
+    volume: NotRequired[str | None]
+    pool: NotRequired[str | None]
     create: NotRequired[bool]
     device: NotRequired[Literal['disk', 'cdrom']]
     image: NotRequired[str | None]
@@ -690,7 +736,7 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | DeleteVolume
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | DeleteVolume | SnapshotVm | RevertVm | DeleteSnapshot
     target_kind: Literal['vm', 'image', 'volume', 'network', 'host']
     target_uid: str
     target_name: str
@@ -781,6 +827,16 @@ PageOperation = TypedDict(
 )
 
 
+PagePool = TypedDict(
+    'PagePool',
+    {
+        'items': 'list[Pool]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
 PageToken = TypedDict(
     'PageToken',
     {
@@ -841,6 +897,38 @@ class PlanStackRequest(TypedDict):
     delete_disks: NotRequired[bool]
 
 
+class Pool(TypedDict):
+    kind: NotRequired[Literal['pool']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: PoolSpec
+    status: NotRequired[PoolStatus]
+
+
+class PoolSpec(TypedDict):
+    driver: NotRequired[Literal['dir']]
+    path: str
+
+
+class PoolStatus(TypedDict):
+    level: NotRequired[PoolLevel]
+    reason: NotRequired[str]
+    available: NotRequired[bool]
+    total_bytes: NotRequired[int]
+    free_bytes: NotRequired[int]
+    used_bytes: NotRequired[int]
+    allocated_bytes: NotRequired[int]
+    logical_bytes: NotRequired[int]
+    volumes: NotRequired[int]
+
+
 class Problem(TypedDict):
     code: str
     asked: str
@@ -887,8 +975,24 @@ class ResetVm(TypedDict):
     verb: NotRequired[Literal['reset']]
 
 
+class ResizeVolume(TypedDict):
+    verb: NotRequired[Literal['volume-resize']]
+    size_bytes: int
+
+
+class ResizeVolumeRequest(TypedDict):
+    size_bytes: int
+    shrink: NotRequired[bool]
+    force: NotRequired[bool]
+
+
 class ResumeVm(TypedDict):
     verb: NotRequired[Literal['resume']]
+
+
+class RevertVm(TypedDict):
+    verb: NotRequired[Literal['snapshot-revert']]
+    snapshot_uid: str
 
 
 class SaveVm(TypedDict):
@@ -926,6 +1030,11 @@ class ShutdownVm(TypedDict):
     verb: NotRequired[Literal['shutdown']]
     deadline_s: float
     force_after_s: NotRequired[float | None]
+
+
+class SnapshotVm(TypedDict):
+    verb: NotRequired[Literal['snapshot-create']]
+    snapshot_uid: str
 
 
 class StackAction(TypedDict):
@@ -1102,6 +1211,7 @@ class VmSpec(TypedDict):
     hardware: NotRequired[HardwareSpec]
     description: NotRequired[str]
     protected: NotRequired[bool]
+    snapshot_uid: NotRequired[str | None]
     adopted: NotRequired[bool]
 
 
@@ -1162,12 +1272,20 @@ class Volume(TypedDict):
     status: NotRequired[VolumeStatus]
 
 
+class VolumeAccepted(TypedDict):
+    operation: Operation
+    volume: NotRequired[Volume | None]
+
+
 class VolumeSpec(TypedDict):
-    pool: NotRequired[Literal['default']]
+    pool: NotRequired[str]
     size_bytes: int
-    format: NotRequired[Literal['qcow2']]
+    format: NotRequired[Literal['qcow2', 'raw']]
+    read_only: NotRequired[bool]
+    shared: NotRequired[bool]
     image_uid: NotRequired[str | None]
     image_digest: NotRequired[str]
+    layer_uid: NotRequired[str | None]
     vm_uid: NotRequired[str | None]
     delete_with_vm: NotRequired[bool]
 

@@ -7,7 +7,7 @@ from corral.api.call import CallParam, ListParam, NameParam
 from corral.api.documents import Page, document_response, model_response, page_response
 from corral.api.route import noun_router
 from corral.model.pool import Pool
-from corral.model.requests import CreatePoolRequest
+from corral.model.volume_requests import CreatePoolRequest
 
 router = noun_router("pools", "/pools")
 

@@ -19,8 +19,9 @@ from corral.api.documents import (
 )
 from corral.api.route import noun_router
 from corral.images.staging import STAGED_MAX_BYTES
-from corral.model.requests import ChangeDiskRequest, CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
+from corral.model.requests import ChangeDiskRequest
 from corral.model.volume import Volume
+from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
 
 router = noun_router("volumes", "/volumes")
 

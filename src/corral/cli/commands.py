@@ -20,6 +20,7 @@ _DAEMON: Final = "The daemon"
 COMMANDS: Final[dict[str, Entry]] = {
     "create": Entry(_VM, "create:create", "Make a VM and start it."),
     "install": Entry(_VM, "install:install", "Make a VM as virt-install does, and install a system on it."),
+    "clone": Entry(_VM, "clone:clone", "Make other VMs from what one is, running or not."),
     "list": Entry(_VM, "vm:list_", "List VMs; --all also those that are off and unmanaged domains."),
     "info": Entry(_VM, "vm:info", "Show everything about a VM."),
     "start": Entry(_VM, "power:start", "Start VMs; saved ones resume where they were."),
@@ -67,7 +68,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "image": Entry(_OTHER, "image:image", "Images: list, build, import, show, delete, catalogue."),
     "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
     "network": Entry(_OTHER, "network:network", "Networks: list, show."),
-    "volume": Entry(_OTHER, "volume:volume", "Disks of VMs: list, show, delete."),
+    "volume": Entry(_OTHER, "volume:volume", "Volumes: create, attach, resize, copy, upload, download, delete."),
+    "pool": Entry(_OTHER, "pool:pool", "Pools that volumes lie in: list, show, create, delete."),
     "host": Entry(_OTHER, "host:host", "This server: info, list."),
     "audit": Entry(_OTHER, "audit:audit", "The audit log: list, verify."),
     "doctor": Entry(_DAEMON, "doctor:doctor", "Check the host and say what to do."),

@@ -79,6 +79,10 @@ def complete_volume(ctx: click.Context, _param: click.Parameter, incomplete: str
     return _complete(ctx, incomplete, lambda client: [volume["name"] for volume in client.list_volumes()])
 
 
+def complete_pool(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [pool["name"] for pool in client.list_pools()])
+
+
 def complete_operation(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return _complete(ctx, incomplete, lambda client: [operation["uid"] for operation in client.list_operations()])
 

@@ -36,7 +36,9 @@ DISK: Final = Syntax(
         "perms": "perms",
         "sparse": "sparse",
         "pool": "pool",
+        "source.pool": "pool",
         "volume": "volume",
+        "source.volume": "volume",
         "image": "image",
         "name": "name",
         "keep": "keep",
@@ -54,13 +56,11 @@ DISK: Final = Syntax(
     },
     first="path",
     refused={
-        "vol": "name the file with path=…, or make a disk with size=…",
-        "source.pool": "there is one pool: leave it out",
-        "source.volume": "name the file with path=…, or make a disk with size=…",
         "source.": "only files, block devices and volumes can be disks",
         "backing_store": "import the disk below as an image: corral image import, then --image",
         "backing_format": "import the disk below as an image: corral image import, then --image",
-        "shareable": "a disk belongs to one VM",
+        "vol": "name the volume alone: volume=NAME",
+        "shareable": "that is the volume's: corral volume create --shared, then volume=NAME",
         "serial": "each disk's serial is its name: name=…",
         "wwn": "each disk's serial is its name: name=…",
         "removable": NOT_YET,
@@ -200,8 +200,9 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk[key] = number(pairs[key], f"--disk {key}")
     if "size" in pairs:
         disk["size_bytes"] = parse_size_bytes(pairs["size"], "g", "disk")
-    if "volume" in pairs:
-        disk["volume"] = pairs["volume"]
+    for key in ("volume", "pool"):
+        if key in pairs:
+            disk[key] = pairs[key]
     _read_rights(disk, pairs)
     _check_disk(disk, pairs, text)
     return disk
@@ -239,8 +240,6 @@ def _check_disk(disk: dict[str, Any], pairs: dict[str, str], text: str) -> None:
     asked = f"--disk {text!r}"
     if "type" in pairs and pairs["type"] not in ("file", "block", "volume"):
         raise CorralError("unsupported", asked, f"there are no disks of type {pairs['type']}", "file, or block")
-    if pairs.get("pool", "default") != "default":
-        raise CorralError("unsupported", asked, f"there is no pool {pairs['pool']!r}", "the one pool is `default`")
     if not truth(pairs.get("sparse", "yes"), "--disk sparse"):
         raise CorralError("unsupported", asked, "disks take space as the guest writes", "leave sparse=no out")
     if disk.get("device") == "cdrom":

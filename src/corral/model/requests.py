@@ -24,7 +24,7 @@ Description = Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX
 DeadlineSeconds = Annotated[float, Field(gt=0, le=limits.SHUTDOWN_DEADLINE_MAX_S)]
 
 
-def _example(*examples: dict[str, Any]) -> ConfigDict:
+def example(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
@@ -34,7 +34,7 @@ def _example(*examples: dict[str, Any]) -> ConfigDict:
 class DiskRequest(Model):
     """One disk of a new VM. With an image, the first disk is the root disk: a copy-on-write overlay on the image."""
 
-    model_config = _example({"size_bytes": 21474836480}, {"path": "/srv/disks/data.raw", "format": "raw"})
+    model_config = example({"size_bytes": 21474836480}, {"path": "/srv/disks/data.raw", "format": "raw"})
 
     name: Name | None = None
     """Unique within the VM; `root`, then `disk1`, `disk2` … when it is not given."""
@@ -47,6 +47,8 @@ class DiskRequest(Model):
     volume: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     """A volume that no VM has, or one that may be shared, by name or uid. It outlives this VM, unless `delete_with_vm`
     is said."""
+    pool: Name | None = None
+    """Where a new volume lies; `default` when it is not given."""
     create: bool = False
     """Make the file at `path`, of `size_bytes`, if nothing lies there. It is then the user's own: never deleted."""
     device: Literal["disk", "cdrom"] = "disk"
@@ -67,7 +69,7 @@ class DiskRequest(Model):
 class NicRequest(Model):
     """One network card of a new VM; MAC and address are allocated when they are not given."""
 
-    model_config = _example({"network": "default"}, {"network": "default", "address": "192.168.150.20"})
+    model_config = example({"network": "default"}, {"network": "default", "address": "192.168.150.20"})
 
     network: Name = "default"
     mac: Mac | None = None
@@ -83,7 +85,7 @@ class NicRequest(Model):
 class AttachDiskRequest(DiskRequest):
     """One more disk, or drive for CDs, of a VM that is there."""
 
-    model_config = _example(
+    model_config = example(
         {"size_bytes": 21474836480}, {"device": "cdrom", "image": "virtio-win.iso"}, {"volume": "web-data-0b5e6f0a"}
     )
 
@@ -94,7 +96,7 @@ class AttachDiskRequest(DiskRequest):
 class ChangeDiskRequest(Model):
     """What is given changes. A running guest has it at once where that is possible, else at its next start."""
 
-    model_config = _example({"size_bytes": 42949672960}, {"image": "virtio-win.iso"}, {"iops_max": 500})
+    model_config = example({"size_bytes": 42949672960}, {"image": "virtio-win.iso"}, {"iops_max": 500})
 
     size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)] | None = None
     """Volumes grow only; the guest sees it at once, its partitions and file systems grow by its own tools."""
@@ -113,7 +115,7 @@ class ChangeDiskRequest(Model):
 class ChangeNicRequest(Model):
     """What is given changes, under the eyes of a running guest."""
 
-    model_config = _example({"link_up": False}, {"network": "web"})
+    model_config = example({"link_up": False}, {"network": "web"})
 
     network: Name | None = None
     """Another one gives it another address."""
@@ -127,7 +129,7 @@ class ChangeNicRequest(Model):
 class CreateVmRequest(Model):
     """A new VM. Without `nics` it gets one card on the network `default`; an empty list means none."""
 
-    model_config = _example(
+    model_config = example(
         {
             "name": "web",
             "image": "debian-12",
@@ -188,7 +190,7 @@ class CreateVmRequest(Model):
 class UpdateVmRequest(Model):
     """What is given changes, what is not given stays. A new name needs the VM to be off."""
 
-    model_config = _example({"description": "the shop's front end", "labels": {"tier": "web"}}, {"protected": True})
+    model_config = example({"description": "the shop's front end", "labels": {"tier": "web"}}, {"protected": True})
 
     name: str | None = None
     labels: Labels | None = None
@@ -222,21 +224,21 @@ class UpdateVmRequest(Model):
 class ShutdownRequest(Model):
     """Ask the guest to power off. It is never forced unless `force_after_s` says so."""
 
-    model_config = _example({"deadline_s": 120}, {"force_after_s": 60})
+    model_config = example({"deadline_s": 120}, {"force_after_s": 60})
 
     deadline_s: DeadlineSeconds = limits.SHUTDOWN_DEADLINE_DEFAULT_S
     force_after_s: DeadlineSeconds | None = None
 
 
 class StartRequest(Model):
-    model_config = _example({"boot_from": "cd0"})
+    model_config = example({"boot_from": "cd0"})
 
     boot_from: Name | None = None
     """A disk, drive or card that is tried before all others, this one time."""
 
 
 class RebootRequest(Model):
-    model_config = _example({"deadline_s": 120})
+    model_config = example({"deadline_s": 120})
 
     deadline_s: DeadlineSeconds = limits.SHUTDOWN_DEADLINE_DEFAULT_S
 
@@ -244,7 +246,7 @@ class RebootRequest(Model):
 class ExecRequest(Model):
     """Run a command in the guest through its agent; no shell is put between."""
 
-    model_config = _example({"argv": ["uname", "-a"]}, {"argv": ["sh", "-c", "cat >/tmp/x"], "stdin": "aGVsbG8K"})
+    model_config = example({"argv": ["uname", "-a"]}, {"argv": ["sh", "-c", "cat >/tmp/x"], "stdin": "aGVsbG8K"})
 
     argv: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.EXEC_ARGS_MAX)]
     stdin: str = ""
@@ -269,7 +271,7 @@ class WaitCondition(StrEnum):
 class BuildImageRequest(Model):
     """Make an image from a catalogue entry, or from a file of the user's (`path`)."""
 
-    model_config = _example({"catalogue": "debian-12"}, {"name": "mine", "path": "/srv/images/mine.qcow2"})
+    model_config = example({"catalogue": "debian-12"}, {"name": "mine", "path": "/srv/images/mine.qcow2"})
 
     name: str = ""
     """The catalogue entry's name when it is not given."""
@@ -298,70 +300,22 @@ class BuildImageRequest(Model):
     labels: Labels = Field(default_factory=dict)
 
 
-# ---- volumes and pools ---------------------------------------------------------------------------------------------
+class CloneVmRequest(Model):
+    """New VMs from what one is now, or was."""
 
+    model_config = _example({"names": ["web-2"]}, {"names": ["a", "b"], "from_snapshot": "clean", "start": True})
 
-class CreateVolumeRequest(Model):
-    """A volume that stands alone: empty, on an image, or filled with what was uploaded."""
-
-    model_config = _example(
-        {"name": "data", "size_bytes": 21474836480},
-        {"name": "root2", "image": "debian-12"},
-        {"name": "cluster", "size_bytes": 10737418240, "format": "raw", "shared": True},
-    )
-
-    name: str
-    size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)] | None = None
-    """Virtual size; needed for an empty one, else at least what it is made from."""
-    format: Literal["qcow2", "raw"] = "qcow2"
-    pool: Name | None = None
-    """`default` when it is not given."""
-    image: ImageName | None = None
-    """Its first content: a copy-on-write overlay of the image."""
-    upload: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = ""
-    """Its first content: what the end of `/volumes/upload` told; checked under limits, and copied."""
-    upload_format: Literal["qcow2", "raw"] = "qcow2"
-    """Of what was uploaded; told, never probed."""
-    read_only: bool = False
-    """No guest may ever write it."""
-    shared: bool = False
-    """Several VMs may have it at once: a raw volume, or one that is read-only."""
-    labels: Labels = Field(default_factory=dict)
+    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.CLONES_MAX)]
+    """A VM each, all of one instant."""
+    from_snapshot: str | None = None
+    """The point in time to clone; None: now."""
+    full: bool = False
+    """Disks that stand alone. Otherwise they lie on what the original's were, in constant time."""
+    keep_identity: bool = False
+    """The guests keep host name, machine id and SSH host keys. MAC, address and UUID are new in any case."""
+    start: bool = False
     force: bool = False
-    """Allow a size larger than the free space (thin provisioning)."""
-
-
-class CopyVolumeRequest(Model):
-    """A full copy, which leans on nothing. The original is not written meanwhile: its VM is off, or it has none."""
-
-    model_config = _example({"name": "data-2"})
-
-    name: str
-    format: Literal["qcow2", "raw"] | None = None
-    pool: Name | None = None
-    labels: Labels = Field(default_factory=dict)
-    force: bool = False
-
-
-class ResizeVolumeRequest(Model):
-    """Growing is always possible, also while a VM runs with it; shrinking where nothing is lost."""
-
-    model_config = _example({"size_bytes": 42949672960}, {"size_bytes": 10737418240, "shrink": True})
-
-    size_bytes: Annotated[int, Field(ge=limits.DISK_MIN_BYTES, le=limits.DISK_MAX_BYTES)]
-    shrink: bool = False
-    """Allow a smaller size, once it is proven that no data lies beyond it. Of a volume that no VM has."""
-    force: bool = False
-
-
-class CreatePoolRequest(Model):
-    """A pool in a directory of the host's. Administrators only."""
-
-    model_config = _example({"name": "fast", "path": "/srv/fast"})
-
-    name: str
-    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    labels: Labels = Field(default_factory=dict)
+    """Allow disks whose virtual size is larger than the free space (thin provisioning)."""
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------------
@@ -370,7 +324,7 @@ class CreatePoolRequest(Model):
 class CreateTokenRequest(Model):
     """An API token for `project`; its secret is shown once, in the answer."""
 
-    model_config = _example({"name": "ci", "role": "operator"})
+    model_config = example({"name": "ci", "role": "operator"})
 
     name: str
     role: Role = Role.VIEWER

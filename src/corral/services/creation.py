@@ -72,7 +72,7 @@ async def create_vm(
         async with context.ledger.name(project, request.name):
             if (known := await repeated(context, mutation)) is not None:
                 return await context.objects.get(Vm, known.spec.target_uid), known
-            await _check_name_free(context, project, request.name)
+            await check_name_free(context, project, request.name)
             await check_domain_name_free(context, project, request.name, f"create VM {request.name!r}")
             return await _create(context, mutation, request)
 
@@ -90,7 +90,7 @@ class PreviewService:
         await authorize(context, caller, project, "vm.create", request.name)
         parse_name(request.name)
         await authorize_host(context, caller, request)
-        await _check_name_free(context, project, request.name)
+        await check_name_free(context, project, request.name)
         await check_domain_name_free(context, project, request.name, asked)
         plan = await _admitted(context, project, request, asked)
         admit(plan.demand, Demand(), plan.capacity, asked)
@@ -134,7 +134,7 @@ async def _create(context: Context, mutation: Mutation, request: CreateVmRequest
             _check_macs(request, str(error.context.get("key", "")), asked)
         if (known := await repeated(context, mutation)) is not None:
             return await context.objects.get(Vm, known.spec.target_uid), known
-        await _check_name_free(context, mutation.project, request.name)
+        await check_name_free(context, mutation.project, request.name)
     raise too_busy(mutation)
 
 
@@ -203,8 +203,9 @@ async def plan_vm(
 async def admit_disks(context: Context, plan: PlannedVm) -> None:
     """Its new disks fit, filled to the brim, unless it said that they need not."""
     if not plan.request.force:
-        usage = await context.volumes.usage()
-        admit_disk(plan.disks.new_bytes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, plan.asked)
+        for pool, new_bytes in plan.disks.new_bytes.items():
+            usage = await context.volumes.usage(pool)
+            admit_disk(new_bytes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, plan.asked)
 
 
 async def _system(
@@ -273,7 +274,7 @@ def _check_macs(request: CreateVmRequest, lost_claim: str, asked: str) -> None:
             )
 
 
-async def _check_name_free(context: Context, project: str, name: str) -> None:
+async def check_name_free(context: Context, project: str, name: str) -> None:
     if await context.objects.owner(name_claim(Vm.KIND, project, name)) is not None:
         raise CorralError(
             "name-taken",

@@ -109,7 +109,9 @@ class DeviceService:
             else:
                 spec, volume, files = self._new_disk(found, request, label, media, target.asked)
                 if volume is not None and not request.force:
-                    await self._admit(volume.spec.size_bytes, target.asked)
+                    await self._admit(volume.spec.size_bytes, target.asked, volume.spec.pool)
+                elif volume is not None:
+                    context.volumes.check_pool(volume.spec.pool)
             support = await read_support(context)
 
         def decide(now: Vm) -> Decision:

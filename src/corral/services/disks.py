@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from corral import qemu_img
 from corral.errors import CorralError
 from corral.files import check_not_others, create_private, free_bytes, remove_file, storage_error
 from corral.hypervisor.capabilities import Ability, check_together
+from corral.model.base import DEFAULT_POOL
 from corral.model.image import Image, ImageFacts
 from corral.model.requests import CreateVmRequest, DiskRequest
 from corral.model.vm import Bus, DiskSpec
@@ -43,15 +45,22 @@ class NewFile:
 
 @dataclass(frozen=True)
 class Disks:
-    """What `plan_disks` decided. `new_bytes` is what the new volumes could grow to."""
+    """What `plan_disks` decided."""
 
     vm_uid: str
     specs: tuple[DiskSpec, ...]
     volumes: tuple[Volume, ...]
-    new_bytes: int
     files: tuple[NewFile, ...] = ()
     kept: tuple[Volume, ...] = ()
     """Volumes that were there, as they become."""
+
+    @property
+    def new_bytes(self) -> dict[str, int]:
+        """By pool, what the new volumes could grow to."""
+        found: Counter[str] = Counter()
+        for volume in self.volumes:
+            found[volume.spec.pool] += volume.spec.size_bytes
+        return dict(found)
 
 
 def plan_disks(
@@ -95,10 +104,11 @@ def plan_disks(
         volume = new_volume(project, request.name, disk, name, vm_uid, below, asked)
         volumes.append(volume)
         specs.append(with_knobs(DiskSpec(name=name, volume_uid=volume.uid), disk))
-    new_bytes = sum(volume.spec.size_bytes for volume in volumes)
+    for volume in volumes:
+        context.volumes.check_pool(volume.spec.pool)
     if len({volume.uid for volume in kept}) < len(kept):
         raise CorralError("invalid-argument", asked, "two disks are one volume", "name each volume once")
-    return Disks(vm_uid, tuple(specs), tuple(volumes), new_bytes, tuple(new_files), tuple(kept))
+    return Disks(vm_uid, tuple(specs), tuple(volumes), tuple(new_files), tuple(kept))
 
 
 def _names(wanted: Sequence[DiskRequest], asked: str) -> tuple[str, ...]:
@@ -138,6 +148,8 @@ def check_disk(disk: DiskRequest, name: str, asked: str) -> None:
             f"disk {name!r} would be a volume in the format {disk.format}",
             "volumes are qcow2; a raw disk is one of your own: path=/srv/disk.raw,format=raw",
         )
+    if disk.pool is not None and disk.path is not None:
+        raise CorralError("invalid-argument", asked, f"disk {name!r} has a path and a pool", "give one of the two")
     if disk.create and (disk.path is None or disk.size_bytes is None):
         raise CorralError(
             "invalid-argument", asked, f"disk {name!r} is to be made without a path or a size", "give both"
@@ -179,6 +191,11 @@ def plan_drive(disk: DiskRequest, name: str, media: Mapping[str, Image], asked: 
     )
 
 
+def volume_name(vm_name: str, disk_name: str, uid: str) -> str:
+    """Volumes outlive their VM (--keep-disks), and their names must not stand in the way of the next `web`."""
+    return f"{vm_name[: NAME_MAX_CHARS - 9 - len(disk_name) - 1]}-{disk_name}-{uid[:8]}"[:NAME_MAX_CHARS]
+
+
 def new_volume(
     project: str, vm_name: str, disk: DiskRequest, name: str, vm_uid: str, image: Image | None, asked: str
 ) -> Volume:
@@ -186,14 +203,14 @@ def new_volume(
     facts = image.status.facts if image is not None else None
     return Volume(
         project=project,
-        # Volumes outlive their VM (--keep-disks) and their names must not stand in the way of the next `web`.
-        name=f"{vm_name[: NAME_MAX_CHARS - 9 - len(name) - 1]}-{name}-{uid[:8]}"[:NAME_MAX_CHARS],
+        name=volume_name(vm_name, name, uid),
         uid=uid,
         created_at=datetime.fromtimestamp(0, UTC),
         spec=VolumeSpec(
             size_bytes=_size_bytes(disk, facts, name, asked),
             image_uid=image.uid if image is not None else None,
             image_digest=facts.digest if facts is not None else "",
+            pool=disk.pool or DEFAULT_POOL,
             vm_uid=vm_uid,
             delete_with_vm=disk.delete_with_vm,
         ),
@@ -218,7 +235,7 @@ def _size_bytes(disk: DiskRequest, facts: ImageFacts | None, name: str, asked: s
 def kept_disk(disk: DiskRequest, name: str, volume: Volume, vm_uid: str, asked: str) -> tuple[DiskSpec, Volume]:
     """A volume that is there already, and what it becomes: this VM's own, which unless that is said does not go with it;
     one that may be shared stays nobody's."""
-    about_new = {"size_bytes", "path", "create", "image", "format", "device"} & disk.model_fields_set
+    about_new = {"size_bytes", "path", "create", "image", "format", "device", "pool"} & disk.model_fields_set
     if about_new - ({"device"} if disk.device == "disk" else set()):
         reason = f"it is to have volume {volume.name}, which is there as it is"
         raise CorralError("invalid-argument", asked, reason, f"leave {', '.join(sorted(about_new))} out")

@@ -6,8 +6,9 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_POOL, DEFAULT_PROJECT
 from corral.model.pool import Pool, PoolSpec
-from corral.model.requests import CreatePoolRequest, ListRequest
+from corral.model.requests import ListRequest
 from corral.model.volume import Volume
+from corral.model.volume_requests import CreatePoolRequest
 from corral.names import new_uid, parse_name
 from corral.services import listing
 from corral.services.access import audited, authorize, commit

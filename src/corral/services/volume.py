@@ -5,9 +5,10 @@ from typing import Final
 
 from corral.errors import CorralError
 from corral.model.operation import DeleteVolume, Operation, ResizeVolume
-from corral.model.requests import ListRequest, ResizeVolumeRequest
+from corral.model.requests import ListRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
+from corral.model.volume_requests import ResizeVolumeRequest
 from corral.names import format_bytes
 from corral.scheduler.admission import admit_disk
 from corral.services import listing, rules

@@ -9,9 +9,9 @@ from corral.errors import CorralError
 from corral.model.base import DEFAULT_POOL
 from corral.model.image import Image
 from corral.model.operation import CreateVolume, Operation
-from corral.model.requests import CopyVolumeRequest, CreateVolumeRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume, VolumeSpec
+from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest
 from corral.names import format_bytes, new_uid, parse_name
 from corral.scheduler.admission import admit_disk
 from corral.services.access import audited, authorize, record
