@@ -209,6 +209,7 @@ class CloudInitSpec(TypedDict):
     network_config: NotRequired[str]
     instance_id: str
     dsmode: NotRequired[Literal['net', 'local']]
+    new_machine_id: NotRequired[bool]
 
 
 class CloudInitUser(TypedDict):
@@ -263,6 +264,11 @@ class CreatePoolRequest(TypedDict):
     labels: NotRequired[dict[str, str]]
 
 
+class CreateTemplate(TypedDict):
+    verb: NotRequired[Literal['template-create']]
+    snapshot_operation_uid: str
+
+
 class CreateTokenRequest(TypedDict):
     name: str
     role: NotRequired[Role]
@@ -271,6 +277,7 @@ class CreateTokenRequest(TypedDict):
 
 class CreateVm(TypedDict):
     verb: NotRequired[Literal['create']]
+    fork_of: NotRequired[str | None]
 
 
 class CreateVmRequest(TypedDict):
@@ -347,6 +354,10 @@ class DeleteImage(TypedDict):
 class DeleteSnapshot(TypedDict):
     verb: NotRequired[Literal['snapshot-delete']]
     snapshot_uid: str
+
+
+class DeleteTemplate(TypedDict):
+    verb: NotRequired[Literal['template-delete']]
 
 
 class DeleteVm(TypedDict):
@@ -736,8 +747,8 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | DeleteVolume | SnapshotVm | RevertVm | DeleteSnapshot
-    target_kind: Literal['vm', 'image', 'volume', 'network', 'host']
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | DeleteVolume | CreateTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
+    target_kind: Literal['vm', 'image', 'volume', 'network', 'host', 'template']
     target_uid: str
     target_name: str
     tracks_generation: NotRequired[int]
@@ -1211,6 +1222,7 @@ class VmSpec(TypedDict):
     hardware: NotRequired[HardwareSpec]
     description: NotRequired[str]
     protected: NotRequired[bool]
+    template_uid: NotRequired[str | None]
     snapshot_uid: NotRequired[str | None]
     adopted: NotRequired[bool]
 
@@ -1286,6 +1298,7 @@ class VolumeSpec(TypedDict):
     image_uid: NotRequired[str | None]
     image_digest: NotRequired[str]
     layer_uid: NotRequired[str | None]
+    copy_of_layer: NotRequired[str | None]
     vm_uid: NotRequired[str | None]
     delete_with_vm: NotRequired[bool]
 

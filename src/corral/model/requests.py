@@ -303,7 +303,7 @@ class BuildImageRequest(Model):
 class CloneVmRequest(Model):
     """New VMs from what one is now, or was."""
 
-    model_config = _example({"names": ["web-2"]}, {"names": ["a", "b"], "from_snapshot": "clean", "start": True})
+    model_config = example({"names": ["web-2"]}, {"names": ["a", "b"], "from_snapshot": "clean", "start": True})
 
     names: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.CLONES_MAX)]
     """A VM each, all of one instant."""
