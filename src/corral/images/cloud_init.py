@@ -25,6 +25,12 @@ _TYPES_BY_START: Final = (
     ("#part-handler", "text/part-handler"),
     ("## template: jinja", "text/jinja2"),
 )
+# A boothook is merged with nothing of the user's, and runs before anything asks who the machine is. Once an instance.
+NEW_MACHINE_ID: Final = b"""#cloud-boothook
+#!/bin/sh
+exec cloud-init-per instance corral-machine-id sh -c \
+  'rm -f /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup || dbus-uuidgen --ensure=/etc/machine-id'
+"""
 _MIME_STARTS: Final = ("content-type: multipart/", "mime-version:")
 _PARTS_MAX: Final = 64
 _DEPTH_MAX: Final = 64
@@ -38,7 +44,7 @@ def build_seed_files(spec: CloudInitSpec) -> dict[str, bytes]:
     files = {
         "meta-data": build_meta_data(spec).encode(),
         "user-data": build_user_data(spec).encode(),
-        "vendor-data": b"#cloud-config\n{}\n",
+        "vendor-data": NEW_MACHINE_ID if spec.new_machine_id else b"#cloud-config\n{}\n",
     }
     if spec.network_config:
         files["network-config"] = spec.network_config.encode()

@@ -13,6 +13,7 @@ DISK_MAX_BYTES: Final = 64 * 2**40
 DISKS_MAX: Final = 16
 DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
+CLONES_MAX: Final = 100  # of one request
 CHAIN_LAYERS_MAX: Final = 64  # of one disk; each is an open file, and a place to look for a block
 CPU_FEATURES_MAX: Final = 64
 NUMA_CELLS_MAX: Final = 8

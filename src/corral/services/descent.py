@@ -1,0 +1,268 @@
+"""A new VM from another one's: its hardware, an identity of its own, its disks on frozen layers or copied from them.
+Clones come about so, and VMs from templates."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from corral.errors import CorralError
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.image import Image
+from corral.model.layer import Layer
+from corral.model.network import Network
+from corral.model.operation import CreateVm, Intent, Operation
+from corral.model.vm import (
+    DAC_UID_ANNOTATION,
+    DAC_UID_FIRST,
+    CloudInitSpec,
+    DiskSpec,
+    NicSpec,
+    Placement,
+    Power,
+    Vm,
+    VmSpec,
+)
+from corral.model.volume import Volume, VolumeSpec
+from corral.names import new_mac, new_uid, parse_name
+from corral.scheduler.admission import Demand, admit, admit_disk, full_demand
+from corral.services.access import audited, authorize
+from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
+from corral.services.context import Context
+from corral.services.creation import check_name_free
+from corral.services.disks import volume_name
+from corral.services.domain_name import check_domain_name_free
+from corral.services.hardware import check_spec
+from corral.services.nics import Allocated
+from corral.services.rules import check_system_hypervisor
+from corral.store.objects import claim_key
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a new VM comes from: a spec, and the frozen layer of each disk that was in the point in time."""
+
+    name: str
+    spec: VmSpec
+    cloud_init: CloudInitSpec | None
+    layers: Mapping[str, Layer]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Descendant:
+    """What is wished of the new VM."""
+
+    name: str
+    start: bool = False
+    full: bool = False
+    """Its disks stand alone, instead of lying on the origin's."""
+    keep_identity: bool = False
+    """The guest goes on being who it is. MAC, address and UUID are new all the same: two VMs cannot have one."""
+    force: bool = False
+
+
+async def create_descendant(
+    context: Context, mutation: Mutation, origin: Origin, wish: Descendant, intent: Intent | None = None
+) -> tuple[Vm | None, Operation]:
+    """The new VM and the operation that makes it. `mutation` is of its name; everything is checked before anything is
+    written."""
+    caller, project, asked = mutation.caller, mutation.project, f"create VM {wish.name!r}"
+    await authorize(context, caller, project, mutation.action, wish.name)
+    async with audited(context, caller, project, mutation.action, wish.name):
+        parse_name(wish.name)
+        check_system_hypervisor(context.settings, wish.name)
+        if _reaches_into_host(origin.spec):
+            await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", wish.name)
+        async with context.ledger.name(project, wish.name):
+            if (known := await repeated(context, mutation)) is not None:
+                return await context.objects.get(Vm, known.spec.target_uid), known
+            await check_name_free(context, project, wish.name)
+            await check_domain_name_free(context, project, wish.name, asked)
+            return await _create(context, mutation, origin, wish, intent or CreateVm(), asked)
+
+
+def _reaches_into_host(spec: VmSpec) -> bool:
+    by_path = any(disk.device == "disk" and disk.path is not None for disk in spec.disks)
+    return by_path or spec.hardware.kernel is not None or bool(spec.hardware.shares)
+
+
+async def _create(
+    context: Context, mutation: Mutation, origin: Origin, wish: Descendant, intent: Intent, asked: str
+) -> tuple[Vm, Operation]:
+    images = await _images(context, origin.spec, asked)
+    networks = [await _network(context, nic, asked) for nic in origin.spec.nics]
+    wanted = full_demand(origin.spec)
+    capacity = await context.capacity()
+    admit(wanted, Demand(), capacity, asked)
+    if not wish.force:
+        sizes = sum(layer.spec.size_bytes for layer in origin.layers.values())
+        usage = await context.volumes.usage()
+        admit_disk(sizes, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, asked)
+    for _ in range(ATTEMPTS_MAX):
+        with ExitStack() as stack:
+            stack.enter_context(context.ledger.promise(wanted if wish.start else Demand(), capacity, asked))
+            for image in images:
+                stack.enter_context(context.ledger.using_image(image.uid, asked))
+            allocated = stack.enter_context(Allocated(context.ledger))
+            try:
+                return await _attempt(context, mutation, origin, wish, intent, networks, images, allocated)
+            except CorralError as error:
+                if error.code != "precondition-failed":
+                    raise
+                _check_layers(origin, str(error.context.get("key", "")), asked)
+        await check_name_free(context, mutation.project, wish.name)
+    raise too_busy(mutation)
+
+
+async def _attempt(
+    context: Context,
+    mutation: Mutation,
+    origin: Origin,
+    wish: Descendant,
+    intent: Intent,
+    networks: Sequence[Network],
+    images: Sequence[Image],
+    allocated: Allocated,
+) -> tuple[Vm, Operation]:
+    uid = new_uid()
+    disks, volumes = _disks(context, mutation.project, origin, wish, uid)
+    nics = tuple(
+        nic.model_copy(update={"mac": new_mac(), "address": allocated.address(network, None) if nic.address else ""})
+        for nic, network in zip(origin.spec.nics, networks, strict=True)
+    )
+    vm = _vm(context, mutation.project, origin, wish, uid, disks, nics, allocated)
+    await check_spec(context, vm.spec, f"create VM {wish.name!r}")
+    operation = new_operation(context, mutation, vm, intent, vm.generation)
+    transaction = context.objects.transaction()
+    transaction.create(vm)
+    for disk, volume in volumes.items():
+        transaction.create(volume)
+        if not wish.full:
+            transaction.create(head_on(origin.layers[disk], volume, operation.uid))
+    for layer in origin.layers.values():
+        transaction.require(layer)
+    for nic in nics:
+        transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
+        if nic.address:
+            transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
+    if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
+        transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
+    for image in images:
+        transaction.require(image)
+    revision = await submit(context, mutation, transaction, operation)
+    allocated.keep()
+    vm = vm.model_copy(update={"revision": revision})
+    context.ledger.observe(vm)
+    return vm, operation.model_copy(update={"revision": revision})
+
+
+def _disks(
+    context: Context, project: str, origin: Origin, wish: Descendant, vm_uid: str
+) -> tuple[tuple[DiskSpec, ...], dict[str, Volume]]:
+    """Disks with volumes of their own, which are told by the disk's name; drives, and what many may read, as they are."""
+    specs: list[DiskSpec] = []
+    volumes: dict[str, Volume] = {}
+    for disk in origin.spec.disks:
+        layer = origin.layers.get(disk.name)
+        if layer is None:
+            specs.append(disk)
+            continue
+        uid = new_uid()
+        volumes[disk.name] = Volume(
+            project=project,
+            name=volume_name(wish.name, disk.name, uid),
+            uid=uid,
+            created_at=context.clock.now(),
+            spec=VolumeSpec(
+                pool=layer.spec.pool,
+                size_bytes=layer.spec.size_bytes,
+                image_uid=None if wish.full else layer.spec.image_uid,
+                image_digest="" if wish.full else layer.spec.image_digest,
+                copy_of_layer=layer.uid if wish.full else None,
+                vm_uid=vm_uid,
+            ),
+        )
+        specs.append(disk.model_copy(update={"volume_uid": uid}))
+    return tuple(specs), volumes
+
+
+def head_on(frozen: Layer, volume: Volume, operation_uid: str) -> Layer:
+    """The volume's own layer, on the frozen one of its disk."""
+    spec = frozen.spec.model_copy(
+        update={
+            "parent_uid": frozen.uid,
+            "volume_uid": volume.uid,
+            "vm_uid": volume.spec.vm_uid,
+            "operation_uid": operation_uid,
+        }
+    )
+    return Layer(project=volume.project, name=volume.uid, uid=volume.uid, created_at=volume.created_at, spec=spec)
+
+
+def _vm(
+    context: Context,
+    project: str,
+    origin: Origin,
+    wish: Descendant,
+    uid: str,
+    disks: tuple[DiskSpec, ...],
+    nics: tuple[NicSpec, ...],
+    allocated: Allocated,
+) -> Vm:
+    dac = allocated.dac_uid() if context.own_dac_uids else None
+    # One device of the host's cannot be in two guests.
+    hardware = origin.spec.hardware.model_copy(update={"host_devices": ()})
+    spec = origin.spec.model_copy(
+        update={
+            "power": Power.ON if wish.start else Power.OFF,
+            "disks": disks,
+            "nics": nics,
+            "cloud_init": _cloud_init(origin.cloud_init, wish),
+            "hardware": hardware,
+            "protected": False,
+            "snapshot_uid": None,
+        }
+    )
+    return Vm(
+        project=project,
+        name=wish.name,
+        uid=uid,
+        created_at=context.clock.now(),
+        labels=dict(origin.labels),
+        annotations={} if dac is None else {DAC_UID_ANNOTATION: str(DAC_UID_FIRST + dac)},
+        spec=spec,
+        placement=Placement(host_uid=context.host_uid),
+    )
+
+
+def _cloud_init(seed: CloudInitSpec | None, wish: Descendant) -> CloudInitSpec | None:
+    """With another instance id cloud-init gives the guest its name and SSH host keys anew, and our seed its machine id."""
+    if seed is None or wish.keep_identity:
+        return seed
+    return seed.model_copy(
+        update={"hostname": wish.name, "instance_id": f"iid-{new_uid()[:13]}", "new_machine_id": True}
+    )
+
+
+async def _images(context: Context, spec: VmSpec, asked: str) -> tuple[Image, ...]:
+    """The image below, and those in its drives."""
+    uids = {uid for uid in (spec.image_uid, *(disk.image_uid for disk in spec.disks)) if uid is not None}
+    found = [await context.objects.get(Image, uid) for uid in sorted(uids)]
+    if None in found:
+        raise CorralError("image-not-found", asked, "an image of the original's is gone", "corral image list")
+    return tuple(image for image in found if image is not None)
+
+
+async def _network(context: Context, nic: NicSpec, asked: str) -> Network:
+    network = await context.objects.get(Network, nic.network_uid)
+    if network is None:
+        raise CorralError("network-not-found", asked, f"network {nic.network} is gone", "corral network list")
+    return network
+
+
+def _check_layers(origin: Origin, lost_key: str, asked: str) -> None:
+    """A layer that changed was merged or removed: the point in time that it belonged to is gone."""
+    if any(layer.key == lost_key for layer in origin.layers.values()):
+        raise CorralError(
+            "snapshot-not-found", asked, f"what {origin.name} was is being removed in this instant", "try again"
+        )
