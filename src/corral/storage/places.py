@@ -88,6 +88,10 @@ def _prepare(path: Path, pool: Pool) -> None:
     """Make the directory, or take an empty one, and mark it. One that bears this very mark is taken again."""
     asked = f"make pool {pool.name!r} in {path}"
     files.check_not_others(path.parent, asked)
+    closed = next((above for above in path.parents if not above.stat().st_mode & stat.S_IXOTH), None)
+    if closed is not None and os.geteuid() == 0:
+        reason = f"QEMU, which runs under a uid of its own, could not pass {closed}"
+        raise CorralError("storage-error", asked, reason, f"chmod o+x {closed}, or choose another place")
     path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     files.check_not_others(path, asked)
     mark = path / MARK
@@ -97,10 +101,5 @@ def _prepare(path: Path, pool: Pool) -> None:
         return
     if found := next((found.name for found in path.iterdir() if found.name != "lost+found"), ""):
         raise CorralError("storage-error", asked, f"it is not empty: {found[:80]!r} lies there", "choose an empty one")
-    closed = next((above for above in (path, *path.parents) if not above.stat().st_mode & stat.S_IXOTH), None)
-    if closed == path:
-        path.chmod(DIRECTORY_MODE)
-    elif closed is not None and os.geteuid() == 0:
-        reason = f"QEMU, which runs under a uid of its own, could not pass {closed}"
-        raise CorralError("storage-error", asked, reason, f"chmod o+x {closed}, or choose another place")
+    path.chmod(DIRECTORY_MODE)
     files.write_atomic(mark, f"{pool.uid}\n".encode(), 0o600)
