@@ -9,6 +9,7 @@ from walk import Walk, make_walk, virsh
 @pytest.fixture(scope="module")
 def walk() -> Iterator[Walk]:
     made = make_walk()
+    made.environment["CORRAL_RELIST_INTERVAL_S"] = "5"  # of some of virsh's changes libvirt tells nobody
     try:
         made("daemon", "start").ok()
         made("image", "build", "micro").ok()

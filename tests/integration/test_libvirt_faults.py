@@ -45,7 +45,7 @@ def test_a_restarted_a_killed_and_a_hung_libvirtd(private_libvirtd: PrivateLibvi
         try:
             async with listening(driver) as next_event:
                 await driver.define(definition)
-                await driver.start(definition.uid)
+                await until_answered(lambda: driver.start(definition.uid))
                 (pid,) = private_libvirtd.qemu_pids()
 
                 private_libvirtd.restart()
@@ -90,7 +90,7 @@ def test_a_restarted_a_killed_and_a_hung_libvirtd(private_libvirtd: PrivateLibvi
 
 
 async def until_answered(call: Callable[[], Awaitable[None]]) -> None:
-    """Repeat a call that may be late: ending a QEMU can take libvirt longer than these tests' short time-out."""
+    """Repeat a call that may be late: libvirt can take longer over a QEMU than these tests' short time-out."""
     deadline = asyncio.get_running_loop().time() + 30
     while True:
         try:

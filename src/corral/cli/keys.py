@@ -45,17 +45,26 @@ def own_or_made(directory: Path | None = None) -> list[str]:
 
 
 def _make(directory: Path) -> Path:
+    """The pair is whole before it gets its name: of several commands that find no key at once, one makes it for all."""
+    from os import link
+    from tempfile import TemporaryDirectory
+
     from corral.proc import call, require
 
     private = directory / MADE_KEY
     public = private.with_name(f"{MADE_KEY}.pub")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keygen = require("ssh-keygen", "openssh-client")
-    if private.exists():  # its public half was lost
-        public.write_bytes(call([keygen, "-y", "-f", str(private)]).stdout)
-        return public
-    call([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "corral", "-f", str(private)])
-    click.echo(f"You have no SSH key: made {private} (`corral ssh` uses it).", err=True)
+    with TemporaryDirectory(dir=directory, prefix=".corral-") as place:
+        made = Path(place) / MADE_KEY
+        call([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "corral", "-f", str(made)])
+        try:
+            link(made, private)
+        except FileExistsError:  # another command was first, or the public half was lost
+            made.with_suffix(".pub").write_bytes(call([keygen, "-y", "-f", str(private)]).stdout)
+        else:
+            click.echo(f"You have no SSH key: made {private} (`corral ssh` uses it).", err=True)
+        made.with_suffix(".pub").replace(public)
     return public
 
 

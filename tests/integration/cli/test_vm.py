@@ -58,6 +58,22 @@ def test_create_without_starting_and_as_json(corral: Corral) -> None:
     corral("delete", name).ok()
 
 
+def test_the_first_vms_of_somebody_without_a_key_made_at_once_share_the_one_that_is_made(corral: Corral) -> None:
+    (corral.home / ".ssh" / "id_ed25519.pub").rename(corral.home / "mine.pub")
+    names = [f"first-{number}" for number in range(6)]
+    create = ("create", "--image", "micro", "--memory", "128", "--no-start", "--name")
+    try:
+        running = [corral.start(*create, name) for name in names]
+        ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+        assert [status for _, status in ended] == [0] * len(names), ended
+        [made] = (corral.home / ".ssh").glob("*.pub")
+        users = [corral("info", name, "-o", "json").json["spec"]["cloud_init"]["users"] for name in names]
+        assert [user["ssh_keys"] for [user] in users] == [[made.read_text().strip()]] * len(names)
+    finally:
+        corral("delete", *names)
+        (corral.home / "mine.pub").rename(corral.home / ".ssh" / "id_ed25519.pub")
+
+
 def test_list_shows_what_runs_and_all_shows_the_rest(corral: Corral, vm: str) -> None:
     assert vm in corral("list", "-o", "name").ok().out.split()
     corral("destroy", vm).ok()
