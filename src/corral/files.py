@@ -24,6 +24,26 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def fsync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(temporary: Path, path: Path, mode: int) -> None:
+    """Make a finished file durable under its name."""
+    fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.rename(path)
+    fsync_dir(path.parent)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, else removed.
@@ -105,6 +125,12 @@ def free_bytes(path: Path) -> int:
     """Bytes an unprivileged writer may still use in the file system of `path`."""
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
+
+
+def total_and_free_bytes(path: Path) -> tuple[int, int]:
+    """Of the file system of `path`."""
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
 def why_not_writable(path: Path, needed_bytes: int) -> str:

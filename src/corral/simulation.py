@@ -64,6 +64,8 @@ class Simulation:
     on_call: Callable[[str], None] | None = None
     """Hears of each call before it has an effect."""
     on_crash: Callable[[], None] | None = None
+    parts: dict[str, object] = field(default_factory=dict)
+    """What several fakes of this world have in common, by name."""
     _counts: dict[int, int] = field(default_factory=dict)
     _file: "WorldFile | None" = field(init=False)
 

@@ -16,6 +16,7 @@ from corral.images.fake import FakeLibrary
 from corral.model.image import Image, ImageFacts, ImageSource, ImageSpec, ImageState, ImageStatus
 from corral.model.network import Network, NetworkSpec
 from corral.model.operation import CreateVm, Intent, Operation, OperationSpec
+from corral.model.snapshot import Snapshot
 from corral.model.vm import (
     DAC_UID_FIRST,
     BootOrder,
@@ -342,9 +343,10 @@ class AgentWorld:
         owners = {
             owner
             for key, owner in claims.items()
-            if not key.startswith(("/claims/name/network", "/claims/name/image", "/claims/name/host"))
+            if not key.startswith(tuple(f"/claims/name/{kind}" for kind in ("network", "image", "host", "pool")))
         }
-        assert owners <= set(vms) | set(volumes), claims
+        snapshots = {snapshot.uid for snapshot in await self.objects.list(Snapshot)}
+        assert owners <= set(vms) | set(volumes) | snapshots, claims
         for operation in await self.objects.list(Operation):
             assert operation.status.state.final, operation
         for vm in vms.values():

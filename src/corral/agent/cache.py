@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar, cast
 
 from corral.agent.definition import Surroundings
+from corral.agent.layer_tree import LayerTree
 from corral.model.base import Object
 from corral.model.image import Image
+from corral.model.layer import Layer
 from corral.model.network import Network
 from corral.model.operation import Operation
+from corral.model.snapshot import Snapshot
+from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.store.base import Change, Record
@@ -16,7 +20,7 @@ from corral.store.objects import Objects, decode
 
 T = TypeVar("T", bound=Object)
 
-KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network)
+KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network, Layer, Snapshot, Template)
 ENDED_MAX: Final = 16_384
 PAGE: Final = 50
 """Records read between two turns of the event loop: half a millisecond. A request takes several turns."""
@@ -34,14 +38,21 @@ class Cache:
         self.volumes: dict[str, Volume] = {}
         self.images: dict[str, Image] = {}
         self.networks: dict[str, Network] = {}
-        self.around = Surroundings(self.volumes, self.images, self.networks)
+        self.layers: dict[str, Layer] = {}
+        self.snapshots: dict[str, Snapshot] = {}
+        self.templates: dict[str, Template] = {}
+        self.doubles: set[str] = set()
+        """VMs that go on from a template's memory and could not be told who they are, as far as this process knows."""
+        self.around = Surroundings(self.volumes, self.images, self.networks, self.layers)
         self._tables = cast(
             "dict[type[Object], dict[str, Object]]",
-            {Vm: self.vms, Volume: self.volumes, Image: self.images, Network: self.networks},
+            {Vm: self.vms, Volume: self.volumes, Image: self.images, Network: self.networks}
+            | {Layer: self.layers, Snapshot: self.snapshots, Template: self.templates},
         )
         self._unfinished: dict[str, dict[str, Operation]] = {}
         self._created: dict[str, int] = {}
         self._volumes_of: dict[str, set[str]] = {}
+        self._points_of: dict[str, set[str]] = {}
         self._ended: dict[str, int] = {}
         """Operations that ended lately, by the revision of their end: their own news need not be read again."""
 
@@ -96,6 +107,9 @@ class Cache:
             self._put_operation(value)
         elif isinstance(value, Volume):
             self._put_volume(value)
+        elif isinstance(value, Snapshot):
+            self.snapshots[value.uid] = value
+            self._points_of.setdefault(value.spec.vm_uid, set()).add(value.uid)
         else:
             self._tables[type(value)][value.uid] = value
             self.on_change(value.KIND, value.uid)
@@ -110,6 +124,10 @@ class Cache:
             old = self.volumes.pop(uid, None)
             if old is not None and old.spec.vm_uid is not None:
                 self._volumes_of.get(old.spec.vm_uid, set()).discard(uid)
+        elif cls is Snapshot:
+            gone = self.snapshots.pop(uid, None)
+            if gone is not None:
+                self._points_of.get(gone.spec.vm_uid, set()).discard(uid)
         elif self._tables[cls].pop(uid, None) is not None:
             self.on_change(cls.KIND, uid)
 
@@ -132,6 +150,29 @@ class Cache:
     def volumes_of(self, vm: Vm) -> dict[str, Volume]:
         """The volumes that name the VM as theirs. One that is detached belongs to nobody, whoever may name it."""
         return {uid: self.volumes[uid] for uid in sorted(self._volumes_of.get(vm.uid, ())) if uid in self.volumes}
+
+    def points_of(self, vm: Vm) -> dict[str, Snapshot]:
+        """Its points in time, the hidden ones too."""
+        return {uid: self.snapshots[uid] for uid in sorted(self._points_of.get(vm.uid, ())) if uid in self.snapshots}
+
+    def layers_of(self, vm: Vm) -> tuple[Layer, ...]:
+        """Those that were made for it."""
+        return tuple(layer for layer in self.layers.values() if layer.spec.vm_uid == vm.uid)
+
+    def layer_tree(self) -> LayerTree:
+        """All layers as they are known now."""
+        held = frozenset(disk.layer_uid for found in self.templates.values() for disk in found.spec.disks)
+        unfinished = frozenset(o.uid for o in self.all_unfinished())
+        return LayerTree(self.layers, self.volumes, self.snapshots, held, unfinished)
+
+    def is_layered(self, vm: Vm) -> bool:
+        """There is something to know of its layers."""
+        if self._points_of.get(vm.uid):
+            return True
+        volumes = self._volumes_of.get(vm.uid, ())
+        return bool(self.layers) and any(
+            uid in self.layers or (uid in self.volumes and self.volumes[uid].spec.layer_uid) for uid in volumes
+        )
 
     def _see(self, cls: type[Object], record: Record) -> None:
         uid = record.key[len(cls.prefix()) :]

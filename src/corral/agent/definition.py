@@ -49,6 +49,7 @@ class Places:
     seed_path: Callable[[str], Path]
     image_files: Callable[[Image], ImageFiles | None]
     network_name: Callable[[Network], str]
+    templates_dir: Path = Path()
 
 
 @dataclass(frozen=True)

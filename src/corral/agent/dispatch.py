@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from corral.agent.failures import BACKOFF_MAX_S
-from corral.agent.vm import Memory, Reconciler, Situation, Snapshot
+from corral.agent.memory import Found, Memory, Situation
+from corral.agent.vm import Reconciler
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
@@ -32,7 +33,7 @@ class Dispatcher:
         self.memories: dict[str, Memory] = {}
         self.open = False
         """Turns are taken only once the host is known."""
-        self._waiting: dict[str, Snapshot | None] = {}
+        self._waiting: dict[str, Found | None] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -49,7 +50,7 @@ class Dispatcher:
         if uid not in self._tasks and self.reconciler.wish(uid) != memory.wish:
             self._enqueue(uid, None)
 
-    def wake(self, uid: str, snapshot: Snapshot | None = None) -> None:
+    def wake(self, uid: str, snapshot: Found | None = None) -> None:
         """Something happened to it, or may have."""
         self.memory(uid).dirty = True
         if uid not in self._tasks:
@@ -83,7 +84,7 @@ class Dispatcher:
         for memory in self.memories.values():
             memory.retry_at_s = 0.0
 
-    def _enqueue(self, uid: str, snapshot: Snapshot | None) -> None:
+    def _enqueue(self, uid: str, snapshot: Found | None) -> None:
         if (timer := self._timers.pop(uid, None)) is not None:
             timer.cancel()
         self._waiting[uid] = snapshot
@@ -95,7 +96,7 @@ class Dispatcher:
             snapshot = self._waiting.pop(uid)
             self._tasks[uid] = asyncio.get_running_loop().create_task(self._work(uid, snapshot))
 
-    async def _work(self, uid: str, snapshot: Snapshot | None) -> None:
+    async def _work(self, uid: str, snapshot: Found | None) -> None:
         next_s: float | None = None
         try:
             next_s = await self._turn(uid, snapshot)
@@ -107,7 +108,7 @@ class Dispatcher:
         self._after(uid, next_s)
         self._pump()
 
-    async def _turn(self, uid: str, snapshot: Snapshot | None) -> float | None:
+    async def _turn(self, uid: str, snapshot: Found | None) -> float | None:
         memory = self.memory(uid)
         vm = self.reconciler.cache.vms.get(uid)
         if vm is None:

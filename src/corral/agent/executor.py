@@ -8,30 +8,43 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition, build_metadata, console_log, run_dir
+from corral.agent.fork import ForkEffects
+from corral.agent.points import PointEffects
 from corral.agent.steps import (
     ApplyLive,
     AskShutdown,
     Define,
     Destroy,
+    ForkFrom,
     GrowVolume,
+    MakeHeads,
     MakeVolume,
+    MergeLayer,
+    PlaceDisks,
     Reboot,
     Release,
+    RemoveHeads,
+    RemoveLayer,
+    RemovePoint,
     RemoveSeed,
     RemoveTraces,
     RemoveVolume,
     Rename,
     Reserve,
     Reset,
+    RestorePoint,
     Resume,
     Save,
+    SealPoint,
     SetMetadata,
     Start,
     Step,
     Suspend,
+    TakePoint,
     Undefine,
     WriteSeed,
 )
+from corral.clock import SystemClock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainMetadata, HypervisorDriver
 from corral.model.base import DEFAULT_POOL
@@ -46,6 +59,7 @@ SeedFiles = Callable[[Vm], Mapping[str, bytes]]
 BACKSTOP: Final = 1.5
 STORAGE_FACTOR: Final = 4.0
 SAVE_FACTOR: Final = 60.0  # a managed save writes the whole memory
+MERGE_FACTOR: Final = 3600.0  # it copies a disk, and ends for anything that is wished meanwhile
 
 
 @dataclass(frozen=True)
@@ -68,9 +82,12 @@ class Executor:
         self.places: Places | None = None
         """Known once the host has been looked at."""
 
+        self.forks = ForkEffects(cache, drivers.hypervisor, SystemClock(), self._placed)
+        self.points = PointEffects(cache, drivers.hypervisor, drivers.volumes, SystemClock(), self._placed)
+
     async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str) -> None:
         """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs."""
-        factor = SAVE_FACTOR if isinstance(step, Save) else STORAGE_FACTOR if isinstance(step, _STORAGE) else BACKSTOP
+        factor = next((factor for kinds, factor in _FACTORS if isinstance(step, kinds)), BACKSTOP)
         await self.bounded(self._effect(step, vm, active, domain_name), f"{step.NAME} {vm.name}", factor)
 
     async def bounded(self, call: Awaitable[None], asked: str, factor: float = BACKSTOP) -> None:
@@ -84,6 +101,9 @@ class Executor:
 
     def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
         hypervisor, volumes = self.drivers.hypervisor, self.drivers.volumes
+        effect = self.points.effect(step, vm, active) or self.forks.effect(step, vm)
+        if effect is not None:
+            return effect
         match step:
             case MakeVolume(volume_uid=uid):
                 return self._make_volume(uid)
@@ -102,7 +122,7 @@ class Executor:
             case RemoveSeed():
                 return volumes.remove_seed(vm.uid)
             case RemoveVolume(volume_uid=uid):
-                return volumes.remove(uid, self._pool_of(uid))
+                return self._remove_volume(uid)
             case RemoveTraces():
                 return self._remove_traces(vm)
             case _:
@@ -137,6 +157,11 @@ class Executor:
 
     async def _make_volume(self, uid: str) -> None:
         volume = self.cache.volumes[uid]
+        layer = self.cache.layers.get(uid)
+        if layer is not None and layer.spec.parent_uid is not None:  # it begins on what another VM's disk was
+            await self.drivers.volumes.grow(volume, in_use=True)  # which writes the sidecar, and nothing else
+            await self.points.make_head(layer)
+            return
         image = self.cache.images.get(volume.spec.image_uid or "")
         facts = image.status.facts if image is not None else None
         files = self._placed().image_files(image) if image is not None else None
@@ -145,6 +170,11 @@ class Executor:
         # An image without a disk of its own boots its kernel: its VMs get an empty disk.
         disk = files.disk if files is not None else None
         await self.drivers.volumes.create(volume, disk, facts.disk_format if facts is not None and disk else "")
+
+    async def _remove_volume(self, uid: str) -> None:
+        """Where its file has become a layer, that is somebody else's matter."""
+        volumes, pool = self.drivers.volumes, self._pool_of(uid)
+        await (volumes.layers.forget_volume(uid, pool) if uid in self.cache.layers else volumes.remove(uid, pool))
 
     def _pool_of(self, volume_uid: str) -> str:
         volume = self.cache.volumes.get(volume_uid)
@@ -221,6 +251,11 @@ class Executor:
 
 
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
+_FACTORS: Final = (
+    (MergeLayer, MERGE_FACTOR),
+    ((Save, TakePoint, RestorePoint, ForkFrom), SAVE_FACTOR),
+    ((*_STORAGE, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
+)
 
 
 async def ask_shutdown(hypervisor: HypervisorDriver, uid: str, *, by_agent: bool) -> None:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
-from corral.agent.plan_power import reached, restored_power
+from corral.agent.plan_power import restored_power
+from corral.agent.plan_snapshot import begun_heads, first_in_time
 from corral.agent.planner import plan_undo
 from corral.agent.queue import Queue, cancelled, superseded_endings
-from corral.agent.view import Ending, Plan, Settle, View
+from corral.agent.view import Ending, Plan, Settle, View, reached
 from corral.errors import CorralError
-from corral.model.operation import Operation, OperationState, Problem
+from corral.model.operation import DeleteSnapshot, Operation, OperationState, Problem
 
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 60.0
@@ -59,7 +60,17 @@ def backoff_s(attempts: int, jitter: float | None = None) -> float:
 def is_removing(view: View, queue: Queue) -> bool:
     create = queue.create
     undoing = create is not None and (create.status.error is not None or cancelled(create))
-    return view.vm.being_deleted or undoing
+    return view.vm.being_deleted or undoing or is_taken_back(view, queue)
+
+
+def is_taken_back(view: View, queue: Queue) -> bool:
+    """An operation on a point in time that had begun is being undone; or one is being forgotten, of which a part may be
+    gone already."""
+    first = first_in_time(queue)
+    if first is not None and isinstance(first.spec.intent, DeleteSnapshot):
+        return True
+    begun = next((o for o in queue.imperative if begun_heads(view, o)), None)
+    return begun is not None and (begun.status.error is not None or cancelled(begun))
 
 
 def owner(queue: Queue) -> Operation | None:
@@ -80,7 +91,9 @@ def plan_cancelled(view: View, queue: Queue, *, untouched: bool) -> Plan | None:
     if queue.create is not None and cancelled(queue.create) and untouched:
         return Plan(settle=plan_undo(view, queue, queue.create).settle)
     found = [operation for operation in (queue.power, *queue.document, *queue.imperative) if operation is not None]
-    ended = [o for o in found if cancelled(o) and (o is queue.power or not o.status.steps)]
+    # What has begun on a point in time is taken back first, as a create is.
+    endable = [o for o in found if o is queue.power or (not o.status.steps and not begun_heads(view, o))]
+    ended = [o for o in endable if cancelled(o)]
     if queue.create is not None or not ended:
         return None
     power = restored_power(view, queue.power) if queue.power is not None and queue.power in ended else None
@@ -92,7 +105,7 @@ def plan_failure(view: View, queue: Queue, problem: Problem) -> Plan | None:
     """How the operations end that can not go on. None: a create, which must be undone before it ends."""
     if queue.create is not None:
         return None
-    waiting = (*queue.declarative, *queue.imperative)
+    waiting = (*queue.declarative, *(o for o in queue.imperative if not begun_heads(view, o)))
     endings = (
         *superseded_endings(queue),
         *(Ending(operation, OperationState.FAILED, problem) for operation in waiting),

@@ -15,14 +15,17 @@ from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.guest import GuestWatch
 from corral.agent.host import HostIdentity, HostKeeper
 from corral.agent.image import ImageKeeper
+from corral.agent.memory import Found, Situation
 from corral.agent.network import NetworkKeeper
 from corral.agent.operations import Progress, Shown, trim_history, trim_journals
 from corral.agent.orphans import OrphanHunt
 from corral.agent.pool import PoolKeeper
 from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
+from corral.agent.space import SpaceWatch
 from corral.agent.status import AWAY, HostKnown
-from corral.agent.vm import Reconciler, Situation, Snapshot
+from corral.agent.template import TemplateKeeper
+from corral.agent.vm import Reconciler
 from corral.agent.volume import VolumeKeeper
 from corral.agent.volume_work import VolumeWork
 from corral.clock import Clock
@@ -87,12 +90,16 @@ class Agent:
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
         self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, _log_failure)
+        self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, _log_failure)
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
         self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
         self.volume_keeper = VolumeKeeper(
             objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock, self.pools.wake
+        )
+        self.template_keeper = TemplateKeeper(
+            objects, self.cache, self.drivers, library, self.progress, clock, lambda: self.executor.places
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
@@ -108,6 +115,7 @@ class Agent:
                 ("relist", self._relists),
                 ("images", self.image_keeper.run),
                 ("volumes", self.volume_keeper.run),
+                ("templates", self.template_keeper.run),
                 ("host", self._host),
                 ("pools", self._pools),
                 ("janitor", self._janitor),
@@ -133,6 +141,7 @@ class Agent:
     async def _close(self) -> None:
         await self.dispatcher.stop(STOP_GRACE_S)
         await self.guests.stop()
+        await self.space.stop()
         await self.progress.close()
         for task in self._background:
             task.cancel()
@@ -151,6 +160,8 @@ class Agent:
             self.image_keeper.wake()
         elif kind == "volume":
             self.volume_keeper.wake()
+        elif kind == "template":
+            self.template_keeper.wake()
         elif kind == "network":
             network = self.cache.networks.get(uid)
             if network is not None and self.network_keeper.ensured.get(uid) != network.generation:
@@ -221,6 +232,7 @@ class Agent:
             seed_path=self.volumes.seed_path,
             image_files=self._image_files,
             network_name=self.networks.driver_name,
+            templates_dir=self.settings.state_dir / "templates",
         )
         await self.volumes.clean()
         await self.library.clean()
@@ -244,7 +256,7 @@ class Agent:
                 await asyncio.sleep(0)
             memory = self.dispatcher.memory(uid)
             if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
-                self.dispatcher.wake(uid, Snapshot(by_uid.get(uid)) if first else None)
+                self.dispatcher.wake(uid, Found(by_uid.get(uid)) if first else None)
         await self.orphans.run(domains)
         self._host_changed.set()
         self.ready.set()
@@ -323,6 +335,7 @@ class Agent:
 
     def _after_turn(self, uid: str) -> None:
         self.guests.consider(uid)
+        self.space.consider(uid)
 
 
 async def _supervised(name: str, call: Callable[[], Awaitable[None]]) -> None:

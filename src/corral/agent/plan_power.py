@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from corral.agent.plan_restart import is_restart, plan_restart, plan_start_again
+from corral.agent.plan_snapshot import begin_take
 from corral.agent.queue import Queue, cancelled, superseded_endings
 from corral.agent.steps import AskShutdown, Destroy, Reboot, Reset, Resume, Save, Start, Step, Suspend
-from corral.agent.view import ACTIVE, ASK_AGAIN_MAX_S, Ending, Plan, Settle, View, Wait
+from corral.agent.view import ACTIVE, ASK_AGAIN_MAX_S, Ending, Plan, Settle, View, Wait, reached
 from corral.hypervisor.base import StopCause
 from corral.model import limits
 from corral.model.operation import (
@@ -17,8 +18,10 @@ from corral.model.operation import (
     Problem,
     RebootVm,
     ResetVm,
+    ResumeVm,
     SaveVm,
     ShutdownVm,
+    SnapshotVm,
     StartVm,
     StepKind,
 )
@@ -97,6 +100,8 @@ def _wished(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision tab
         done = tuple(Ending(o, OperationState.SUCCEEDED) for o in (queue.create, queue.power) if o is not None)
         return Plan(settle=Settle(endings=done, reached=True, keep_started=True), again=False)
     match view.vm.spec.power:
+        case Power.ON if view.out_of_space and not _may_resume(view, operation):
+            return _stands_still(view, queue)
         case Power.ON:
             return Plan((Resume(),) if view.active else (_start(queue),))
         case Power.PAUSED:
@@ -107,16 +112,25 @@ def _wished(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision tab
             return _off(view, queue)
 
 
-def reached(view: View) -> bool:
-    """The domain's power is as wished."""
-    state = view.domain.state if view.domain is not None else VmState.SHUT_OFF
-    match view.vm.spec.power:
-        case Power.ON:
-            return state in ACTIVE and state is not VmState.PAUSED
-        case Power.PAUSED:
-            return state is VmState.PAUSED
-        case Power.OFF:
-            return state not in ACTIVE
+def _may_resume(view: View, operation: Operation | None) -> bool:
+    """Once for whoever asks for it: a guest that stands still again at once has still no space."""
+    asked = operation is not None and isinstance(operation.spec.intent, ResumeVm)
+    return view.known.room or (asked and operation is not None and view.known.resumed_for != operation.uid)
+
+
+def _stands_still(view: View, queue: Queue) -> Plan:
+    """It goes on when there is space; whoever wanted it to go on now is told, who wanted it to start has got that."""
+    reason = "its guest writes to a disk that has no space"
+    hint = "free space in its pool (corral pool list): it then goes on by itself"
+    problem = Problem(code="disk-full", asked=f"resume {view.vm.name}", reason=reason, hint=hint)
+    found = [operation for operation in (queue.create, queue.power) if operation is not None]
+    endings = tuple(
+        Ending(operation, OperationState.FAILED, problem)
+        if isinstance(operation.spec.intent, ResumeVm)
+        else Ending(operation, OperationState.SUCCEEDED)
+        for operation in found
+    )
+    return Plan(settle=Settle(endings=endings, reached=True, restarts=0))
 
 
 def _off(view: View, queue: Queue) -> Plan:
@@ -132,7 +146,7 @@ def _off(view: View, queue: Queue) -> Plan:
 def _graceful(view: View, operation: Operation | None, intent: ShutdownVm | None) -> Plan:  # noqa: PLR0911  (a decision table)
     """Ask the guest, ask again, and when it is late do what the request said."""
     assert view.domain is not None
-    if view.domain.state is VmState.PAUSED:
+    if view.domain.state is VmState.PAUSED and (view.known.room or not view.out_of_space):
         return Plan((Resume(),))  # a paused guest hears nothing
     uid = operation.uid if operation is not None else ""
     asked = view.known.asked
@@ -200,6 +214,8 @@ def _happened(view: View, queue: Queue) -> Plan:  # noqa: PLR0911  (a decision t
             return _adopted(view, Power.PAUSED if by_user else Power.ON, "was started outside of Corral")
         case Power.ON if paused and before is VmState.RUNNING and view.domain.reason in _USER_PAUSE:
             return _adopted(view, Power.PAUSED, "was paused outside of Corral")
+        case Power.ON if view.out_of_space and view.known.room:
+            return Plan((Resume(),))
         case Power.PAUSED if not paused and before is VmState.PAUSED:
             return _adopted(view, Power.ON, "was resumed outside of Corral")
         case Power.PAUSED if not paused:
@@ -299,6 +315,8 @@ def _imperative(view: View, operation: Operation, otherwise: Plan) -> Plan:  # n
     """The oldest imperative operation, when all that is wished is reached. Its step runs at most once, ever."""
     intent = operation.spec.intent
     settle = otherwise.settle
+    if isinstance(intent, SnapshotVm):
+        return begin_take(view, operation, otherwise)
     if isinstance(intent, RebootVm) and is_restart(view, operation):
         return plan_restart(view, operation, otherwise, _late(view, "power off", intent.deadline_s))
 

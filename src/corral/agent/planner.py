@@ -5,12 +5,15 @@ sees a world in which some of the steps are already done.
 """
 
 from corral.agent.definition import recovered_nics, recovered_volumes
+from corral.agent.plan_layers import OBJECTS_AT_ONCE, leftovers, plan_tidying, removal_of
 from corral.agent.plan_power import plan_news, plan_power
+from corral.agent.plan_snapshot import plan_in_time
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
     Define,
     Destroy,
+    ForkFrom,
     GrowVolume,
     MakeVolume,
     Release,
@@ -24,9 +27,9 @@ from corral.agent.steps import (
     Undefine,
     WriteSeed,
 )
-from corral.agent.view import Ending, Plan, Settle, View
+from corral.agent.view import Ending, Plan, Settle, View, Writes
 from corral.model.base import ConditionStatus
-from corral.model.operation import AdoptVm, DeleteVm, Operation, OperationState, Problem, UpdateVm
+from corral.model.operation import AdoptVm, CreateVm, DeleteVm, Operation, OperationState, Problem, UpdateVm
 from corral.model.vm import RECOVERED_ANNOTATION
 from corral.model.volume import Volume
 
@@ -40,10 +43,12 @@ def plan(view: View) -> Plan:
         return plan_undo(view, queue, queue.create)
     if (problem := _refusal(view, queue)) is not None:
         return _plan_refusal(view, queue, problem)
+    if (found := plan_in_time(view, queue) or _plan_fork(view, queue)) is not None:
+        return found
     existence = _plan_existence(view, redefine=_is_reset(queue))
     if existence and queue.create is None and queue.power is None:
         return plan_news(view, queue) or Plan(existence, again=True)
-    return plan_power(view, queue, existence, drifted=_drifted(view))
+    return plan_tidying(view, queue, plan_power(view, queue, existence, drifted=_drifted(view)))
 
 
 # ---- whose it is ------------------------------------------------------------------------------------------------
@@ -111,6 +116,20 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
     if view.active and as_wished and domain.live_spec_json != view.wanted_json:
         return (*steps, *(_live(view) or (SetMetadata(),)))
     return (*steps, *_resizings(view))
+
+
+def _plan_fork(view: View, queue: Queue) -> Plan | None:
+    """A guest that goes on from a template's memory is defined with that; a domain that is not counts for nothing yet.
+    Once it is, and stops, it starts from its own disks like all others."""
+    intent = queue.create.spec.intent if queue.create is not None else None
+    if not isinstance(intent, CreateVm) or intent.fork_of is None:
+        return None
+    fork, domain = ForkFrom(intent.fork_of), view.domain
+    if domain is not None and domain.persistent:
+        return None if domain.introduced else Plan((fork,), again=True)
+    uids = (disk.volume_uid for disk in view.vm.spec.disks)
+    made = tuple(MakeVolume(uid) for uid in uids if uid is not None and _unmade(view, uid))
+    return Plan((*made, *_seed(view), *_reservations(view), fork), again=True)
 
 
 def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:
@@ -231,7 +250,17 @@ def _plan_delete(view: View, queue: Queue) -> Plan:
     endings = [*superseded_endings(queue), *([Ending(operation, OperationState.SUCCEEDED)] if operation else [])]
     late = [other for other in queue.everything if other is not operation and other not in queue.superseded]
     endings += [Ending(other, OperationState.SUPERSEDED) for other in late]
-    return Plan(_removal(view, kept), Settle(endings=tuple(endings), forget=True, kept=kept))
+    return _forgotten(view, kept, tuple(endings))
+
+
+def _forgotten(view: View, kept: frozenset[str], endings: tuple[Ending, ...]) -> Plan:
+    """With its layers and points in time; where they are too many for one transaction, some of them first."""
+    found = leftovers(view, kept)
+    some = found[:OBJECTS_AT_ONCE]
+    steps = (*_removal(view, kept), *removal_of(some))
+    if len(found) > len(some):
+        return Plan(steps, Settle(writes=Writes(deleted=some), more=True))
+    return Plan(steps, Settle(endings=endings, forget=True, kept=kept, writes=Writes(deleted=some)))
 
 
 def _has_data(view: View, volume: Volume) -> bool:
@@ -251,7 +280,7 @@ def plan_undo(view: View, queue: Queue, create: Operation) -> Plan:
         *superseded_endings(queue),
         *(Ending(other, OperationState.FAILED, why) for other in others),
     )
-    return Plan(_removal(view, kept), Settle(endings=endings, forget=True, kept=kept))
+    return _forgotten(view, kept, endings)
 
 
 def _removal(view: View, kept: frozenset[str]) -> tuple[Step, ...]:

@@ -8,17 +8,20 @@ from corral.errors import CorralError
 from corral.model.operation import (
     AdoptVm,
     CreateVm,
+    DeleteSnapshot,
     DeleteVm,
     Operation,
     OperationState,
     Problem,
     RebootVm,
     ResetVm,
+    RevertVm,
+    SnapshotVm,
     UpdateVm,
 )
 
 _DOCUMENT: Final = (UpdateVm, AdoptVm)
-_IMPERATIVE: Final = (ResetVm, RebootVm)
+_IMPERATIVE: Final = (ResetVm, RebootVm, SnapshotVm, RevertVm, DeleteSnapshot)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,21 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.operations import Progress, ended, write_end
-from corral.agent.status import GuestKnown, HostKnown, observed_status, unreachable
-from corral.agent.view import ACTIVE, Ending, Settle, View
+from corral.agent.status import (
+    GuestKnown,
+    HostKnown,
+    observed_status,
+    stands_still,
+    unreachable,
+    with_shared_identity,
+)
+from corral.agent.view import ACTIVE, Ending, Settle, View, Writes
 from corral.clock import Clock
 from corral.errors import CorralError
+from corral.model.base import Object
 from corral.model.event import Event, EventLevel
 from corral.model.operation import Operation, OperationState, Problem, StepRecord
-from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Vm, VmStatus
+from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Vm, VmState, VmStatus
 from corral.model.volume import Volume, VolumeStatus
 from corral.security.audit import AuditEntry, AuditLog
 from corral.store.base import Committed
@@ -25,6 +33,9 @@ DONE: Final = {
     "create": "VmCreated",
     "update": "VmChanged",
     "adopt": "VmAdopted",
+    "snapshot-create": "SnapshotTaken",
+    "snapshot-revert": "VmReverted",
+    "snapshot-delete": "SnapshotDeleted",
     "reset": "VmReset",
     "reboot": "VmRebooted",
 }
@@ -50,6 +61,8 @@ class Recorder:
         """Status, endings and whatever else goes with them. Returns the VM as it stands now, None if it is gone."""
         now = self.clock.now()
         status = observed_status(view, settle, guest, self.host, now)
+        if view.vm.uid in self.cache.doubles:
+            status = with_shared_identity(status, now)
         return await self._write(view, settle, status, journal, began_at, seen=True)
 
     async def settle_unseen(self, view: View, settle: Settle, journal: list[StepRecord]) -> Vm | None:
@@ -117,6 +130,7 @@ class Recorder:
         vm = self._changed(view, settle, status)
         operations = self._endings(transaction, settle, journal, began_at)
         volumes = [] if settle.forget else self._changed_volumes(transaction, view)
+        objects = _write(transaction, settle.writes)
         if settle.forget:
             self._forget(transaction, view, settle)
         elif vm is not view.vm:
@@ -124,9 +138,11 @@ class Recorder:
         self._say(transaction, view, settle, vm if seen else view.vm)
         if not transaction.writes:
             return vm
-        durable = bool(operations) or settle.power is not None or settle.forget
+        durable = bool(operations or settle.writes) or settle.power is not None or settle.forget
         committed = await self._commit(transaction, durable=durable)
-        for changed in (*operations, *volumes):
+        for gone in settle.writes.deleted:
+            self.cache.forget(type(gone), gone.uid)
+        for changed in (*operations, *volumes, *objects):
             self.cache.put(changed.model_copy(update={"revision": committed.revision}))
         if settle.forget:
             for uid in view.volumes:
@@ -146,6 +162,8 @@ class Recorder:
         if settle.power is not None and settle.power is not view.vm.spec.power:
             update["spec"] = view.vm.spec.model_copy(update={"power": settle.power})
             update["generation"] = view.vm.generation + 1
+        if settle.spec is not None:
+            update["spec"] = settle.spec
         if settle.undelete:
             update["deletion_requested_at"] = None
             update["generation"] = view.vm.generation + 1
@@ -217,6 +235,7 @@ class Recorder:
             self._event(transaction, vm, "VmStarted", f"{vm.name} runs")
         elif was and not now_active and not settle.forget:
             self._event(transaction, vm, "VmStopped", f"{vm.name} is {vm.status.state}")
+        self._say_space(transaction, view.vm, vm)
         for ending in settle.endings:
             self._say_end(transaction, vm, ending)
         if settle.forget:
@@ -227,6 +246,16 @@ class Recorder:
             detail = f"power {view.vm.spec.power} -> {settle.power}: {settle.message}"
             entry = AuditEntry(settle.source, vm.project, "vm.power", vm.name, "accepted", "", detail)
             self.audit.add(transaction, entry)
+
+    def _say_space(self, transaction: Transaction, before: Vm, now: Vm) -> None:
+        stood, stands = stands_still(before), stands_still(now)
+        if stands and not stood:
+            message = (
+                f"{now.name} is paused: its guest wrote to a disk that has no space; it goes on once there is some"
+            )
+            self._event(transaction, now, "VmOutOfSpace", message, level=EventLevel.ERROR)
+        elif stood and now.status.state is VmState.RUNNING:
+            self._event(transaction, now, "VmHasSpace", f"{now.name} goes on")
 
     def _say_end(self, transaction: Transaction, vm: Vm, ending: Ending) -> None:
         verb, uid = ending.operation.spec.intent.verb, ending.operation.uid
@@ -262,6 +291,17 @@ class Recorder:
                 source=source,
             )
         )
+
+
+def _write(transaction: Transaction, writes: Writes) -> tuple[Object, ...]:
+    """Put them into the transaction; those that are there afterwards."""
+    for created in writes.created:
+        transaction.create(created)
+    for updated in writes.updated:
+        transaction.update(updated)
+    for deleted in writes.deleted:
+        transaction.delete(deleted)
+    return (*writes.created, *writes.updated)
 
 
 def _may_hold(view: View) -> bool:

@@ -1,10 +1,13 @@
 """The steps that an agent can take for a VM: typed, idempotent, named. What they do is in `executor`."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
+from corral.model.layer import Layer
 from corral.model.operation import StepKind
+from corral.model.snapshot import Snapshot
 from corral.model.vm import NicSpec
+from corral.model.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,14 @@ class Rename(Step):
 class Start(Step):
     NAME, PHASE = "start", "starting"
     boot_from: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class ForkFrom(Step):
+    """In the place of defining and starting it: a guest that goes on from a template's memory, told who it is."""
+
+    NAME, PHASE = "fork", "going on from the template"
+    template_uid: str
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,128 @@ class RemoveTraces(Step):
 class RemoveVolume(Step):
     NAME, PHASE = "remove-volume", "removing the disk"
     volume_uid: str
+
+
+# ---- layers and points in time ----
+
+
+@dataclass(frozen=True)
+class MakeHeads(Step):
+    """The files that disks go on in. `anew`: what lies there from an earlier try is thrown away first."""
+
+    NAME, PHASE = "make-heads", "making new layers"
+    layers: tuple[Layer, ...]
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class TakePoint(Step):
+    """All disks go on in their new heads from one instant on, or none does."""
+
+    NAME, PHASE = "take-point", "taking the snapshot"
+    operation_uid: str
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class PlaceDisks(Step):
+    """The domain's persistent definition has `heads` (volume uid, layer uid) instead of the volumes' own; with none, what
+    the volumes have now."""
+
+    NAME, PHASE = "place-disks", "putting the disks in place"
+    heads: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class PutBack(Step):
+    """UEFI variables and TPM as they were."""
+
+    NAME, PHASE = "put-back", "putting firmware variables back"
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class RestorePoint(Step):
+    NAME, PHASE = "restore-point", "restoring the memory"
+    operation_uid: str
+    snapshot: Snapshot
+    heads: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class StartReverted(Start):
+    NAME, PHASE = "start-reverted", "starting it again"
+    operation_uid: str = ""
+
+
+@dataclass(frozen=True)
+class SyncClock(Step):
+    """As far as its agent takes it."""
+
+    NAME, PHASE = "sync-clock", "setting the guest's clock"
+    operation_uid: str
+
+
+@dataclass(frozen=True)
+class SealPoint(Step):
+    """What recovery without a database needs to know, before the store says that it is so."""
+
+    NAME, PHASE = "seal-point", "recording it beside the disks"
+    operation_uid: str
+    layers: tuple[Layer, ...]
+    volumes: tuple[Volume, ...]
+    snapshots: tuple[Snapshot, ...]
+    heads: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Thaw(Step):
+    NAME, PHASE = "thaw", "letting the guest run on"
+
+
+@dataclass(frozen=True)
+class RemoveHeads(Step):
+    """Of a try that is taken back; nothing was written to them that is to be kept."""
+
+    NAME, PHASE = "remove-heads", "removing the new layers"
+    operation_uid: str
+    layers: tuple[Layer, ...]
+    snapshot_uid: str = ""
+    """A point in time that never came to be, whose files go too."""
+
+
+@dataclass(frozen=True)
+class RemovePoint(Step):
+    """From here on the deletion cannot be cancelled."""
+
+    NAME, PHASE, DURABLE = "remove-point", "removing the snapshot", True
+    operation_uid: str
+    snapshot_uid: str
+    children: tuple[Snapshot, ...] = ()
+    """Those that came from it, as they are afterwards."""
+
+
+@dataclass(frozen=True)
+class RemoveLayer(Step):
+    """In a quiet moment; where it fails, it is tried again later."""
+
+    NAME, PHASE = "remove-layer", "removing a layer"
+    layer: Layer
+
+
+@dataclass(frozen=True)
+class MergeLayer(Step):
+    """All that lies between `child` and `base` is taken into `child`. Cut short by any new wish, and begun again later."""
+
+    NAME, PHASE = "merge-layer", "merging a layer"
+    child: Layer
+    middle: Layer
+    base: Layer | None
+    disk: str = ""
+    """The disk whose head the child is, where the domain runs; empty: it is off."""
+
+
+TIDYING: Final = (RemoveLayer, MergeLayer)
 
 
 def operation_of(step: Step) -> str:

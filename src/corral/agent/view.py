@@ -5,10 +5,32 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from corral.agent.steps import AskShutdown, GrowVolume, MakeVolume, Reboot, RemoveVolume, Reset, Start, Step
-from corral.hypervisor.base import ObservedDomain, StopCause
+from corral.agent.layer_tree import LayerTree
+from corral.agent.steps import (
+    AskShutdown,
+    ForkFrom,
+    GrowVolume,
+    MakeVolume,
+    MergeLayer,
+    Reboot,
+    RemoveHeads,
+    RemoveLayer,
+    RemovePoint,
+    RemoveVolume,
+    Reset,
+    RestorePoint,
+    Resume,
+    SealPoint,
+    Start,
+    StartReverted,
+    Step,
+    SyncClock,
+)
+from corral.hypervisor.base import NO_SPACE, ObservedDomain, StopCause
+from corral.model.base import Object
 from corral.model.operation import Operation, OperationState, Problem, ShutdownVm, StepKind
-from corral.model.vm import Power, Vm, VmState
+from corral.model.snapshot import Snapshot
+from corral.model.vm import Power, Vm, VmSpec, VmState
 from corral.model.volume import Volume
 
 ACTIVE: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
@@ -54,6 +76,28 @@ class Known:
     queued_for_boot: bool = False
     started: bool = False
     """This process started it since the last record of its state."""
+    room: bool = False
+    """There is space again for a guest that was paused for want of it."""
+    resumed_for: str | None = None
+    """The operation (empty: none) on whose behalf it was last made to go on."""
+    steps_done: frozenset[tuple[str, str]] = frozenset()
+    """What this process has done for operations on points in time: operation and step."""
+    merged: frozenset[tuple[str, str]] = frozenset()
+    """Layers that this process took another one into, which is not yet recorded."""
+    postponed: Mapping[str, float] = field(default_factory=dict)
+    """Layers that could not be removed or merged, and when to try again (monotonic)."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was seen when a point in time was taken. A process that comes later knows less of it."""
+
+    at: datetime | None = None
+    state: VmState = VmState.SHUT_OFF
+    pause_ms: float | None = None
+    quiesced: bool = False
+    memory_bytes: int = 0
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,10 +121,20 @@ class View:
     """It ran for so long that an earlier crash says nothing about this one."""
     draining: bool = False
     """The host goes down: nothing that stops now was anybody's wish."""
+    tree: LayerTree = field(default_factory=LayerTree)
+    points: Mapping[str, Snapshot] = field(default_factory=dict)
+    """This VM's, by uid."""
+    taken: Taken | None = None
+    """What this process saw for the operation on a point in time that is under way."""
 
     @property
     def active(self) -> bool:
         return self.domain is not None and self.domain.state in ACTIVE
+
+    @property
+    def out_of_space(self) -> bool:
+        """Its guest stands still, at a write for which there is no space."""
+        return self.domain is not None and self.domain.state is VmState.PAUSED and self.domain.reason == NO_SPACE
 
     @property
     def ours(self) -> bool:
@@ -110,6 +164,18 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Writes:
+    """Further objects of the same transaction."""
+
+    created: tuple[Object, ...] = ()
+    updated: tuple[Object, ...] = ()
+    deleted: tuple[Object, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.updated or self.deleted)
+
+
+@dataclass(frozen=True)
 class Settle:
     """What is to be written, in one transaction, together with the status that was observed."""
 
@@ -135,6 +201,9 @@ class Settle:
     """There is more to be done at once."""
     keep_boot_id: bool = False
     """The host's reboot is not yet dealt with; the next look must still see it."""
+    writes: Writes = Writes()
+    spec: VmSpec | None = None
+    """Where the VM is in its tree of points in time, and what going back brought back."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +214,28 @@ class Plan:
     settle: Settle = field(default_factory=Settle)
     wait: Wait | None = None
     again: bool = False
+    operation_uid: str = ""
+    """On whose behalf, where that is told; else of whichever operation is the first."""
 
     @property
     def repeatable(self) -> bool:
         """Only steps that do no harm where they are done already, and a look before anything is written."""
         return bool(self.steps) and self.again and all(step.KIND is StepKind.REPEATABLE for step in self.steps)
+
+
+def reached(view: View) -> bool:
+    """The domain's power is as wished."""
+    state = view.domain.state if view.domain is not None else VmState.SHUT_OFF
+    match view.vm.spec.power:
+        case Power.ON:
+            return state in ACTIVE and state is not VmState.PAUSED
+        case Power.PAUSED:
+            return state is VmState.PAUSED
+        case Power.OFF:
+            return state not in ACTIVE
+
+
+_NOTED: Final = (SealPoint, RemoveHeads, RemovePoint, RestorePoint, StartReverted, SyncClock)
 
 
 def asked_ago_s(operation: Operation | None, now: datetime) -> float:
@@ -172,10 +258,18 @@ def remembered(  # noqa: PLR0911  (a decision table)
         return replace(known, made=known.made | {step.volume_uid})
     if isinstance(step, RemoveVolume):
         return replace(known, removed=known.removed | {step.volume_uid})
+    if isinstance(step, RemoveLayer):
+        return replace(known, removed=known.removed | {step.layer.uid})
+    if isinstance(step, MergeLayer):
+        return replace(known, merged=known.merged | {(step.child.uid, step.middle.uid)})
+    if isinstance(step, _NOTED):
+        known = replace(known, steps_done=known.steps_done | {(step.operation_uid, step.NAME)})
     if isinstance(step, GrowVolume):
         return replace(known, grown=known.grown | {(step.volume_uid, step.size_bytes)})
-    if isinstance(step, Start):
+    if isinstance(step, Start | ForkFrom):
         return replace(known, stop_cause=StopCause.NONE, asked=None, started=True)
+    if isinstance(step, Resume):
+        return replace(known, room=False, resumed_for=operation_uid)
     if isinstance(step, AskShutdown):
         old = known.asked
         if old is None or old.operation_uid != operation_uid:

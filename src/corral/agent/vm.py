@@ -1,8 +1,8 @@
 """One VM's turn: observe, plan, run the steps, write what was seen and what has ended."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Final
 
 from corral.agent.cache import Cache
@@ -18,82 +18,29 @@ from corral.agent.failures import (
     plan_cancelled,
     plan_failure,
 )
+from corral.agent.layer_tree import LayerTree
+from corral.agent.memory import Found, Memory, Situation
 from corral.agent.operations import Progress, Shown, running
+from corral.agent.plan_snapshot import begun_heads
 from corral.agent.planner import plan
 from corral.agent.queue import cancelled, problem_of, sorted_operations
 from corral.agent.record import Recorder
-from corral.agent.status import GuestKnown
-from corral.agent.steps import Step, operation_of
-from corral.agent.view import Known, Plan, Settle, View, asked_ago_s, remembered
+from corral.agent.steps import TIDYING, MergeLayer, RemoveLayer, Step, operation_of
+from corral.agent.view import Plan, Settle, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, ObservedDomain
 from corral.log import logger
 from corral.model import limits
-from corral.model.operation import Operation, OperationState, Problem, StepKind, StepRecord
+from corral.model.operation import Operation, OperationState, StepKind, StepRecord
 from corral.model.vm import Vm
 
 ROUNDS_MAX: Final = 16
 RACES_MAX: Final = 5
+WISH_LOOK_S: Final = 0.1
+TIDY_AGAIN_S: Final = 60.0
 
 log = logger("agent.vm")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the domain was found to be; None: there is none."""
-
-    domain: ObservedDomain | None
-
-
-@dataclass
-class Memory:
-    """What is remembered of one VM while the process lives."""
-
-    known: Known = field(default_factory=Known)
-    guest: GuestKnown = field(default_factory=GuestKnown)
-    attempts: int = 0
-    """Failures in a row: how long to wait before the next."""
-    tries: int = 0
-    """Those among them that count towards giving up: not the ones of a hypervisor that is away."""
-    races: int = 0
-    retry_at_s: float = 0.0
-    retry_for: str = ""
-    """Which wish the back-off belongs to: a new wish is tried at once."""
-    journal: list[StepRecord] = field(default_factory=list)
-    journal_of: str = ""
-    began_at: datetime | None = None
-    dirty: bool = False
-    """Something happened to the domain since it was last looked at."""
-    changed: bool = False
-    """Something was written about the VM since it was last planned for."""
-    wish: str = ""
-    """What was wished when it was last planned for."""
-    looked: Snapshot | None = None
-    """What the turn under way has found the domain to be; None before its first look."""
-    problem: Problem | None = None
-    """Why the last turn failed, where the domain itself could be looked at."""
-    seen: tuple[int, ObservedDomain | None, bool, GuestKnown] | None = None
-    """What the last look was made of, if nothing was left to do after it."""
-    hashes: tuple[str, frozenset[str]] = ("", frozenset())
-    json: tuple[int, str] = (-1, "")
-
-    def remembered(self) -> Snapshot | None:
-        """The last look's finding, where nothing is known to have happened to the domain since: enough to begin with."""
-        return Snapshot(self.seen[1]) if self.seen is not None and not self.dirty else None
-
-    def nothing_new(self, revision: int, domain: ObservedDomain | None) -> bool:
-        """A look at this VM and this domain would find what the last one found."""
-        return self.seen == (revision, domain, self.known.queued_for_boot, self.guest)
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What is the same for all VMs of this host."""
-
-    installation_id: str
-    boot_id: str
-    draining: bool
 
 
 class Reconciler:
@@ -115,16 +62,17 @@ class Reconciler:
         self.clock = clock
         self.definition_hash = definition_hash
 
-    async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> float | None:
+    async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Found | None) -> float | None:
         """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
         remembered = memory.remembered() if snapshot is None else None
         for _ in range(ROUNDS_MAX):
             view = await self._look(vm, memory, situation, snapshot or remembered)
-            snapshot, idle = None, not view.operations and not memory.known.asked
+            snapshot, idle = None, not view.operations and not memory.known.asked and not view.tree.layers
             if remembered is None and idle and memory.nothing_new(vm.revision, view.domain):
                 return None
             memory.wish = wish_of(vm, view.operations)
             decided = plan(view)
+            memory.acting = decided.operation_uid
             enough, remembered = remembered is None or decided.repeatable, None
             if not enough:
                 continue
@@ -161,7 +109,8 @@ class Reconciler:
         memory.attempts += 1
         memory.tries += error.code not in WAITED_FOR
         removing = is_removing(view, queue)
-        current = owner(queue)
+        begun = next((o for o in queue.imperative if o.uid == memory.acting and begun_heads(view, o)), None)
+        current = begun or owner(queue)
         problem = problem_of(error)
         taken = plan_cancelled(view, queue, untouched=self._untouched(queue.create, memory))
         if error.code in WAITED_FOR and taken is not None:
@@ -172,7 +121,9 @@ class Reconciler:
             log.warning("operation fails", vm=vm.name, operation=current.uid, code=error.code, reason=error.reason)
             given_up = plan_failure(view, queue, problem)
             memory.attempts = memory.tries = 0
-            if given_up is None:
+            if begun is not None:
+                await self.recorder.begin_undo(begun, problem)
+            elif given_up is None:
                 await self.recorder.begin_undo(queue.create, problem)  # type: ignore[arg-type]
             else:
                 await self._settle_failed(view, given_up.settle, memory, self._journal(memory, current), looked)
@@ -200,7 +151,7 @@ class Reconciler:
         return memory.journal_of != create.uid or not memory.journal
 
     async def _settle_failed(
-        self, view: View, settle: Settle, memory: Memory, journal: list[StepRecord], looked: Snapshot | None
+        self, view: View, settle: Settle, memory: Memory, journal: list[StepRecord], looked: Found | None
     ) -> None:
         """With what was seen of the domain before the failure, if it was looked at."""
         if looked is not None:
@@ -215,10 +166,10 @@ class Reconciler:
 
     # ---- looking ----
 
-    async def _look(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Snapshot | None) -> View:
+    async def _look(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Found | None) -> View:
         memory.dirty = memory.changed = False
         memory.looked = None
-        memory.looked = snapshot or Snapshot(await self._observe(vm))
+        memory.looked = snapshot or Found(await self._observe(vm))
         return self._view(vm, memory.looked.domain, memory, situation)
 
     async def _observe(self, vm: Vm) -> ObservedDomain | None:
@@ -249,6 +200,9 @@ class Reconciler:
             known=memory.known,
             ran_long=bool(long_ago) and float(long_ago) > limits.RESTART_BACKOFF_MAX_S,
             draining=situation.draining,
+            tree=self.cache.layer_tree() if self.cache.is_layered(vm) else LayerTree(),
+            points=self.cache.points_of(vm),
+            taken=self.executor.points.taken.get(memory.acting),
         )
 
     def _hashes(self, vm: Vm, domain: ObservedDomain, memory: Memory, wanted_json: str) -> frozenset[str]:
@@ -256,7 +210,8 @@ class Reconciler:
         places = self.executor.places
         if vm.spec.adopted or places is None:
             return frozenset({domain.definition_hash})
-        key = f"{domain.name}\n{places.accelerator}\n{wanted_json}"
+        heads = ",".join(volume.head_uid for volume in self.cache.volumes_of(vm).values())
+        key = f"{domain.name}\n{places.accelerator}\n{heads}\n{wanted_json}"
         if memory.hashes[0] != key:
             try:
                 definition = replace(build_definition(vm, self.cache.around, places), name=domain.name)
@@ -272,7 +227,8 @@ class Reconciler:
         """All steps; False if the wish changed on the way (a safe point to think again)."""
         vm = view.vm
         queue = sorted_operations(view.operations)
-        current = owner(queue)
+        named = next((o for o in view.operations if o.uid == decided.operation_uid), None)
+        current = named or owner(queue)
         wish = wish_of(vm, view.operations)
         memory.seen = None
         if current is queue.delete and current is not None and current.status.state is OperationState.ACCEPTED:
@@ -302,8 +258,11 @@ class Reconciler:
                 memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
         domain_name = view.domain.name if view.domain is not None else view.vm.domain_name
         try:
-            await self.executor.run(step, view.vm, active=view.active, domain_name=domain_name)
+            await self._effect(step, view, domain_name)
         except CorralError as error:
+            if isinstance(step, TIDYING) and current is None and not view.vm.being_deleted:
+                self._postpone(step, view, error, memory)
+                return
             if step.KIND is StepKind.ONCE and current is not None:
                 await self._once_failed(view, current, error, memory)
                 return
@@ -314,6 +273,31 @@ class Reconciler:
         on_behalf = power.uid if power is not None else ""
         ago_s = asked_ago_s(power, self.clock.now())
         memory.known = remembered(memory.known, step, on_behalf, self.clock.monotonic_s(), ago_s)
+
+    async def _effect(self, step: Step, view: View, domain_name: str) -> None:
+        run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name)
+        if not isinstance(step, MergeLayer):
+            return await run
+        # A merge may take its time: whoever wishes anything of this VM meanwhile does not wait for it.
+        wish, work = wish_of(view.vm, view.operations), asyncio.ensure_future(run)
+        try:
+            while not (await asyncio.wait([work], timeout=WISH_LOOK_S))[0]:
+                if self.wish(view.vm.uid) != wish:
+                    raise CorralError("wrong-state", "merge a layer", "something else is wished of its VM")
+            return work.result()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+
+    def _postpone(self, step: Step, view: View, error: CorralError, memory: Memory) -> None:
+        """What is only tidying up disturbs nobody where it fails."""
+        uid = (
+            step.layer.uid if isinstance(step, RemoveLayer) else step.middle.uid if isinstance(step, MergeLayer) else ""
+        )
+        log.info("a layer stays for now", vm=view.vm.name, layer=uid, code=error.code, reason=error.reason)
+        postponed = {**memory.known.postponed, uid: self.clock.monotonic_s() + TIDY_AGAIN_S}
+        memory.known = replace(memory.known, postponed=postponed)
 
     async def _once_failed(self, view: View, current: Operation, error: CorralError, memory: Memory) -> None:
         """It may have happened, so it is not tried again."""
@@ -336,7 +320,8 @@ class Reconciler:
 
     async def _settle(self, view: View, decided: Plan, memory: Memory) -> bool:
         """Write what was seen; False if there is more to be done at once."""
-        current = owner(sorted_operations(view.operations))
+        named = next((o for o in view.operations if o.uid == decided.operation_uid), None)
+        current = named or owner(sorted_operations(view.operations))
         if decided.wait is not None and current is not None:
             self.progress.show(current, self._shown(memory, current, decided.wait.phase))
         journal = self._journal(memory, current) if current is not None else []
@@ -349,6 +334,7 @@ class Reconciler:
             started=memory.known.started and settle.keep_started,
             made=memory.known.made if settled is None else frozenset(),
             removed=memory.known.removed if settled is None else frozenset(),
+            merged=memory.known.merged if settled is None else frozenset(),
             grown=memory.known.grown if settled is None else frozenset(),
             stop_cause=memory.known.stop_cause
             if settle.keep_started or not stop_seen
@@ -358,7 +344,10 @@ class Reconciler:
             memory.known = replace(memory.known, restart_at_s=decided.wait.until_s)
         if settle.endings:
             ended = {ending.operation.uid for ending in settle.endings}
-            memory.known = replace(memory.known, asked=None, once_done=memory.known.once_done - ended)
+            done = frozenset(found for found in memory.known.steps_done if found[0] not in ended)
+            once_done = memory.known.once_done - ended
+            memory.known = replace(memory.known, asked=None, once_done=once_done, steps_done=done)
+            self.executor.points.forget(ended)
         memory.attempts = memory.tries = memory.races = 0
         if settle.forget or settled is None:
             return True
@@ -375,6 +364,8 @@ class Reconciler:
             await self.cache.refresh(Operation, operation.uid)
         for volume in self.cache.volumes_of(vm).values():
             await self.cache.refresh(type(volume), volume.uid)
+        for found in (*self.cache.points_of(vm).values(), *self.cache.layers_of(vm)):
+            await self.cache.refresh(type(found), found.uid)
         await self.cache.refresh(Vm, vm.uid)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from corral.hypervisor.reach import Guests, Screens
 from corral.hypervisor.support import HardwareSupport
@@ -11,7 +11,13 @@ from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 
+if TYPE_CHECKING:
+    from corral.hypervisor.forking import Forking
+    from corral.hypervisor.points import Points
+
 Accelerator = Literal["kvm", "tcg"]
+NO_SPACE: Final = "no space"
+"""Why a domain is paused whose guest wrote to a disk that has no room: it goes on where it was once there is some."""
 
 
 # ---- what is to be: a domain -------------------------------------------------------------------------------------
@@ -173,6 +179,8 @@ class ObservedDomain:
     """What the running domain's own metadata says: the spec that it was started with, or last changed to. None: off."""
     pending: tuple[str, ...] = ()
     """What of the persistent definition only its next start brings, each with the reason."""
+    files: tuple[tuple[str, str], ...] = ()
+    """The file that each disk of ours writes to, by the disk's name: of the running domain, or of the definition."""
     introduced: bool = True
     """False: it was forked from a template just now, and its guest does not know yet who it is."""
 
@@ -280,6 +288,12 @@ class HypervisorDriver(Protocol):
 
     @property
     def guests(self) -> Guests: ...
+
+    @property
+    def forking(self) -> "Forking": ...
+
+    @property
+    def points(self) -> "Points": ...
 
     async def facts(self) -> HypervisorFacts: ...
 

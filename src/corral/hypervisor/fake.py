@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from corral.errors import CorralError
 from corral.hypervisor import fake_domain
 from corral.hypervisor.base import (
+    NO_SPACE,
     Accelerator,
     Console,
     DomainDefinition,
@@ -25,18 +26,20 @@ from corral.hypervisor.base import (
     OnOutput,
     StopCause,
 )
-from corral.hypervisor.fake_domain import FakeConsole, FakeDomain, definition_hash
+from corral.hypervisor.fake_domain import CONSOLE_BANNER, FakeConsole, FakeDomain, definition_hash
+from corral.hypervisor.fake_forks import FakeForking
+from corral.hypervisor.fake_points import FakePoints
 from corral.hypervisor.fake_reach import FakeGuests, FakeScreens
 from corral.hypervisor.support import HardwareSupport
 from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
+from corral.simulated_disks import disks_of
 from corral.simulation import Simulation
 
 AGENT_DELAY_S: Final = 1.0
 """After this long a simulated guest's agent is connected."""
 EVENTS_MAX: Final = 100_000
-OBSERVED_AT_ONCE: Final = 250
-CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
+OBSERVED_AT_ONCE: Final = 50
 
 
 __all__ = ["FakeDomain", "FakeHypervisor", "definition_hash"]
@@ -59,8 +62,11 @@ class FakeHypervisor:
         self.consoles: dict[str, FakeConsole] = {}
         self.screens = FakeScreens(self._call, self._active)
         self.guests = FakeGuests(self._call, self._with_agent)
+        self.disks = disks_of(simulation)
+        self.points = FakePoints(self._call, self._domain, self._emit, self.run, self.disks)
         self._names = {domain.name: uid for uid, domain in self.domains.items()}
         self._queues: set[asyncio.Queue[DomainEvent]] = set()
+        self.forking = FakeForking(self._call, self.domains, self._names, self._emit)
         self._pids = 1000 + len(self.domains)
         for domain in self.domains.values():
             if domain.active and not domain.agent_connected:
@@ -194,6 +200,7 @@ class FakeHypervisor:
             domain = self._domain(uid)  # what can change while it runs is what the definition says
             if domain.active:
                 domain.live_spec_json = metadata.spec_json
+                domain.plug()
                 self._kept.keep(uid, domain)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
@@ -284,6 +291,7 @@ class FakeHypervisor:
         domain = self._domain(uid)
         if domain.active:
             return
+        self._check_files(domain)
         self._pids += 1
         domain.state, domain.reason = VmState.RUNNING, "restored" if domain.has_managed_save else "booted"
         domain.stop_cause, domain.pid = StopCause.NONE, self._pids
@@ -338,7 +346,31 @@ class FakeHypervisor:
         self._names[domain.name] = domain.uid
         self._kept.keep(domain.uid, domain)
 
+    def guest_meets_full_disk(self, uid: str) -> None:
+        """Its write finds no space: QEMU pauses it."""
+        domain = self._active(uid, "write in")
+        domain.state, domain.reason = VmState.PAUSED, NO_SPACE
+        self._emit(domain, "io-error")
+
+    def guest_write(self, uid: str, disk: str, block: int, value: str) -> None:
+        """A running guest writes to its disk: to the file that its QEMU has open."""
+        domain = self._active(uid, "write in")
+        path = next(found.path for found in domain.live_disks if found.name == disk)
+        self.disks.write(path, block, value)
+
+    def guest_reads(self, uid: str, disk: str) -> dict[int, str]:
+        """What a guest would find on its disk, running or started now."""
+        domain = self._domain(uid)
+        disks = domain.live_disks if domain.active else domain.disks
+        return self.disks.content(next(found.path for found in disks if found.name == disk))
+
     # ---- within ----
+
+    def _check_files(self, domain: FakeDomain) -> None:
+        """QEMU opens the whole chain that the definition names."""
+        for disk in domain.disks:
+            for path in (disk.path, *(below for below, _ in disk.backing)):
+                self.disks.check(path)
 
     def _call(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.simulation.call(f"hypervisor.{name}", connection=name != "facts")

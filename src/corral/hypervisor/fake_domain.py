@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from corral.hypervisor.base import (
     Console,
@@ -22,6 +22,8 @@ from corral.hypervisor.base import (
 )
 from corral.hypervisor.targets import disk_targets
 from corral.model.vm import VmState
+
+CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
 
 def definition_hash(definition: "DomainDefinition | FakeDomain") -> str:
@@ -71,10 +73,16 @@ class FakeDomain:
     starts: int = 0
     resets: int = 0
     live_spec_json: str | None = None
+    live_disks: tuple[DomainDisk, ...] = ()
+    """What its QEMU has open while it runs."""
+    memory: str = ""
+    """What a guest remembers as long as it runs: a text, in the place of its RAM."""
     boot_from: str = ""
     """What its last start was told to boot."""
     started_with: tuple[int, int] = (0, 0)
     """vCPUs and MiB at its start: the most that it can have until the next one. Its devices can all be plugged."""
+    introduced: bool = True
+    """False: it was forked just now."""
 
     @property
     def active(self) -> bool:
@@ -91,7 +99,13 @@ class FakeDomain:
     def boot(self) -> None:
         """Everything is as defined."""
         self.started_with = (self.vcpus, self.memory_mib)
+        self.live_disks, self.memory = self.disks, ""
         self.live_spec_json = self.metadata.spec_json if self.metadata is not None else None
+
+    def plug(self) -> None:
+        """Disks that are new come, those that went go; what is open stays open."""
+        had = {disk.name: disk for disk in self.live_disks}
+        self.live_disks = tuple(had.get(disk.name, disk) for disk in self.disks)
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -177,6 +191,8 @@ def observed(domain: FakeDomain) -> ObservedDomain:
         definition_hash=domain.definition_hash,
         live_spec_json=domain.live_spec_json if domain.active else None,
         pending=domain.pending,
+        files=tuple((disk.name, disk.path) for disk in (domain.live_disks if domain.active else domain.disks)),
+        introduced=domain.introduced,
     )
 
 

@@ -91,7 +91,7 @@ def give_files(definition: DomainDefinition, host: Host) -> None:
     if definition.seed_path is not None:
         paths.append(definition.seed_path)
     for path in paths:
-        _give(Path(path), owner)
+        give(Path(path), owner)
 
 
 def _is_for_all(disk: DomainDisk) -> bool:
@@ -102,7 +102,7 @@ def _is_for_all(disk: DomainDisk) -> bool:
         return False
 
 
-def _give(path: Path, owner: tuple[int, int]) -> None:
+def give(path: Path, owner: tuple[int, int]) -> None:
     """Not through a symbolic link: a disk given by path may lie where somebody else can write."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -115,6 +115,23 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
             os.fchmod(fd, stat.S_IRUSR | stat.S_IWUSR)
     except OSError as error:
         raise storage_error(f"give {path} to uid {owner[0]}", error) from error
+    finally:
+        os.close(fd)
+
+
+def share(path: Path, gid: int) -> None:
+    """A layer that nobody writes any more: root's, for QEMUs to read. What is root's already stays as it is."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise storage_error(f"open {path}", error) from error
+    try:
+        now = os.fstat(fd)
+        if stat.S_ISREG(now.st_mode) and (now.st_uid != 0 or stat.S_IMODE(now.st_mode) == stat.S_IRUSR | stat.S_IWUSR):
+            os.fchown(fd, 0, gid)
+            os.fchmod(fd, stat.S_IRUSR | stat.S_IRGRP)
+    except OSError as error:
+        raise storage_error(f"share {path}", error) from error
     finally:
         os.close(fd)
 
@@ -161,7 +178,7 @@ def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
             write_atomic(path, template.read_bytes())
     except OSError as error:
         raise storage_error(f"read {template}", error) from error
-    _give(path, (definition.dac_uid, host.dac_gid))
+    give(path, (definition.dac_uid, host.dac_gid))
 
 
 def remove_nvram(uid: str, host: Host) -> None:

@@ -31,7 +31,7 @@ def build_disk(disk: DomainDisk, target: str, boot_order: int | None, *, relabel
         source = SubElement(element, "source", file=disk.path)
         if disk.shared_image and relabelled:
             _keep_owner(source)
-        _backing_chain(element, disk.backing, relabelled)
+        add_backing_chain(element, disk.backing, relabelled)
     SubElement(element, "target", dev=target, bus=disk.bus)
     if disk.read_only or disk.device == "cdrom":
         SubElement(element, "readonly")
@@ -71,7 +71,7 @@ def _build_limits(disk: DomainDisk) -> _Element:
     return limits
 
 
-def _backing_chain(parent: _Element, backing: Sequence[tuple[str, str]], relabelled: bool) -> None:
+def add_backing_chain(parent: _Element, backing: Sequence[tuple[str, str]], relabelled: bool) -> None:
     """The whole chain with its formats, closed by an empty element: libvirt and QEMU then probe nothing."""
     for path, format_ in backing:
         layer = SubElement(parent, "backingStore", type="file")

@@ -9,6 +9,7 @@ from lxml.etree import _Element
 
 from corral.errors import CorralError
 from corral.hypervisor.base import (
+    NO_SPACE,
     DomainDefinition,
     DomainMetadata,
     DomainUsage,
@@ -117,7 +118,7 @@ def _observed(
         uid=uid,
         name=fields.name,
         state=STATES.get(state, STATES[libvirt.VIR_DOMAIN_NOSTATE]),
-        reason=state_reason(state, reason),
+        reason=NO_SPACE if _has_no_space(domain, state, reason) else state_reason(state, reason),
         stop_cause=stop_cause(state, reason, remembered(uid)),
         persistent=persistent,
         metadata=metadata.parse_metadata(document, uid),
@@ -131,7 +132,15 @@ def _observed(
         live_spec_json=mark.spec_json if mark is not None else None,
         pending=left.of(uid, lambda: live_document(domain), document) if active and persistent else (),
         introduced=running is None or is_introduced(running),
+        files=reading.disk_files(document if running is None else running),
     )
+
+
+def _has_no_space(domain: libvirt.virDomain, state: int, reason: int) -> bool:
+    """QEMU pauses a guest whose disk has no room, and one whose disk is broken, and libvirt gives one reason for both."""
+    if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
+        return False
+    return libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in domain.diskErrors().values()
 
 
 def _pid(name: str) -> int | None:

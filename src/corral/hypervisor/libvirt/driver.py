@@ -34,6 +34,7 @@ from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.live import apply_live, grow_disk
 from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.reading import describe
+from corral.hypervisor.libvirt.points import LibvirtPoints
 from corral.hypervisor.libvirt.screens import LibvirtScreens
 from corral.hypervisor.libvirt.starting import Needs, needs_of
 from corral.hypervisor.support import HardwareSupport
@@ -63,12 +64,14 @@ class LibvirtDriver:
         self._capabilities: dict[Accelerator, str] = {}
         self._agent_turns = guest_agent.Turns()
         self.screens = LibvirtScreens(self._on)
+        self.points = LibvirtPoints(self._slow_on, host)
         self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
         self.forking = LibvirtForking(
             self._host,
             self._slow_call,
             self._slow_on,
             lambda uid: lambda command: self._ask_agent(uid, command),
+            lambda uid: self._left.heard(uid, "defined"),
         )
         self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
         self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)

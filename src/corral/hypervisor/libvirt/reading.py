@@ -55,6 +55,13 @@ def graphics(element: _Element) -> tuple[str, str]:
     return element.get("type") or "", address
 
 
+def disk_files(domain: _Element) -> tuple[tuple[str, str], ...]:
+    """The file of each disk that bears a name of ours."""
+    named = ((attribute(disk, "alias", "name"), disk) for disk in hard_disks(domain.find("devices")))
+    ours = ((alias, source(disk)) for alias, disk in named if alias.startswith(disks.DISK_ALIAS))
+    return tuple((alias.removeprefix(disks.DISK_ALIAS), path) for alias, path in ours)
+
+
 def is_seed(disk: _Element) -> bool:
     return attribute(disk, "alias", "name") == disks.SEED_ALIAS
 

@@ -1,0 +1,219 @@
+"""What the steps about layers and points in time do. Every effect may be repeated."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from corral.agent.cache import Cache
+from corral.agent.definition import Places, build_definition
+from corral.agent.plan_layers import lying_on
+from corral.agent.plan_snapshot import finished
+from corral.agent.steps import (
+    MakeHeads,
+    MergeLayer,
+    PlaceDisks,
+    PutBack,
+    RemoveHeads,
+    RemoveLayer,
+    RemovePoint,
+    RestorePoint,
+    SealPoint,
+    Step,
+    SyncClock,
+    TakePoint,
+    Thaw,
+)
+from corral.agent.view import Taken
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.hypervisor.base import DomainDefinition, DomainDisk, HypervisorDriver
+from corral.hypervisor.points import PointWanted
+from corral.model.layer import Layer
+from corral.model.snapshot import Snapshot
+from corral.model.vm import Vm, VmState
+from corral.storage.base import VolumeStore
+from corral.storage.layers import Backing
+
+MEMORY_FILE = "memory"
+KEPT_FILES = {"nvram": "nvram.fd", "tpm": "tpm"}
+
+
+@dataclass
+class PointEffects:
+    """`taken`: what was seen when a point in time was taken, by operation, for as long as that is under way."""
+
+    cache: Cache
+    hypervisor: HypervisorDriver
+    volumes: VolumeStore
+    clock: Clock
+    places: Callable[[], Places]
+    taken: dict[str, Taken] = field(default_factory=dict)
+
+    def effect(self, step: Step, vm: Vm, active: bool) -> Awaitable[None] | None:  # noqa: C901, PLR0911  (a decision table)
+        """None: the step is about something else."""
+        match step:
+            case MakeHeads():
+                return self._make_heads(step)
+            case TakePoint():
+                return self._take(vm, step, active)
+            case PlaceDisks(heads=heads):
+                return self._place(vm, dict(heads))
+            case PutBack(snapshot=snapshot):
+                return self._put_back(vm, snapshot)
+            case RestorePoint():
+                return self._restore(vm, step)
+            case SyncClock():
+                return self._sync_clock(vm)
+            case SealPoint():
+                return self._seal(vm, step)
+            case Thaw():
+                return self._thaw(vm)
+            case RemoveHeads():
+                return self._remove_heads(step)
+            case RemovePoint():
+                return self._remove_point(step)
+            case RemoveLayer(layer=layer):
+                return self.volumes.layers.remove(layer.uid, layer.spec.pool)
+            case MergeLayer():
+                return self._merge(vm, step)
+        return None
+
+    def forget(self, operations: set[str]) -> None:
+        for uid in operations:
+            self.taken.pop(uid, None)
+
+    async def make_head(self, layer: Layer, *, anew: bool = False) -> None:
+        """An overlay on the layer's parent."""
+        parent = self.cache.layers.get(layer.spec.parent_uid or "")
+        make = self.volumes.layers.make_anew if anew else self.volumes.layers.make
+        await make(layer, self._backing(parent, layer))
+
+    def _backing(self, below: Layer | None, layer: Layer) -> Backing | None:
+        """The layer below, or the image at the bottom."""
+        if below is not None:
+            return Backing(self.volumes.path(below.uid, below.spec.pool), below.spec.format)
+        image = self.cache.images.get(layer.spec.image_uid or "")
+        facts = image.status.facts if image is not None else None
+        files = self.places().image_files(image) if image is not None else None
+        if layer.spec.image_uid is not None and (facts is None or files is None):
+            raise CorralError("image-not-found", f"make layer {layer.uid}", "the image below it is gone")
+        if facts is None or files is None or files.disk is None:
+            return None
+        return Backing(files.disk, "raw" if facts.disk_format == "raw" else "qcow2")
+
+    # ---- effects ----
+
+    async def _make_heads(self, step: MakeHeads) -> None:
+        for layer in step.layers:
+            await self.make_head(layer, anew=step.anew)
+
+    async def _take(self, vm: Vm, step: TakePoint, active: bool) -> None:
+        """Of a VM that is off its disks are put on their new heads: nobody writes meanwhile."""
+        snapshot, spec = step.snapshot, step.snapshot.spec
+        if spec.with_memory and not active:
+            raise CorralError("wrong-state", f"take a snapshot of {vm.name}", "it has stopped, so there is no memory")
+        await self.volumes.layers.write_point(snapshot)
+        heads = {disk.volume_uid: disk.head_uid for disk in spec.disks}
+        definition = self._definition(vm, heads)
+        wanted = PointWanted(
+            disks=_of(definition, snapshot),
+            directory=self.volumes.layers.point_dir(snapshot.uid),
+            with_memory=spec.with_memory,
+            quiesce=spec.quiesce,
+            dac_uid=definition.dac_uid,
+        )
+        at = self.clock.now()
+        seen = await self.hypervisor.points.take(vm.uid, wanted)
+        kept = tuple(name for name in seen.kept if name in KEPT_FILES)
+        self.taken[step.operation_uid] = Taken(at, seen.state, seen.pause_ms, seen.quiesced, 0, kept)
+        await self.hypervisor.points.place(vm.uid, wanted.disks, definition.dac_uid)
+
+    async def _place(self, vm: Vm, heads: Mapping[str, str]) -> None:
+        definition = self._definition(vm, heads)
+        ours = {disk.name for disk in vm.spec.disks if disk.volume_uid is not None}
+        disks = tuple(disk for disk in definition.disks if disk.name in ours)
+        await self.hypervisor.points.place(vm.uid, disks, definition.dac_uid)
+
+    async def _put_back(self, vm: Vm, snapshot: Snapshot) -> None:
+        directory = self.volumes.layers.point_dir(snapshot.uid)
+        dac_uid = self._definition(vm, {}).dac_uid
+        await self.hypervisor.points.put_back(vm.uid, directory, snapshot.status.kept, dac_uid)
+
+    async def _restore(self, vm: Vm, step: RestorePoint) -> None:
+        directory = self.volumes.layers.point_dir(step.snapshot.uid)
+        disks = _of(self._definition(vm, dict(step.heads)), step.snapshot)
+        paused = step.snapshot.status.state is VmState.PAUSED
+        await self.hypervisor.points.restore(vm.uid, directory, disks, paused=paused)
+
+    async def _sync_clock(self, vm: Vm) -> None:
+        """A guest without an agent, or whose agent cannot, finds the time by itself."""
+        try:
+            await self.hypervisor.guests.set_time(vm.uid, int(self.clock.now().timestamp() * 1e9))
+        except CorralError as error:
+            if not error.code.startswith("guest-agent-"):
+                raise
+
+    async def _seal(self, vm: Vm, step: SealPoint) -> None:
+        """The persistent definition once more: between the switch and now the daemon may have died."""
+        await self._place(vm, dict(step.heads))
+        for layer in step.layers:
+            await self.volumes.layers.write(layer)
+        for volume in step.volumes:
+            await self.volumes.grow(volume, in_use=True)  # which writes the sidecar, and nothing else
+        for snapshot in step.snapshots:
+            directory = self.volumes.layers.point_dir(snapshot.uid)
+            taken = self.taken.get(step.operation_uid) or Taken(None, self._state(vm))
+            taken = replace(taken, memory_bytes=_size(directory / MEMORY_FILE), kept=taken.kept or _kept(directory))
+            self.taken[step.operation_uid] = taken
+            await self.volumes.layers.write_point(finished(snapshot, taken))
+
+    def _state(self, vm: Vm) -> VmState:
+        return vm.status.seen_state
+
+    async def _thaw(self, vm: Vm) -> None:
+        try:
+            await self.hypervisor.points.thaw(vm.uid)
+        except CorralError as error:
+            if error.code != "domain-not-found":
+                raise
+
+    async def _remove_heads(self, step: RemoveHeads) -> None:
+        for layer in step.layers:
+            await self.volumes.layers.remove(layer.uid, layer.spec.pool)
+        if step.snapshot_uid:
+            await self.volumes.layers.remove_point(step.snapshot_uid)
+
+    async def _remove_point(self, step: RemovePoint) -> None:
+        for child in step.children:
+            await self.volumes.layers.write_point(child)
+        await self.volumes.layers.remove_point(step.snapshot_uid)
+
+    async def _merge(self, vm: Vm, step: MergeLayer) -> None:
+        base = self._backing(step.base, step.child)
+        if step.disk:
+            path = str(base.path) if base is not None else ""
+            await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None)
+        else:
+            await self.volumes.layers.merge(step.child, base)
+        await self.volumes.layers.write(lying_on(step.child, step.base))
+
+    def _definition(self, vm: Vm, heads: Mapping[str, str]) -> DomainDefinition:
+        """As it is with these heads in the place of the volumes' own."""
+        volumes = dict(self.cache.around.volumes)
+        for uid, head in heads.items():
+            volume = volumes[uid]
+            volumes[uid] = volume.model_copy(update={"spec": volume.spec.model_copy(update={"layer_uid": head})})
+        return build_definition(vm, replace(self.cache.around, volumes=volumes), self.places())
+
+
+def _of(definition: DomainDefinition, snapshot: Snapshot) -> tuple[DomainDisk, ...]:
+    names = {disk.name for disk in snapshot.spec.disks}
+    return tuple(disk for disk in definition.disks if disk.name in names)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _kept(directory: Path) -> tuple[str, ...]:
+    return tuple(name for name, file in KEPT_FILES.items() if (directory / file).exists())

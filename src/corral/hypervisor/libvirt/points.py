@@ -1,0 +1,341 @@
+"""Points in time of libvirt's domains: external snapshots without libvirt's own record of them, and the way back.
+
+libvirt 9.0 makes external snapshots and cannot go back to one, so the tree is ours. What is written is decided by looking:
+a domain whose disks are on their new heads already has been there.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import libvirt
+from lxml.etree import Element, SubElement, _Element, tostring
+
+from corral import files
+from corral.errors import CorralError
+from corral.hypervisor.base import DomainDisk
+from corral.hypervisor.libvirt import confinement, reading, starting
+from corral.hypervisor.libvirt.disks import DISK_ALIAS, add_backing_chain
+from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.metadata import parse_document
+from corral.hypervisor.libvirt.observe import STATES
+from corral.hypervisor.points import PointTaken, PointWanted
+from corral.model.vm import VmState
+
+T = TypeVar("T")
+
+MEMORY_FILE: Final = "memory"
+NVRAM_FILE: Final = "nvram.fd"
+TPM_DIR: Final = "tpm"
+# A guest's memory goes to disk: as long as a managed save may take.
+MEMORY_TIMEOUT_S: Final = 900.0
+# A guest that is asked to freeze its file systems may flush for a while; then it is thawed, whatever it says.
+FREEZE_TIMEOUT_S: Final = 10
+TAKE_TIMEOUT_S: Final = 60.0
+PULL_LOOK_S: Final = 0.1
+
+_CREATE: Final = (
+    libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+)
+
+
+class Slowly(Protocol):
+    """One call on one domain, in a thread of the slow connection."""
+
+    def __call__(
+        self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T], timeout_s: float | None = None
+    ) -> Awaitable[T]: ...
+
+
+class LibvirtPoints:
+    """`Points` over libvirt."""
+
+    def __init__(self, on: Slowly, host: Host) -> None:
+        self._on = on
+        self._host = host
+
+    async def take(self, uid: str, wanted: PointWanted) -> PointTaken:
+        state, document = await self._on(uid, "look at", _live)
+        kept = _kept_files(document, uid, self._host)
+        if state is VmState.SHUT_OFF:
+            names = await asyncio.to_thread(_keep, kept, wanted.directory)
+            return PointTaken(state, None, False, names)
+        if _is_on(document, wanted.disks):
+            await self.thaw(uid)
+            return PointTaken(state, None, wanted.quiesce, ())
+        await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
+        timeout_s = MEMORY_TIMEOUT_S if wanted.with_memory else TAKE_TIMEOUT_S
+        return await self._on(uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), timeout_s)
+
+    async def thaw(self, uid: str) -> None:
+        await self._on(uid, "thaw", _thaw)
+
+    async def place(self, uid: str, disks: tuple[DomainDisk, ...], dac_uid: int | None) -> None:
+        await asyncio.to_thread(self._own, disks, dac_uid)
+        relabelled = self._host.privileged and dac_uid is None
+
+        def define(domain: libvirt.virDomain) -> None:
+            document = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+            if _put(document, disks, relabelled=relabelled):
+                domain.connect().defineXMLFlags(tostring(document, encoding="unicode"), 0)
+
+        await self._on(uid, "place the disks of", define)
+
+    async def restore(self, uid: str, directory: Path, disks: tuple[DomainDisk, ...], *, paused: bool) -> None:
+        document = await self._on(uid, "look at", _persistent)
+        if needs := starting.needs_of(document):
+            await asyncio.to_thread(starting.prepare, needs, self._host)
+        if run_dir := reading.run_dir_of(document):
+            await asyncio.to_thread(confinement.ensure_run_dir, run_dir, reading.dac_owner_of(document))
+        relabelled = self._host.privileged and reading.dac_owner_of(document) is None
+        path = str(directory / MEMORY_FILE)
+
+        def restore(domain: libvirt.virDomain) -> None:
+            if domain.isActive():
+                return
+            connection = domain.connect()
+            saved = parse_document(connection.saveImageGetXMLDesc(path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
+            _put(saved, disks, relabelled=relabelled)
+            name = saved.find("name")
+            if name is not None:
+                name.text = domain.name()
+            state = libvirt.VIR_DOMAIN_SAVE_PAUSED if paused else libvirt.VIR_DOMAIN_SAVE_RUNNING
+            connection.restoreFlags(path, tostring(saved, encoding="unicode"), state)
+
+        await self._on(uid, "restore", restore, MEMORY_TIMEOUT_S)
+
+    async def put_back(self, uid: str, directory: Path, kept: tuple[str, ...], dac_uid: int | None) -> None:
+        document = await self._on(uid, "look at", _persistent)
+        places = _kept_files(document, uid, self._host)
+        owner = (dac_uid, self._host.dac_gid) if self._host.privileged and dac_uid is not None else None
+        await asyncio.to_thread(_put_back, places, directory, kept, owner)
+
+    async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
+        target = await self._on(uid, "pull a layer of", lambda domain: _begin_pull(domain, disk, base))
+        ended = False
+        try:
+            while True:
+                info = await self._on(uid, "pull a layer of", lambda domain: domain.blockJobInfo(target, 0))
+                if not info:
+                    break
+                if info.get("end"):
+                    on_share(info["cur"] / info["end"])
+                await asyncio.sleep(PULL_LOOK_S)
+            ended = True
+        finally:
+            if not ended:
+                await self._on(uid, "pull a layer of", lambda domain: _end_job(domain, target))
+        below = await self._on(uid, "pull a layer of", lambda domain: _first_below(domain, disk))
+        if below != base:
+            raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
+
+    def _own(self, disks: Sequence[DomainDisk], dac_uid: int | None) -> None:
+        """Heads are the VM's own. What is below them is frozen, and several VMs may stand on it: root's, and readable by
+        QEMUs, which have a group in common, and by nobody else."""
+        if not self._host.privileged or dac_uid is None:
+            return
+        for disk in disks:
+            confinement.give(Path(disk.path), (dac_uid, self._host.dac_gid))
+            for path, _format in disk.backing:
+                confinement.share(Path(path), self._host.dac_gid)
+
+
+# ---- blocking parts ------------------------------------------------------------------------------------------------
+
+
+def _live(domain: libvirt.virDomain) -> tuple[VmState, _Element]:
+    state = STATES.get(domain.state(0)[0], VmState.UNKNOWN) if domain.isActive() else VmState.SHUT_OFF
+    return state, parse_document(domain.XMLDesc(0))
+
+
+def _persistent(domain: libvirt.virDomain) -> _Element:
+    return parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+
+def _take(
+    domain: libvirt.virDomain, document: _Element, wanted: PointWanted, kept: Sequence[tuple[str, Path]]
+) -> PointTaken:
+    state = STATES.get(domain.state(0)[0], VmState.UNKNOWN)
+    held = bool(kept) and state is VmState.RUNNING
+    began = time.monotonic()
+    if held:
+        # Firmware variables and TPM are files that the guest writes by itself: it stands still while they are copied.
+        domain.suspend()
+    try:
+        names = _keep(kept, wanted.directory)
+        _create(domain, document, wanted, live=not held)
+    finally:
+        if held:
+            domain.resume()
+    pause_ms = None if wanted.with_memory and not held else (time.monotonic() - began) * 1000
+    return PointTaken(state, pause_ms, wanted.quiesce, names)
+
+
+def _create(domain: libvirt.virDomain, document: _Element, wanted: PointWanted, *, live: bool) -> None:
+    flags = _CREATE
+    if wanted.with_memory:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE if live else 0
+    else:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    if wanted.quiesce:
+        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE
+        domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S, 0)
+        _thaw(domain)
+    try:
+        domain.snapshotCreateXML(_snapshot_document(document, wanted), flags)
+    finally:
+        if wanted.quiesce:
+            _thaw(domain)
+            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+
+
+def _thaw(domain: libvirt.virDomain) -> None:
+    """libvirt thaws by itself unless it died meanwhile. A guest that is not frozen, or has no agent, says so."""
+    try:
+        if domain.isActive():
+            domain.fsThaw(None, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _NOT_FROZEN:
+            raise
+
+
+_NOT_FROZEN: Final = frozenset(
+    {
+        libvirt.VIR_ERR_INTERNAL_ERROR,  # what the agent itself refuses
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        libvirt.VIR_ERR_AGENT_UNSYNCED,
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    }
+)
+
+
+def _snapshot_document(document: _Element, wanted: PointWanted) -> str:
+    """Every disk that is not named stays out of it."""
+    snapshot = Element("domainsnapshot")
+    if wanted.with_memory:
+        SubElement(snapshot, "memory", snapshot="external", file=str(wanted.directory / MEMORY_FILE))
+    disks = SubElement(snapshot, "disks")
+    heads = {f"{DISK_ALIAS}{disk.name}": disk for disk in wanted.disks}
+    for element in document.iterfind("devices/disk"):
+        target = reading.target(element)
+        head = heads.get(reading.attribute(element, "alias", "name"))
+        if head is None:
+            SubElement(disks, "disk", name=target, snapshot="no")
+            continue
+        disk = SubElement(disks, "disk", name=target, snapshot="external", type="file")
+        SubElement(disk, "driver", type="qcow2")
+        SubElement(disk, "source", file=head.path)
+    return tostring(snapshot, encoding="unicode")
+
+
+def _is_on(document: _Element, disks: Sequence[DomainDisk]) -> bool:
+    files_ = dict(reading.disk_files(document))
+    return any(files_.get(disk.name) == disk.path for disk in disks)
+
+
+def _put(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -> bool:
+    """Files and chains of these disks; whether anything changed."""
+    by_alias = {f"{DISK_ALIAS}{disk.name}": disk for disk in disks}
+    before = tostring(document)
+    for element in document.iterfind("devices/disk"):
+        disk = by_alias.get(reading.attribute(element, "alias", "name"))
+        source = element.find("source")
+        if disk is None or source is None:
+            continue
+        source.set("file", disk.path)
+        for old in element.findall("backingStore"):
+            element.remove(old)
+        chain = Element("chain")
+        add_backing_chain(chain, disk.backing, relabelled)
+        for below in reversed(list(chain)):
+            source.addnext(below)
+    return tostring(document) != before
+
+
+def _kept_files(document: _Element, uid: str, host: Host) -> tuple[tuple[str, Path], ...]:
+    """What of the guest's lies beside its disks: its name among us, and the place."""
+    found = []
+    if nvram := document.findtext("os/nvram"):
+        found.append(("nvram", Path(nvram)))
+    if document.find("devices/tpm") is not None and host.privileged:
+        found.append(("tpm", Path(host.tpm_state(uid))))
+    return tuple(found)
+
+
+def _keep(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
+    names = []
+    try:
+        for name, place in kept:
+            if not place.exists():
+                continue
+            if name == "nvram":
+                files.write_atomic(directory / NVRAM_FILE, place.read_bytes())
+            else:
+                shutil.rmtree(directory / TPM_DIR, ignore_errors=True)
+                shutil.copytree(place, directory / TPM_DIR)
+            names.append(name)
+    except OSError as error:
+        raise files.storage_error(f"keep a guest's firmware variables in {directory}", error) from error
+    return tuple(names)
+
+
+def _put_back(
+    places: Sequence[tuple[str, Path]], directory: Path, kept: Sequence[str], owner: tuple[int, int] | None
+) -> None:
+    try:
+        for name, place in places:
+            if name not in kept:
+                continue
+            if name == "nvram":
+                files.write_atomic(place, (directory / NVRAM_FILE).read_bytes())
+                found = [place]
+            else:
+                shutil.rmtree(place, ignore_errors=True)
+                shutil.copytree(directory / TPM_DIR, place)
+                place.chmod(0o700)
+                found = [place, *place.rglob("*")]
+            for path in found if owner is not None else ():
+                shutil.chown(path, *owner)  # type: ignore[misc]
+    except OSError as error:
+        raise files.storage_error(f"put a guest's firmware variables back from {directory}", error) from error
+
+
+# ---- pulling -------------------------------------------------------------------------------------------------------
+
+
+def _disk(domain: libvirt.virDomain, name: str) -> _Element:
+    document = parse_document(domain.XMLDesc(0))
+    for element in document.iterfind("devices/disk"):
+        if domain.isActive() and reading.attribute(element, "alias", "name") == f"{DISK_ALIAS}{name}":
+            return element
+    raise CorralError("wrong-state", f"pull a layer of {domain.name()}", f"it does not run with disk {name}")
+
+
+def _begin_pull(domain: libvirt.virDomain, name: str, base: str) -> str:
+    """The disk's target. One that goes on from an earlier process is waited for."""
+    target = reading.target(_disk(domain, name))
+    if not domain.blockJobInfo(target, 0) and _first_below(domain, name) != base:
+        domain.blockRebase(target, base or None, 0, 0)
+    return target
+
+
+def _first_below(domain: libvirt.virDomain, name: str) -> str:
+    below = _disk(domain, name).find("backingStore")
+    return "" if below is None else reading.source(below)
+
+
+def _end_job(domain: libvirt.virDomain, target: str) -> None:
+    try:
+        if domain.isActive() and domain.blockJobInfo(target, 0):
+            domain.blockJobAbort(target, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it ended by itself
+            raise
