@@ -19,6 +19,7 @@ from corral.client_guest import path_name
 from corral.client_http import Query, Transport
 from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
+from corral.client_templates import TemplateCalls
 from corral.client_volumes import VolumeCalls
 from corral.errors import CorralError
 
@@ -44,7 +45,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, DeviceCalls, StackCalls):
+class Client(VolumeCalls, DeviceCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(
@@ -91,6 +92,9 @@ class Client(VolumeCalls, DeviceCalls, StackCalls):
 
     def list_vms(self, selector: str = "", fields: str = "") -> list[t.Vm]:
         return self._pages("vms", selector, fields)
+
+    def list_templates(self) -> list[t.Template]:
+        return self._pages("templates", "", "")
 
     def get_vm(self, name: str) -> t.Vm:
         return cast("t.Vm", self._get(f"/vms/{path_name(name)}"))

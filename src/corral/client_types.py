@@ -202,6 +202,11 @@ class ClockAnswer(TypedDict):
     uncertainty_s: float
 
 
+class ClonesAccepted(TypedDict):
+    vms: list[Vm]
+    operations: list[Operation]
+
+
 class CloudInitSpec(TypedDict):
     hostname: str
     users: NotRequired[list[CloudInitUser]]
@@ -267,6 +272,14 @@ class CreatePoolRequest(TypedDict):
 class CreateTemplate(TypedDict):
     verb: NotRequired[Literal['template-create']]
     snapshot_operation_uid: str
+
+
+class CreateTemplateRequest(TypedDict):
+    name: str
+    source: str
+    hot: NotRequired[bool]
+    description: NotRequired[str]
+    labels: NotRequired[dict[str, str]]
 
 
 class CreateTokenRequest(TypedDict):
@@ -469,6 +482,12 @@ class Finding(TypedDict):
 
 class FindingItems(TypedDict):
     items: list[Finding]
+
+
+class ForkRequest(TypedDict):
+    names: list[str]
+    boot: NotRequired[bool]
+    force: NotRequired[bool]
 
 
 class GuestAnswer(TypedDict):
@@ -848,6 +867,16 @@ PagePool = TypedDict(
 )
 
 
+PageTemplate = TypedDict(
+    'PageTemplate',
+    {
+        'items': 'list[Template]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
 PageToken = TypedDict(
     'PageToken',
     {
@@ -1105,6 +1134,55 @@ class StepRecord(TypedDict):
     kind: NotRequired[StepKind]
     started_at: str
     ended_at: NotRequired[str | None]
+
+
+class Template(TypedDict):
+    kind: NotRequired[Literal['template']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: TemplateSpec
+    status: NotRequired[TemplateStatus]
+
+
+class TemplateAccepted(TypedDict):
+    operation: Operation
+    template: NotRequired[Template | None]
+
+
+class TemplateDisk(TypedDict):
+    name: str
+    layer_uid: str
+    size_bytes: int
+
+
+class TemplateSpec(TypedDict):
+    description: NotRequired[str]
+    hot: NotRequired[bool]
+    source: str
+    source_uid: str
+    snapshot_uid: str
+    disks: NotRequired[list[TemplateDisk]]
+    vm_spec: NotRequired[VmSpec | None]
+    hostname: NotRequired[str]
+    cloud_init: NotRequired[CloudInitSpec | None]
+
+
+class TemplateStatus(TypedDict):
+    ready: NotRequired[bool]
+    taken_at: NotRequired[str | None]
+    stale: NotRequired[str]
+    agent: NotRequired[bool]
+    key: NotRequired[str]
+    digest: NotRequired[str]
+    memory_bytes: NotRequired[int]
+    stored_bytes: NotRequired[int]
 
 
 class Token(TypedDict):

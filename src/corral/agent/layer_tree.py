@@ -95,6 +95,15 @@ class LayerTree:
         found = {layer.uid: layer for start in starts for layer in self._below(start) if layer.uid not in kept}
         return tuple(sorted(found.values(), key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
 
+    def without_held(self, layers: Iterable[str]) -> tuple[Layer, ...]:
+        """The layers that are of no use once nobody holds these any more; those on top first."""
+        released = frozenset(layers)
+        heads = {volume.head_uid for volume in self.volumes.values()}
+        frozen = {disk.layer_uid for snapshot in self.snapshots.values() for disk in snapshot.spec.disks}
+        kept = {layer.uid for uid in heads | frozen | (self.held - released) for layer in self._below(uid)}
+        found = {layer.uid: layer for uid in released for layer in self._below(uid) if layer.uid not in kept}
+        return tuple(sorted(found.values(), key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
+
     def _below(self, uid: str) -> tuple[Layer, ...]:
         """The chain, as far as it is there: what is to go need not be whole."""
         found: dict[str, Layer] = {}

@@ -5,12 +5,14 @@ from datetime import datetime
 from typing import Final, Literal
 
 from corral.agent.view import ACTIVE, Settle, View
+from corral.hypervisor.base import NO_SPACE
 from corral.model.base import Condition, ConditionStatus, with_condition
 from corral.model.operation import OperationState
-from corral.model.vm import CloudInitStatus, VmState, VmStatus
+from corral.model.vm import CloudInitStatus, Vm, VmState, VmStatus
 
 CRASH_LOOP_RESTARTS: Final = 3
 AWAY: Final = "hypervisor-unavailable"
+IDENTITY_SHARED: Final = "IdentityShared"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def observed_status(view: View, settle: Settle, guest: GuestKnown, host: HostKno
     return old.model_copy(update=changed) if changed else old
 
 
+def stands_still(vm: Vm) -> bool:
+    """As it was seen last, its guest waits for space on a disk."""
+    return vm.status.state is VmState.PAUSED and vm.status.state_reason == NO_SPACE
+
+
 def _failure(settle: Settle, old: str, part: int) -> str:
     """The last failure is shown until the wish is reached."""
     for ending in settle.endings:
@@ -101,6 +108,10 @@ def _conditions(view: View, settle: Settle, active: bool, now: datetime) -> tupl
         found.append(condition("GuestAgentConnected", there, "connected" if there else "not-connected", "", now))
     elif "GuestAgentConnected" in old:
         found.append(condition("GuestAgentConnected", False, "not-running", "", now))
+    if view.out_of_space or "OutOfSpace" in old:
+        full = view.out_of_space
+        text = "its guest wrote to a disk that has no space; it goes on by itself once there is some" if full else ""
+        found.append(condition("OutOfSpace", full, "no-space" if full else "has-space", text, now))
     if "Reachable" in old:
         found.append(condition("Reachable", True, "answers", "", now))
     restarts = view.vm.status.restarts if settle.restarts is None else settle.restarts
@@ -139,6 +150,15 @@ def _ready(view: View, settle: Settle, now: datetime) -> Condition:
 def condition(kind: str, true: bool, reason: str, message: str, now: datetime) -> Condition:
     status = ConditionStatus.TRUE if true else ConditionStatus.FALSE
     return Condition.model_construct(type=kind, status=status, reason=reason, message=message, since=now)
+
+
+def with_shared_identity(status: VmStatus, now: datetime) -> VmStatus:
+    """A fork whose guest has its template's name, keys and ids, since no agent took its own."""
+    if any(found.type == IDENTITY_SHARED for found in status.conditions):
+        return status
+    text = "its guest still has the host name, the keys and the ids of its template"
+    shared = condition(IDENTITY_SHARED, True, "no-agent", text, now)
+    return status.model_copy(update={"conditions": with_condition(status.conditions, shared)})
 
 
 def unreachable(status: VmStatus, code: str, reason: str, now: datetime) -> VmStatus:

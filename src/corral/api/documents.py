@@ -17,6 +17,7 @@ from corral.model.image import Image
 from corral.model.operation import Operation
 from corral.model.os import OsInfo
 from corral.model.vm import Vm
+from corral.model.template import Template
 from corral.model.volume import Volume
 from corral.services.documents import Document, Listing
 from corral.store.base import JournalEntry
@@ -63,9 +64,21 @@ class VmAccepted(OperationAccepted):
     """What a user should know of it."""
 
 
+class ClonesAccepted(Model):
+    """VMs that come about together; follow each operation to its end."""
+
+    vms: tuple[Vm, ...]
+    operations: tuple[Operation, ...]
+
+
 class ImageAccepted(OperationAccepted):
     image: Image | None = None
     """The new image, where one was made."""
+
+
+class TemplateAccepted(OperationAccepted):
+    template: Template | None = None
+    """The new template, where one was made."""
 
 
 class VolumeAccepted(OperationAccepted):

@@ -17,7 +17,7 @@ from corral.store.base import JournalEntry
 
 router = noun_router("events")
 
-WatchKind = Literal["vms", "images", "volumes", "networks", "hosts", "operations"]
+WatchKind = Literal["vms", "images", "volumes", "networks", "hosts", "operations", "templates"]
 
 LastEventId = Annotated[
     str, Header(alias="Last-Event-ID", max_length=64, description="Resume after this `id`; wins over the query.")

@@ -24,6 +24,10 @@ class Ability(StrEnum):
     SHUTDOWN = "shutdown by the guest"
     HOST_PCI_DEVICE = "PCI device of the host's"
     SHARED_FOLDER = "shared folder"
+    HOT_TEMPLATE = "template with memory"
+    TPM = "TPM"
+    NUMA = "NUMA cells or pluggable memory"
+    SPECIAL_MEMORY = "huge pages or locked memory"
 
 
 def _pair(one: Ability, other: Ability) -> frozenset[Ability]:
@@ -43,6 +47,12 @@ MATRIX: Final[Mapping[frozenset[Ability], str]] = MappingProxyType(
         _pair(Ability.SHARED_FOLDER, Ability.SAVED_MEMORY): (
             "the server of a shared folder cannot be saved: the guest would lose its open files"
         ),
+        _pair(Ability.HOST_PCI_DEVICE, Ability.HOT_TEMPLATE): "a device of the host's cannot be in two guests",
+        _pair(Ability.SHARED_FOLDER, Ability.HOT_TEMPLATE): "the guest's open files there cannot be had twice",
+        _pair(Ability.TPM, Ability.HOT_TEMPLATE): "what a TPM holds is one machine's alone",
+        _pair(Ability.NUMA, Ability.HOT_TEMPLATE): "QEMU shares memory between guests only where it is one piece",
+        _pair(Ability.SPECIAL_MEMORY, Ability.HOT_TEMPLATE): "such memory cannot be shared until it is written",
+        _pair(Ability.ADOPTED_DOMAIN, Ability.HOT_TEMPLATE): "it was adopted: its devices are its maker's",
     }
 )
 
@@ -54,6 +64,9 @@ def abilities_of(spec: VmSpec) -> tuple[Ability, ...]:
         Ability.ADOPTED_DOMAIN: spec.adopted,
         Ability.HOST_PCI_DEVICE: "pci" in devices,
         Ability.SHARED_FOLDER: bool(spec.hardware.shares),
+        Ability.TPM: spec.hardware.tpm,
+        Ability.NUMA: bool(spec.hardware.memory.numa) or spec.hardware.memory.max_mib is not None,
+        Ability.SPECIAL_MEMORY: bool(spec.hardware.memory.huge_pages) or spec.hardware.memory.locked,
     }
     return tuple(ability for ability, there in found.items() if there)
 

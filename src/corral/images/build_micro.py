@@ -43,6 +43,7 @@ _SCRIPTS: Final = {
     "PWRF": ("etc/acpi/PWRF/00000080", 0o755),
     "shutdown": ("sbin/shutdown", 0o755),
     "cloud-init": ("usr/bin/cloud-init", 0o755),
+    "on-fork-net": ("etc/corral/on-fork.d/net", 0o755),
 }
 
 

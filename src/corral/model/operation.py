@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from corral.model.base import Model, Name, Object, Uid
+from corral.model.base import Model, Name, Object, Uid, written_unless
 
 
 class OperationState(StrEnum):
@@ -35,6 +35,8 @@ class CreateVm(Model):
     """Declarative. The VM object was written with it. `power` says whether it is to run afterwards."""
 
     verb: Literal["create"] = "create"
+    fork_of: Annotated[Uid | None, written_unless(None)] = None
+    """A hot template: its memory is loaded, once, in the place of the first start."""
 
 
 class StartVm(Model):
@@ -148,6 +150,17 @@ class DeleteVolume(Model):
     verb: Literal["volume-delete"] = "volume-delete"
 
 
+class CreateTemplate(Model):
+    """Declarative on a template: freeze what its point in time holds."""
+
+    verb: Literal["template-create"] = "template-create"
+    snapshot_operation_uid: Uid
+
+
+class DeleteTemplate(Model):
+    verb: Literal["template-delete"] = "template-delete"
+
+
 class SnapshotVm(Model):
     """Imperative: a point in time of all disks, and of the memory if the Snapshot says so."""
 
@@ -187,6 +200,8 @@ Intent = Annotated[
     | CreateVolume
     | ResizeVolume
     | DeleteVolume
+    | CreateTemplate
+    | DeleteTemplate
     | SnapshotVm
     | RevertVm
     | DeleteSnapshot,
@@ -224,7 +239,7 @@ class Problem(Model):
 
 class OperationSpec(Model):
     intent: Intent
-    target_kind: Literal["vm", "image", "volume", "network", "host"]
+    target_kind: Literal["vm", "image", "volume", "network", "host", "template"]
     target_uid: Uid
     target_name: str
     tracks_generation: int = 0

@@ -131,6 +131,8 @@ class CloudInitSpec(Model):
     dsmode: Annotated[Literal["net", "local"], written_unless("net")] = "net"
     """cloud-init's own word: `local` makes users and keys before the network is up. For images of ours; documents of
     the user's own may need the network and always wait for it."""
+    new_machine_id: Annotated[bool, written_unless(False)] = False
+    """The guest was copied from another one, whose machine id lies on its disk: it gets one of its own."""
 
 
 class BootOrder(Model):
@@ -171,6 +173,8 @@ class VmSpec(Model):
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     protected: bool = False
     """Deletion is refused while this is set."""
+    template_uid: Annotated[Uid | None, written_unless(None)] = None
+    """What it was made from. Its disks and, of a hot one, its memory began as the template's."""
     snapshot_uid: Annotated[Uid | None, written_unless(None)] = None
     """The point in time that it came from last: where in the tree it is. Written by the agent."""
     adopted: bool = False

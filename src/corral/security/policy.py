@@ -21,6 +21,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
     {
         "vm.read": Role.VIEWER,
         "vm.create": Role.OPERATOR,
+        "vm.clone": Role.OPERATOR,
         "vm.update": Role.OPERATOR,
         "vm.start": Role.OPERATOR,
         "vm.shutdown": Role.OPERATOR,
@@ -48,6 +49,10 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "image.build": Role.OPERATOR,
         "image.delete": Role.OPERATOR,
         "network.read": Role.VIEWER,
+        "template.read": Role.VIEWER,
+        "template.create": Role.OPERATOR,
+        "template.fork": Role.OPERATOR,  # a right of its own: its memory can hold secrets
+        "template.delete": Role.OPERATOR,
         "volume.read": Role.VIEWER,
         "volume.create": Role.OPERATOR,
         "volume.update": Role.OPERATOR,

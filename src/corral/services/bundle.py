@@ -20,6 +20,7 @@ from corral.services.os import OsService
 from corral.services.pool import PoolService
 from corral.services.session import SessionService
 from corral.services.stack import StackService
+from corral.services.template import TemplateService
 from corral.services.token import TokenService
 from corral.services.vm import VmService
 from corral.services.volume import VolumeService
@@ -42,6 +43,7 @@ class Services:
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
     pools: PoolService
+    templates: TemplateService
     hosts: HostService
     operations: OperationService
     events: EventService
@@ -76,6 +78,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),
         pools=PoolService(context),
+        templates=TemplateService(context),
         hosts=HostService(context),
         operations=OperationService(context),
         events=EventService(context),

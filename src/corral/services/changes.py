@@ -119,7 +119,7 @@ def new_operation(
     """The operation of a request on `target` as it is before the change."""
     caller, uid = mutation.caller, new_uid()
     kind = target.kind
-    assert kind in ("vm", "image", "volume", "network", "host")
+    assert kind in ("vm", "image", "volume", "network", "host", "template")
     return Operation(
         project=target.project,
         name=uid,

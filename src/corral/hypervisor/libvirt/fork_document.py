@@ -101,9 +101,10 @@ def fork_document(template: _Element, definition: DomainDefinition, host: Host, 
     domain = deepcopy(template)
     own = build_domain(definition, host)
     _name(domain, definition.name, definition.uid)
-    for tag in ("metadata", "description", "resource", "memoryBacking", "cputune", "seclabel[@model='dac']"):
+    for tag in ("metadata", "description", "resource", "memoryBacking", "cputune", "cpu", "seclabel[@model='dac']"):
         _remove(domain, tag)
-    for tag in ("metadata", "seclabel[@model='dac']"):
+    # The processor by its name, as for every start: under the same key (forks.py) libvirt makes the same one of it.
+    for tag in ("metadata", "cpu", "seclabel[@model='dac']"):
         domain.extend(deepcopy(element) for element in own.findall(tag))
     mark = domain.find("metadata")
     assert mark is not None

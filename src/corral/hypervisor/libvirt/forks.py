@@ -57,8 +57,16 @@ class _Ended(Answer):
 class LibvirtForking:
     """`Forking` over libvirt, on the driver's own connection."""
 
-    def __init__(self, host: Host, call: OnConnection, on: OnDomain, agent: Callable[[str], Ask]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        call: OnConnection,
+        on: OnDomain,
+        agent: Callable[[str], Ask],
+        changed: Callable[[str], None],
+    ) -> None:
         self._host = host
+        self._changed = changed
         self._call = call
         self._on = on
         self._agent = agent
@@ -139,6 +147,7 @@ class LibvirtForking:
             if not error.code.startswith("guest-agent-"):
                 raise
         await self._on(uid, "plug the cables of", _plug_cables)
+        self._changed(uid)
         return told
 
     async def _told(self, uid: str, script: str) -> None:

@@ -1,0 +1,76 @@
+"""A VM that goes on from a template's memory: its domain, and who its guest is told to be."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from corral.agent.cache import Cache
+from corral.agent.definition import Places, build_definition
+from corral.agent.steps import ForkFrom, Step
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.hypervisor.base import HypervisorDriver
+from corral.hypervisor.forking import Fork
+from corral.hypervisor.forking import Template as Files
+from corral.images.identity import SEED_BYTES, Card, Identity, build_script, make_host_keys
+from corral.model.template import Template
+from corral.model.vm import Vm
+
+
+def template_files(template: Template, places: Places) -> Files:
+    """Where it lies on disk, and where the process that holds its memory listens."""
+    directory, run_dir = places.templates_dir / template.uid, places.run_dir / "t" / template.uid[:8]
+    return Files(template.uid, directory, run_dir, template.status.digest)
+
+
+@dataclass(frozen=True)
+class ForkEffects:
+    """What the step `ForkFrom` does."""
+
+    cache: Cache
+    hypervisor: HypervisorDriver
+    clock: Clock
+    places: Callable[[], Places]
+
+    def effect(self, step: Step, vm: Vm) -> Awaitable[None] | None:
+        """None: the step is about something else."""
+        return self.fork(vm, step.template_uid) if isinstance(step, ForkFrom) else None
+
+    async def fork(self, vm: Vm, template_uid: str) -> None:
+        """May be repeated at any point: the memory is loaded once."""
+        asked, places, forking = f"fork {vm.name}", self.places(), self.hypervisor.forking
+        template = self.cache.templates.get(template_uid)
+        if template is None:
+            raise CorralError("template-not-found", asked, "its template is gone")
+        if await forking.key(places.accelerator) != template.status.key:
+            reason = f"the memory of {template.name} was frozen under another QEMU, libvirt, accelerator or processor"
+            hint = (
+                f"`corral create --template {template.name} --boot` starts from its disks; then make a template of that"
+            )
+            raise CorralError("template-stale", asked, reason, hint)
+        # Keys take the processor a while, and so does the start.
+        making = asyncio.create_task(asyncio.to_thread(_identity, vm, template))
+        try:
+            definition = build_definition(vm, self.cache.around, places)
+            await forking.fork(Fork(definition, template_files(template, places)))
+            identity = await making
+        finally:
+            making.cancel()
+        if not await forking.introduce(vm.uid, build_script(identity, self.clock.now())):
+            self.cache.doubles.add(vm.uid)
+
+
+def _identity(vm: Vm, template: Template) -> Identity:
+    former = template.spec.vm_spec
+    macs = {nic.name: nic.mac for nic in former.nics} if former is not None else {}
+    cloud = vm.spec.cloud_init
+    return Identity(
+        hostname=cloud.hostname if cloud is not None else vm.name,
+        former_hostname=template.spec.hostname,
+        machine_id=vm.uid.replace("-", ""),
+        instance_id=cloud.instance_id if cloud is not None else "",
+        cards=[Card(nic.mac, macs.get(nic.name, nic.mac)) for nic in vm.spec.nics],
+        host_keys=make_host_keys(f"root@{vm.name}"),
+        randomness=secrets.token_bytes(SEED_BYTES),
+    )

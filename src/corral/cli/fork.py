@@ -1,0 +1,62 @@
+"""`corral fork`: VMs from a template, running."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from corral.cli.clone import clone_names
+from corral.cli.options import async_option
+from corral.cli.output import output_option
+from corral.cli.progress import finish
+from corral.cli.session import Session, pass_session
+from corral.names import parse_duration_s
+
+if TYPE_CHECKING:
+    from corral.client_types import ForkRequest
+
+
+@click.command()
+@click.argument("template", metavar="TEMPLATE")
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@click.option(
+    "--count", type=click.IntRange(1, 100), help="Make so many, called NAME-1, NAME-2 … (TEMPLATE-1 … without NAME)."
+)
+@click.option(
+    "--boot", is_flag=True, help="Boot them from the template's disks, although it has a memory to go on from."
+)
+@click.option("--wait", "wait_condition", type=click.Choice(["running", "agent", "ip", "ssh"]), help="Wait until then.")
+@click.option("--timeout", metavar="TIME", default="300s", show_default=True, help="For --wait.")
+@click.option("--force", is_flag=True, help="Also where the disks, filled to the brim, would not fit.")
+@async_option
+@output_option
+@pass_session
+def fork(
+    session: Session,
+    template: str,
+    names: tuple[str, ...],
+    count: int | None,
+    boot: bool,
+    wait_condition: str | None,
+    timeout: str,
+    force: bool,
+    asynchronous: bool,
+    output: str,
+) -> None:
+    """Make VMs of a template. Of a hot one they go on from its memory, in about a second, instead of booting.
+
+    \b
+    Each is told who it is before its cable is in: host name, machine id, SSH host keys, MAC, address.
+    Examples:
+      corral fork base web-1
+      corral fork base --count 50 --wait ip
+      corral fork base web-2 --boot
+    """
+    timeout_s = parse_duration_s(timeout, "--timeout")
+    wanted = clone_names(session.client(), template, names, count)
+    body: ForkRequest = {"names": wanted, "boot": boot, "force": force}
+    accepted = session.client().fork_template(template, body)
+    operations = {operation["spec"]["target_name"]: operation for operation in accepted["operations"]}
+    finish(session, wanted, operations.__getitem__, output=output, done="running", asynchronous=asynchronous)
+    if wait_condition and not asynchronous:
+        for name in wanted:
+            session.client().wait_vm(name, wait_condition, timeout_s)

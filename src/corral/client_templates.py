@@ -1,0 +1,35 @@
+"""The typed client's calls for templates."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from corral.client_guest import path_name
+from corral.client_http import Transport
+
+if TYPE_CHECKING:
+    from corral import client_types as t
+
+
+class TemplateCalls:
+    """What `Client` can do with templates."""
+
+    project: str
+    _transport: Transport
+
+    def get_template(self, name: str) -> t.Template:
+        return cast("t.Template", self._template("GET", f"/{path_name(name)}"))
+
+    def create_template(self, body: t.CreateTemplateRequest) -> t.TemplateAccepted:
+        return cast("t.TemplateAccepted", self._template("POST", "", body))
+
+    def fork_template(self, name: str, body: t.ForkRequest) -> t.ClonesAccepted:
+        return cast("t.ClonesAccepted", self._template("POST", f"/{path_name(name)}/forks", body))
+
+    def delete_template(self, name: str) -> t.OperationAccepted:
+        return cast("t.OperationAccepted", self._template("DELETE", f"/{path_name(name)}"))
+
+    def _template(self, method: str, path: str, body: object = None) -> Any:
+        content = self._transport.request(method, f"/v1/templates{path}", query={"project": self.project}, body=body)
+        return json.loads(content)

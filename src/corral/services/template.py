@@ -1,0 +1,206 @@
+"""Templates: made from a VM at one instant, listed, deleted; and VMs made from them."""
+
+from dataclasses import replace
+
+from corral.errors import CorralError
+from corral.hypervisor.capabilities import Ability, abilities_of, check_together
+from corral.model.layer import Layer
+from corral.model.operation import CreateTemplate, CreateVm, DeleteTemplate, Operation, SnapshotVm
+from corral.model.requests import ListRequest
+from corral.model.snapshot import Snapshot, SnapshotSpec
+from corral.model.snapshot_rules import check_take
+from corral.model.template import Template, TemplateSpec
+from corral.model.template_requests import CreateTemplateRequest, ForkRequest
+from corral.model.vm import CloudInitSpec, Vm, VmSpec, VmState
+from corral.model.volume import Volume
+from corral.names import new_uid, parse_name
+from corral.scheduler.admission import Demand, admit, full_demand
+from corral.services import listing
+from corral.services.access import audited, authorize
+from corral.services.caller import Caller
+from corral.services.changes import CLIENT_KEY_MAX_CHARS, Decision, Mutation, change, new_operation, repeated, submit
+from corral.services.context import Context
+from corral.services.creation import check_name_free
+from corral.services.descent import Descendant, Origin, create_descendant
+from corral.services.documents import Document, Listing, without_vm_secrets
+from corral.store.objects import name_claim
+
+Forks = tuple[tuple[Vm, ...], tuple[Operation, ...]]
+
+
+class TemplateService:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, caller: Caller, project: str, request: ListRequest) -> Listing:
+        return await listing.list_objects(self._context, caller, project, Template, request)
+
+    async def get(self, caller: Caller, project: str, name: str) -> Document:
+        return await listing.get_object(self._context, caller, project, Template, name)
+
+    async def create(
+        self, caller: Caller, project: str, request: CreateTemplateRequest
+    ) -> tuple[Template | None, Operation]:
+        """The template, and the operation that freezes it. None: an idempotent repeat whose template is gone."""
+        context = self._context
+        mutation = Mutation(caller, project, "template.create", request.name, request)
+        await authorize(context, caller, project, mutation.action, request.name)
+        async with audited(context, caller, project, mutation.action, request.name):
+            parse_name(request.name, "template name")
+            async with context.ledger.name(f"template/{project}", request.name):
+                if (known := await repeated(context, mutation)) is not None:
+                    return await context.objects.get(Template, known.spec.target_uid), known
+                if await context.objects.owner(name_claim(Template.KIND, project, request.name)) is not None:
+                    asked = f"create template {request.name!r}"
+                    raise CorralError("name-taken", asked, "the project has one of this name", "choose another name")
+                source = await context.objects.require(Vm, project, request.source)
+                await self._check_source(source, request)
+                return await self._write(mutation, source, request)
+
+    async def _check_source(self, source: Vm, request: CreateTemplateRequest) -> None:
+        asked = f"make a template of VM {source.name!r}"
+        active = source.status.seen_state in (VmState.RUNNING, VmState.PAUSED)
+        if request.hot and source.status.seen_state is not VmState.RUNNING:
+            hint = f"corral start {source.name}; without --hot its disks alone are taken"
+            raise CorralError("wrong-state", asked, "it does not run, so there is no memory to take", hint)
+        if request.hot and source.status.pending_restart:
+            reason = "it does not run as it is wished: " + "; ".join(source.status.pending_restart)
+            raise CorralError("wrong-state", asked, reason, f"corral reboot {source.name}")
+        if request.hot:
+            check_together(asked, "leave --hot out", *abilities_of(source.spec), Ability.HOT_TEMPLATE)
+        volumes = [await self._context.objects.get(Volume, d.volume_uid) for d in source.spec.disks if d.volume_uid]
+        layers = {layer.uid: layer for layer in await self._context.objects.list(Layer)}
+        known = {volume.uid: volume for volume in volumes if volume is not None}
+        saved = source.status.has_saved_memory
+        check_take(source, known, layers, with_memory=request.hot, active=active, saved=saved)
+
+    async def _write(
+        self, mutation: Mutation, source: Vm, request: CreateTemplateRequest
+    ) -> tuple[Template, Operation]:
+        """The template, the hidden point in time that it is made from, and an operation for each, at once."""
+        context, now = self._context, self._context.clock.now()
+        snapshot = Snapshot(
+            project=source.project,
+            name=f"hidden-{new_uid()[:8]}",
+            uid=new_uid(),
+            created_at=now,
+            spec=SnapshotSpec(vm_uid=source.uid, with_memory=request.hot, hidden=True),
+        )
+        seed = source.spec.cloud_init
+        template = Template(
+            project=source.project,
+            name=request.name,
+            uid=new_uid(),
+            created_at=now,
+            labels=request.labels,
+            spec=TemplateSpec(
+                description=request.description,
+                hot=request.hot,
+                source=source.name,
+                source_uid=source.uid,
+                snapshot_uid=snapshot.uid,
+                hostname=seed.hostname if seed is not None else source.name,
+                cloud_init=_without_secrets(seed),
+            ),
+        )
+        point = new_operation(context, mutation, source, SnapshotVm(snapshot_uid=snapshot.uid), 0)
+        point = point.model_copy(update={"spec": point.spec.model_copy(update={"client_key": ""}), "annotations": {}})
+        intent = CreateTemplate(snapshot_operation_uid=point.uid)
+        operation = new_operation(context, mutation, template, intent, template.generation)
+        transaction = context.objects.transaction()
+        transaction.create(template)
+        transaction.create(snapshot)
+        transaction.create(point)
+        transaction.require(source)
+        revision = await submit(context, mutation, transaction, operation)
+        return template.model_copy(update={"revision": revision}), operation.model_copy(update={"revision": revision})
+
+    async def delete(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        """VMs that were made from it stay what they are."""
+        forks = [
+            operation.spec.target_name
+            for operation in await self._context.objects.list(Operation)
+            if isinstance(operation.spec.intent, CreateVm)
+            and operation.spec.intent.fork_of is not None
+            and not operation.status.state.final
+        ]
+
+        def decide(template: Template) -> Decision:
+            asked = f"delete template {template.name!r}"
+            if not template.status.ready and template.deletion_requested_at is None:
+                hint = "cancel its operation: corral operation cancel"
+                raise CorralError("template-in-use", asked, "it is being made", hint)
+            if forks:
+                raise CorralError("template-in-use", asked, f"VM {forks[0]} is being forked", "wait for it")
+            asked_at = template.deletion_requested_at or self._context.clock.now()
+            return Decision(DeleteTemplate(), template.model_copy(update={"deletion_requested_at": asked_at}))
+
+        mutation = Mutation(caller, project, "template.delete", name, None, if_revision)
+        return (await change(self._context, mutation, Template, decide))[1]
+
+    # ---- VMs from it ----
+
+    async def fork(self, caller: Caller, project: str, name: str, request: ForkRequest) -> Forks:
+        """VMs called `request.names`, running, and an operation for each."""
+        context, action = self._context, "template.fork"
+        await authorize(context, caller, project, action, name)
+        async with audited(context, caller, project, action, name):
+            template = await self._usable(project, name)
+            origin = await self._origin(template)
+            await self._check_names(project, origin, request)
+            goes_on = template.spec.hot and not request.boot
+            intent = CreateVm(fork_of=template.uid if goes_on else None)
+            vms: list[Vm] = []
+            operations: list[Operation] = []
+            for new_name in request.names:
+                mutation = Mutation(_with_own_key(caller, new_name), project, "vm.create", new_name, request)
+                wish = Descendant(new_name, start=True, force=request.force)
+                vm, operation = await create_descendant(context, mutation, origin, wish, intent)
+                vms += [] if vm is None else [without_vm_secrets(vm)]
+                operations.append(operation)
+        return tuple(vms), tuple(operations)
+
+    async def _usable(self, project: str, name: str) -> Template:
+        template = await self._context.objects.require(Template, project, name)
+        if not template.status.ready or template.being_deleted:
+            reason = "it is being deleted" if template.being_deleted else "it is not frozen yet"
+            raise CorralError("template-not-ready", f"make VMs of template {name!r}", reason, "corral template list")
+        return template
+
+    async def _origin(self, template: Template) -> Origin:
+        layers: dict[str, Layer] = {}
+        for disk in template.spec.disks:
+            layer = await self._context.objects.get(Layer, disk.layer_uid)
+            if layer is None:
+                reason = f"the layer of disk {disk.name} is gone"
+                raise CorralError("chain-broken", f"make VMs of template {template.name!r}", reason, "corral doctor")
+            layers[disk.name] = layer
+        spec = template.spec.vm_spec or VmSpec()
+        spec = spec.model_copy(update={"template_uid": template.uid})
+        return Origin(template.name, spec, template.spec.cloud_init, layers, template.labels)
+
+    async def _check_names(self, project: str, origin: Origin, request: ForkRequest) -> None:
+        """That none fails once the first is made: names, and memory for all."""
+        asked = f"make VMs of template {origin.name!r}"
+        for name in request.names:
+            parse_name(name)
+            await check_name_free(self._context, project, name)
+        if len(set(request.names)) != len(request.names):
+            raise CorralError("invalid-argument", asked, "a name is given twice", "give each VM its own")
+        wanted = sum((full_demand(origin.spec) for _ in request.names), Demand())
+        admit(wanted, self._context.ledger.committed, await self._context.capacity(), asked)
+
+
+def _without_secrets(seed: CloudInitSpec | None) -> CloudInitSpec | None:
+    """The guest has done what its documents said, and has its passwords; those who make VMs of it need not see them."""
+    if seed is None:
+        return None
+    users = tuple(user.model_copy(update={"password_hash": ""}) for user in seed.users)
+    return seed.model_copy(update={"users": users, "user_data": "", "network_config": ""})
+
+
+def _with_own_key(caller: Caller, name: str) -> Caller:
+    """One Idempotency-Key for many VMs: each has its part of it."""
+    if not caller.client_key:
+        return caller
+    return replace(caller, client_key=f"{caller.client_key[: CLIENT_KEY_MAX_CHARS - len(name) - 1]}:{name}")
