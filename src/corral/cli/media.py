@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corral.client_types import BuildImageRequest, ImageAccepted
 
 DIGEST_SHOWN: Final = 8
+IMPORT_TRIES: Final = 5
 UPLOAD_PIECE_BYTES: Final = 256 * 1024
 _READY: Final = "ready"
 
@@ -38,11 +39,37 @@ def resolve_media(session: Session, body: dict[str, Any]) -> list[str]:
             else:
                 disk["path"] = str(path)
         else:
-            disk["image"] = _imported_before(session, path)
-            if not disk["image"]:
-                disk["image"] = import_medium(session, path, _free_name(session, path))
-                imported.append(disk["image"])
+            disk["image"] = _imported_before(session, path) or _import(session, path, imported)
     return imported
+
+
+def _import(session: Session, path: Path, imported: list[str]) -> str:
+    """Import the file; where another command takes the name in the same instant, maybe for the same file, see what came
+    of that first."""
+    left = IMPORT_TRIES
+    while True:
+        name = _free_name(session, path)
+        try:
+            import_medium(session, path, name)
+        except CorralError as error:
+            left -= 1
+            if not left or error.code not in ("wrong-state", "name-taken"):
+                raise
+            _await_others(session, name)
+            if known := _imported_before(session, path):
+                return known
+        else:
+            imported.append(name)
+            return name
+
+
+def _await_others(session: Session, name: str) -> None:
+    """Until no operation on the image of that name is under way, however it ended."""
+    client = session.client()
+    for operation in client.list_operations():
+        spec = operation["spec"]
+        if (spec["target_kind"], spec["target_name"]) == ("image", name):
+            client.wait_operation(operation["uid"])
 
 
 def find_file(text: str) -> Path | None:

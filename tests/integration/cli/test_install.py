@@ -70,6 +70,24 @@ def test_a_medium_is_imported_once_whatever_it_is_called(corral: Any, desk: Path
     corral("image", "delete", *(image["name"] for image in media)).ok()
 
 
+def test_a_medium_that_several_need_at_once_is_theirs(corral: Any, desk: Path) -> None:
+    names = [f"sat-{number}" for number in range(4)]
+    (desk / "shared.iso").write_bytes(build_seed({"a": b"b" * 9000}, "Shared"))
+    argv = ("--cdrom", "shared.iso", "--disk", "5", "--memory", "64", "--no-start")
+    running = [corral.start("create", name, *argv) for name in names]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+    assert [status for _, status in ended] == [0] * len(names), ended
+    digests = set()
+    for name in names:
+        uid = corral("info", name, "-o", "json").json["spec"]["disks"][1]["image_uid"]
+        [image] = [image for image in corral("image", "list", "-o", "json").json if image["uid"] == uid]
+        digests.add(image["status"]["facts"]["digest"])
+    assert len(digests) == 1
+    corral("delete", *names).ok()
+    media = [image["name"] for image in corral("image", "list", "-o", "json").json if image["name"].endswith(".iso")]
+    corral("image", "delete", *media).ok()
+
+
 def test_a_refused_request_leaves_nothing(corral: Any, desk: Path) -> None:
     """No key, no medium, no file: what is in the way is found before anything is made."""
     nouns = ("image", "volume", "operation")
