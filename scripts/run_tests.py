@@ -1,4 +1,4 @@
-"""The checks and the test layers, one after the other, with a summary: what `make check` and `make test` run.
+"""The checks, then the test layers side by side, with a summary: what `make check` and `make test` run.
 
 A layer that fails does not stop the ones after it; a layer without tests is left out; the exit status says it all.
 """
@@ -23,10 +23,13 @@ CHECKS = {
     "types of scripts": ["mypy", "--no-error-summary", "--explicit-package-bases", "scripts"],
     "imports": ["lint-imports", "--no-logo"],
 }
-LAYERS = ["unit", "contract", "golden", "faults", "integration", "e2e"]
-# Rounds one after the other; the lanes of a round side by side. Most of these tests' time is waiting for guests and
-# daemons; the Debian guests at the end have the machine to themselves.
-ROUNDS = [[["unit", "golden", "contract", "faults"], ["integration"]], [["e2e"]]]
+LAYERS = ["unit", "contract", "golden", "faults", "integration", "e2e", "debian"]
+# What is run side by side, the longest first. Most of these tests' time is waiting for guests and daemons: one lane more
+# than there are processors keeps them busy. The Debian guest of tests/e2e boots beside the micro guests' tests.
+ORDER = ["integration", "debian", "e2e", "faults", "contract", "unit", "golden"]
+LANES = (os.cpu_count() or 1) + 1
+WHERE = {"debian": "e2e"}
+MARKED = {"debian": "debian and not soak", "e2e": "not debian and not soak"}
 # No single layer takes this long; one that does hangs.
 LAYER_TIMEOUT_S = 1500
 RERUN_AT_MOST = 5
@@ -64,7 +67,7 @@ def run_layer(name: str, extra: list[str]) -> Outcome:
     ok, passed, failed, skipped = run_pytest(name, extra)
     unsteady = 0
     if 0 < failed <= RERUN_AT_MOST:
-        print(f"\n== tests/{name}: the {failed} that failed, once more", flush=True)
+        print(f"\n== {name}: the {failed} that failed, once more", flush=True)
         ok, again, failed, _ = run_pytest(name, [*extra, "--last-failed"])
         unsteady, passed = again, passed + again
     return Outcome(name, ok and not failed, time.monotonic() - began, passed, failed, skipped, unsteady)
@@ -75,8 +78,8 @@ def run_pytest(name: str, extra: list[str]) -> tuple[bool, int, int, int]:
     report, log = ROOT / f"var/junit-{name}.xml", ROOT / f"var/test-{name}.log"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    argv = [str(BIN / "pytest"), "-q", "-m", "not soak", f"--junitxml={report}"]
-    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{name}'}", *extra, f"tests/{name}"]
+    argv = [str(BIN / "pytest"), "-q", "-m", MARKED.get(name, "not soak"), f"--junitxml={report}"]
+    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{name}'}", *extra, f"tests/{WHERE.get(name, name)}"]
     late = ""
     try:
         with log.open("wb") as output:
@@ -85,21 +88,17 @@ def run_pytest(name: str, extra: list[str]) -> tuple[bool, int, int, int]:
                 timeout=LAYER_TIMEOUT_S, check=False,
             ).returncode  # fmt: skip
     except subprocess.TimeoutExpired:
-        late = f"tests/{name} did not end within {LAYER_TIMEOUT_S} s\n"
+        late = f"{name} did not end within {LAYER_TIMEOUT_S} s\n"
         status = 124
-    print(f"\n== tests/{name}\n{log.read_text(errors='replace')}{late}", flush=True)
+    print(f"\n== {name}\n{log.read_text(errors='replace')}{late}", flush=True)
     passed, failed, skipped = counted(report)
     return status == 0, passed, max(failed, int(status != 0)), skipped
 
 
-def run_lane(layers: list[str], extra: list[str]) -> list[Outcome]:
-    return [run_layer(name, extra) for name in layers]
-
-
-def run_round(lanes: list[list[str]], extra: list[str]) -> list[Outcome]:
-    """Every lane of a round side by side; a layer's output is printed in one piece when it has ended."""
-    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        return [outcome for lane in pool.map(lambda layers: run_lane(layers, extra), lanes) for outcome in lane]
+def run_layers(names: list[str], extra: list[str]) -> list[Outcome]:
+    """Side by side; a layer's output is printed in one piece when it has ended."""
+    with ThreadPoolExecutor(max_workers=LANES) as pool:
+        return list(pool.map(lambda name: run_layer(name, extra), names))
 
 
 def counted(report: Path) -> tuple[int, int, int]:
@@ -116,7 +115,8 @@ def counted(report: Path) -> tuple[int, int, int]:
 
 
 def has_tests(layer: str) -> bool:
-    return any(re.match(r"test_.*\.py$", path.name) for path in (ROOT / "tests" / layer).rglob("*.py"))
+    directory = ROOT / "tests" / WHERE.get(layer, layer)
+    return any(re.match(r"test_.*\.py$", path.name) for path in directory.rglob("*.py"))
 
 
 def summarize(outcomes: list[Outcome], took_s: float) -> bool:
@@ -149,10 +149,7 @@ def main() -> int:
     if "check" in stages:
         print("== checks", flush=True)
         outcomes += [run_check(name, argv) for name, argv in CHECKS.items()]
-    for lanes in ROUNDS:
-        wanted = [[name for name in lane if name in stages and has_tests(name)] for lane in lanes]
-        if any(wanted):
-            outcomes += run_round([lane for lane in wanted if lane], chosen.pytest)
+    outcomes += run_layers([name for name in ORDER if name in stages and has_tests(name)], chosen.pytest)
     return 0 if summarize(outcomes, time.monotonic() - began) else 1
 
 
