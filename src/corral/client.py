@@ -17,6 +17,7 @@ from urllib.parse import quote
 from corral.client_devices import DeviceCalls
 from corral.client_guest import path_name
 from corral.client_http import Query, Transport
+from corral.client_snapshots import SnapshotCalls
 from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
 from corral.client_templates import TemplateCalls
@@ -45,7 +46,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, DeviceCalls, StackCalls, TemplateCalls):
+class Client(VolumeCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(

@@ -269,6 +269,14 @@ class CreatePoolRequest(TypedDict):
     labels: NotRequired[dict[str, str]]
 
 
+class CreateSnapshotRequest(TypedDict):
+    name: str
+    description: NotRequired[str]
+    memory: NotRequired[bool]
+    quiesce: NotRequired[bool]
+    labels: NotRequired[dict[str, str]]
+
+
 class CreateTemplate(TypedDict):
     verb: NotRequired[Literal['template-create']]
     snapshot_operation_uid: str
@@ -867,6 +875,16 @@ PagePool = TypedDict(
 )
 
 
+PageSnapshot = TypedDict(
+    'PageSnapshot',
+    {
+        'items': 'list[Snapshot]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
 PageTemplate = TypedDict(
     'PageTemplate',
     {
@@ -1070,6 +1088,55 @@ class ShutdownVm(TypedDict):
     verb: NotRequired[Literal['shutdown']]
     deadline_s: float
     force_after_s: NotRequired[float | None]
+
+
+class Snapshot(TypedDict):
+    kind: NotRequired[Literal['snapshot']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: SnapshotSpec
+    status: NotRequired[SnapshotStatus]
+
+
+class SnapshotAccepted(TypedDict):
+    operation: Operation
+    snapshot: NotRequired[Snapshot | None]
+
+
+class SnapshotDisk(TypedDict):
+    name: str
+    volume_uid: str
+    layer_uid: str
+    head_uid: str
+    size_bytes: int
+
+
+class SnapshotSpec(TypedDict):
+    vm_uid: str
+    description: NotRequired[str]
+    with_memory: NotRequired[bool]
+    quiesce: NotRequired[bool]
+    hidden: NotRequired[bool]
+    parent_uid: NotRequired[str | None]
+    disks: NotRequired[list[SnapshotDisk]]
+    vm_spec: NotRequired[VmSpec | None]
+
+
+class SnapshotStatus(TypedDict):
+    ready: NotRequired[bool]
+    state: NotRequired[VmState]
+    taken_at: NotRequired[str | None]
+    pause_ms: NotRequired[float | None]
+    quiesced: NotRequired[bool]
+    memory_bytes: NotRequired[int]
+    kept: NotRequired[list[Literal['nvram', 'tpm']]]
 
 
 class SnapshotVm(TypedDict):

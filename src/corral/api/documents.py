@@ -17,6 +17,7 @@ from corral.model.image import Image
 from corral.model.operation import Operation
 from corral.model.os import OsInfo
 from corral.model.vm import Vm
+from corral.model.snapshot import Snapshot
 from corral.model.template import Template
 from corral.model.volume import Volume
 from corral.services.documents import Document, Listing
@@ -74,6 +75,11 @@ class ClonesAccepted(Model):
 class ImageAccepted(OperationAccepted):
     image: Image | None = None
     """The new image, where one was made."""
+
+
+class SnapshotAccepted(OperationAccepted):
+    snapshot: Snapshot | None = None
+    """The new snapshot, where one was made."""
 
 
 class TemplateAccepted(OperationAccepted):

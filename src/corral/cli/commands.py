@@ -69,6 +69,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "image": Entry(_OTHER, "image:image", "Images: list, build, import, show, delete, catalogue."),
     "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
     "network": Entry(_OTHER, "network:network", "Networks: list, show."),
+    "snapshot": Entry(_OTHER, "snapshot:snapshot", "Points in time of a VM: create, list, show, revert, delete."),
     "template": Entry(_OTHER, "template:template", "VMs frozen at one instant: list, show, create, delete."),
     "volume": Entry(_OTHER, "volume:volume", "Volumes: create, attach, resize, copy, upload, download, delete."),
     "pool": Entry(_OTHER, "pool:pool", "Pools that volumes lie in: list, show, create, delete."),

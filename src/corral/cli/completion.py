@@ -58,6 +58,12 @@ def complete_device(kind: str) -> Callable[[click.Context, click.Parameter, str]
     return complete
 
 
+def complete_snapshot(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the snapshots of the VM that the line names before."""
+    vm = str(ctx.params.get("vm") or "")
+    return _complete(ctx, incomplete, lambda client: [found["name"] for found in client.list_snapshots(vm)])
+
+
 def complete_image(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of images."""
     return _complete(ctx, incomplete, lambda client: [image["name"] for image in client.list_images()])

@@ -14,6 +14,7 @@ DISKS_MAX: Final = 16
 DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
 CLONES_MAX: Final = 100  # of one request
+SNAPSHOTS_MAX: Final = 256  # of one VM
 CHAIN_LAYERS_MAX: Final = 64  # of one disk; each is an open file, and a place to look for a block
 CPU_FEATURES_MAX: Final = 64
 NUMA_CELLS_MAX: Final = 8

@@ -49,6 +49,10 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "image.build": Role.OPERATOR,
         "image.delete": Role.OPERATOR,
         "network.read": Role.VIEWER,
+        "snapshot.read": Role.VIEWER,
+        "snapshot.create": Role.OPERATOR,
+        "snapshot.revert": Role.OPERATOR,
+        "snapshot.delete": Role.OPERATOR,
         "template.read": Role.VIEWER,
         "template.create": Role.OPERATOR,
         "template.fork": Role.OPERATOR,  # a right of its own: its memory can hold secrets

@@ -19,6 +19,7 @@ from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.pool import PoolService
 from corral.services.session import SessionService
+from corral.services.snapshot import SnapshotService
 from corral.services.stack import StackService
 from corral.services.template import TemplateService
 from corral.services.token import TokenService
@@ -43,6 +44,7 @@ class Services:
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
     pools: PoolService
+    snapshots: SnapshotService
     templates: TemplateService
     hosts: HostService
     operations: OperationService
@@ -78,6 +80,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),
         pools=PoolService(context),
+        snapshots=SnapshotService(context),
         templates=TemplateService(context),
         hosts=HostService(context),
         operations=OperationService(context),
