@@ -52,6 +52,28 @@ def test_overlay_grows_and_names_its_formats(store: DirVolumes, image: Path) -> 
     assert asyncio.run(store.allocated_bytes(wanted.uid)) < MIB
 
 
+@pytest.mark.parametrize(
+    "size_bytes", [MIB, MIB + 1, 512 * MIB, 512 * MIB + 512, 20 * GIB, 4096 * GIB, 4096 * GIB + MIB, 65536 * GIB]
+)
+def test_an_empty_disk_is_as_qemu_img_makes_it(tmp_path: Path, size_bytes: int) -> None:
+    """But for the names of features, which only tell people what a bit means that their QEMU does not know."""
+    ours, theirs = tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2"
+    asyncio.run(qemu_img.create_empty(ours, size_bytes))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(theirs), str(size_bytes)], check=True)
+    content, wanted = ours.read_bytes(), theirs.read_bytes()
+    header_bytes = 112
+    assert content[:header_bytes] == wanted[:header_bytes]
+    assert content[2**16 :] == wanted[2**16 :]
+    assert not any(content[header_bytes : 2**16])
+    subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(ours)], check=True)
+
+
+def test_an_empty_disk_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorralError) as caught:
+        asyncio.run(qemu_img.create_empty(tmp_path / "gone" / "x.qcow2", MIB))
+    assert caught.value.code == "storage-error"
+
+
 def test_create_twice_leaves_the_first(store: DirVolumes) -> None:
     wanted = volume()
     inode = asyncio.run(store.create(wanted, None, "")).stat().st_ino
@@ -135,7 +157,7 @@ def test_full_disk(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(place)], check=True)
     try:
         store = DirVolumes(place)
-        (place / "filler").write_bytes(b"x" * (MIB - 12 * os.sysconf("SC_PAGE_SIZE")))
+        (place / "filler").write_bytes(b"x" * (MIB - 3 * os.sysconf("SC_PAGE_SIZE")))
         wanted = volume()
         with pytest.raises(CorralError) as caught:
             asyncio.run(store.create(wanted, None, ""))
