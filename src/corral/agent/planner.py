@@ -11,6 +11,7 @@ from corral.agent.plan_snapshot import plan_in_time
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
+    CopyVolume,
     Define,
     Destroy,
     ForkFrom,
@@ -97,7 +98,7 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
     """Disks, seed, reservations and the domain's document, as far as they are missing or old."""
     vm, domain = view.vm, view.domain
     steps: tuple[Step, ...] = tuple(
-        MakeVolume(disk.volume_uid)
+        _making(view, disk.volume_uid)
         for disk in vm.spec.disks
         if disk.volume_uid is not None and _unmade(view, disk.volume_uid)
     )
@@ -165,7 +166,7 @@ def _abandoned(view: View) -> tuple[Step, ...]:
 
 def _resizings(view: View) -> tuple[Step, ...]:
     """Volumes that were asked to be larger than they were made. A running guest sees it at once."""
-    names = {disk.volume_uid: disk.name for disk in view.vm.spec.disks}
+    names = {disk.volume_uid: disk.name for disk in view.vm.spec.disks if not disk.read_only}
     return tuple(
         GrowVolume(volume.uid, names[volume.uid], volume.spec.size_bytes)
         for volume in view.volumes.values()
@@ -181,6 +182,11 @@ def _live(view: View) -> tuple[Step, ...]:
     """The running guest follows its definition; an adopted one's document is its maker's."""
     follows = view.active and not view.vm.spec.adopted
     return (ApplyLive(),) if follows else ()
+
+
+def _making(view: View, volume_uid: str) -> MakeVolume:
+    is_copy = view.volumes[volume_uid].spec.copy_of_layer is not None
+    return CopyVolume(volume_uid) if is_copy else MakeVolume(volume_uid)
 
 
 def _unmade(view: View, volume_uid: str) -> bool:

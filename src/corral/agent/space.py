@@ -87,4 +87,5 @@ class SpaceWatch:
         self._went_on[uid] = (self.clock.monotonic_s(), known.pause_s)
         memory = self.dispatcher.memory(uid)
         memory.known = replace(memory.known, room=True)
+        memory.seen = None  # what was seen last is to be thought over
         self.dispatcher.wake(uid)

@@ -16,6 +16,7 @@ from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
 from corral.model.event import Event, EventLevel
+from corral.model.layer import Layer
 from corral.model.operation import CreateVolume, DeleteVolume, Operation, OperationState, Problem, ResizeVolume
 from corral.model.volume import Volume
 from corral.store.objects import Objects, Transaction, work_claim
@@ -164,8 +165,8 @@ class VolumeKeeper:
     async def _undo(
         self, operation: Operation, state: OperationState, volume: Volume, problem: Problem | None = None
     ) -> None:
-        await self.work.remove(volume)
-        await self._end(operation, state, volume, problem, delete=True)
+        layers = await self.work.remove(volume)
+        await self._end(operation, state, volume, problem, delete=True, layers=layers)
 
     # ---- resized and removed ----
 
@@ -180,8 +181,8 @@ class VolumeKeeper:
             return await self._end(operation, OperationState.FAILED, volume, problem)
         operation = operation if begun else await self._begin(operation)
         if isinstance(operation.spec.intent, DeleteVolume):
-            await self.work.remove(volume)
-            return await self._end(operation, OperationState.SUCCEEDED, volume, delete=True)
+            layers = await self.work.remove(volume)
+            return await self._end(operation, OperationState.SUCCEEDED, volume, delete=True, layers=layers)
         assert isinstance(operation.spec.intent, ResizeVolume)
         try:
             resized = await self.work.resize(volume, operation.spec.intent.size_bytes)
@@ -217,6 +218,7 @@ class VolumeKeeper:
         *,
         changed: Volume | None = None,
         delete: bool = False,
+        layers: tuple[Layer, ...] = (),
     ) -> None:
         """The operation's end, and what becomes of the volume, together."""
         self.progress.discard(operation.uid)
@@ -230,7 +232,8 @@ class VolumeKeeper:
         if stays is None and volume is not None and volume.being_deleted and not delete:
             stays = volume.model_copy(update={"deletion_requested_at": None})
         if volume is not None and delete:
-            transaction.delete(volume)
+            for gone in (volume, *layers):
+                transaction.delete(gone)
         elif stays is not None:
             transaction.update(stays)
         if isinstance(operation.spec.intent, ResizeVolume):
@@ -239,7 +242,8 @@ class VolumeKeeper:
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
         if volume is not None and delete:
-            self.cache.forget(Volume, volume.uid)
+            for gone in (volume, *layers):
+                self.cache.forget(type(gone), gone.uid)
         elif stays is not None:
             self.cache.put(stays.model_copy(update={"revision": committed.revision}))
 

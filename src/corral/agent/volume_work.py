@@ -10,6 +10,7 @@ from corral import files
 from corral.agent.cache import Cache
 from corral.errors import CorralError
 from corral.images.base import ImageLibrary
+from corral.model.layer import Layer
 from corral.model.operation import CreateVolume
 from corral.model.volume import Volume, VolumeStatus
 from corral.storage.base import OnShare, Source, VolumeStore
@@ -26,6 +27,10 @@ def users_of(cache: Cache, volume: Volume) -> Iterator[str]:
     for vm in cache.vms.values():
         if vm.uid == volume.spec.vm_uid or any(disk.volume_uid == volume.uid for disk in vm.spec.disks):
             yield f"VM {vm.name}"
+    for point in cache.snapshots.values():
+        if any(disk.volume_uid == volume.uid for disk in point.spec.disks):
+            owner = cache.vms.get(point.spec.vm_uid)
+            yield f"the snapshot {point.name} of VM {owner.name if owner is not None else point.spec.vm_uid}"
     for operation in cache.all_unfinished():
         intent = operation.spec.intent
         if isinstance(intent, CreateVolume) and intent.copy_of == volume.uid:
@@ -65,7 +70,8 @@ class VolumeWork:
 
     def made(self, volume: Volume) -> Volume:
         """As it is known once its file is there."""
-        status = VolumeStatus(ready=True, path=str(self.volumes.volume_path(volume)))
+        path, size_bytes = str(self.volumes.volume_path(volume)), volume.spec.size_bytes
+        status = VolumeStatus(ready=True, path=path, size_bytes=size_bytes)
         return volume.model_copy(update={"status": status})
 
     async def resize(self, volume: Volume, size_bytes: int) -> Volume:
@@ -79,8 +85,17 @@ class VolumeWork:
             await self.volumes.grow(resized, in_use=False)
         return resized
 
-    async def remove(self, volume: Volume) -> None:
-        await self.volumes.remove(volume.uid, volume.spec.pool)
+    async def remove(self, volume: Volume) -> tuple[Layer, ...]:
+        """Its file, or what of its layers nobody else stands on: returns those."""
+        layered = volume.uid in self.cache.layers or volume.head_uid in self.cache.layers
+        gone = self.cache.layer_tree().without("", [volume.uid], ()) if layered else ()
+        for layer in gone:
+            await self.volumes.layers.remove(layer.uid, layer.spec.pool)
+        if volume.uid in self.cache.layers:
+            await self.volumes.layers.forget_volume(volume.uid, volume.spec.pool)
+        else:
+            await self.volumes.remove(volume.uid, volume.spec.pool)
+        return gone
 
     async def forget_staged(self, intent: CreateVolume) -> None:
         if intent.staged:

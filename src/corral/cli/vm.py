@@ -33,7 +33,9 @@ def _state(vm: Document) -> str:
     # A domain that Corral did not make has its state at the top: it has no spec, hence no status either.
     state = str(vm.get("status", {}).get("state") or vm.get("state") or "unknown")
     if not vm.get("unmanaged"):
-        return f"{state}, restart pending" if vm.get("status", {}).get("pending_restart") else state
+        status = vm.get("status", {})
+        reason = ", no space" if state == "paused" and status.get("state_reason") == "no space" else ""
+        return f"{state}{reason}, restart pending" if status.get("pending_restart") else f"{state}{reason}"
     return f"{state} (another Corral's)" if vm.get("other_installation") else f"{state} (unmanaged)"
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from corral.errors import CorralError
+from corral.hypervisor.base import NO_SPACE
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together, refusal
 from corral.model.base import ConditionStatus, Object
 from corral.model.vm import Power, Vm, VmState
@@ -89,6 +90,11 @@ def check_pause(vm: Vm) -> None:
         return
     if vm.status.seen_state is not VmState.RUNNING:
         raise _wrong(vm, "pause", f"it is {vm.status.state.value}", f"corral start {vm.name}")
+
+
+def stands_still(vm: Vm) -> bool:
+    """As it was seen last, its guest waits for space on a disk."""
+    return vm.status.seen_state is VmState.PAUSED and vm.status.state_reason == NO_SPACE
 
 
 def check_resume(vm: Vm) -> None:

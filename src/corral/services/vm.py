@@ -31,6 +31,7 @@ from corral.model.requests import (
     WaitCondition,
 )
 from corral.model.vm import Power, Vm
+from corral.model.volume import Volume
 from corral.names import parse_name
 from corral.scheduler.admission import further_demand
 from corral.services import listing, rules
@@ -46,6 +47,7 @@ from corral.services.drift import find_drift
 from corral.services.hardware import read_support
 from corral.services.update import changes_machine, takes_from_host, updated
 from corral.services.waiting import wait_for
+from corral.storage.room import has_room
 from corral.store.objects import Transaction, name_claim
 
 
@@ -112,7 +114,21 @@ class VmService:
         return await self._power(caller, project, name, PauseVm(), Power.PAUSED, rules.check_pause, if_revision)
 
     async def resume(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
+        """A guest that stands still for want of space is refused while there is none: it goes on by itself then."""
+        await authorize(self._context, caller, project, "vm.resume", name)
+        async with audited(self._context, caller, project, "vm.resume", name):
+            await self._check_room(project, name)
         return await self._power(caller, project, name, ResumeVm(), Power.ON, rules.check_resume, if_revision)
+
+    async def _check_room(self, project: str, name: str) -> None:
+        vm = await self._context.objects.find(Vm, project, name)
+        if vm is None or not rules.stands_still(vm):
+            return
+        volumes = {volume.uid: volume for volume in await self._context.objects.list(Volume)}
+        if not await has_room(self._context.volumes, vm, volumes):
+            reason = "its guest wrote to a disk that has no space, and there still is none"
+            hint = "free space (corral pool list): it goes on by itself once there is some"
+            raise CorralError("disk-full", f"resume VM {name!r}", reason, hint)
 
     async def reboot(
         self, caller: Caller, project: str, name: str, request: RebootRequest, *, if_revision: int | None = None

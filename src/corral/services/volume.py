@@ -6,6 +6,7 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model.operation import DeleteVolume, Operation, ResizeVolume
 from corral.model.requests import ListRequest
+from corral.model.snapshot import Snapshot
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.model.volume_requests import ResizeVolumeRequest
@@ -46,8 +47,21 @@ class VolumeService:
             volume = await self._context.objects.find(Volume, project, name)
             if volume is not None:
                 await check_unused(self._context, volume, f"delete volume {volume.name!r}")
+                await self._check_no_point(volume)
         mutation = Mutation(caller, project, action, name, None, if_revision)
         return (await change(self._context, mutation, Volume, self._deletion))[1]
+
+    async def _check_no_point(self, volume: Volume) -> None:
+        """Going back to a point in time gives a VM the disks that it had then."""
+        for point in await self._context.objects.list(Snapshot):
+            if any(disk.volume_uid == volume.uid for disk in point.spec.disks):
+                vm = await self._context.objects.get(Vm, point.spec.vm_uid)
+                raise CorralError(
+                    "volume-in-use",
+                    f"delete volume {volume.name!r}",
+                    f"the snapshot {point.name} of VM {vm.name if vm is not None else '?'} has it",
+                    "delete the snapshot first",
+                )
 
     async def disk_of(self, caller: Caller, project: str, name: str) -> tuple[str, str] | None:
         """The VM that has the volume, and the name of its disk there; None: it stands alone, or may be shared."""

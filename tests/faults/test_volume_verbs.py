@@ -1,0 +1,181 @@
+"""Volumes that stand alone are made, copied, resized and moved: cut at any call, each is whole afterwards, or gone."""
+
+import asyncio
+
+import pytest
+
+from corral.errors import CorralError
+from corral.model.identity import Identity, Role
+from corral.model.operation import Operation, OperationState
+from corral.model.volume import Volume
+from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
+from corral.names import GIB
+from corral.services.caller import Caller
+from corral.services.volume import VolumeService
+from corral.services.volume_create import VolumeMaker
+from corral.simulation import Fault, FaultKind
+from corral.store.objects import work_claim
+
+ADMIN = Caller(Identity(name="local:root", roles={"*": Role.ADMIN}), "request")
+KINDS = (FaultKind.CRASH_BEFORE, FaultKind.CRASH_AFTER, FaultKind.ERROR, FaultKind.LATE_ERROR)
+
+
+async def create(w, **request) -> Operation:
+    asked = CreateVolumeRequest.model_validate({"name": "data", "size_bytes": GIB, **request})
+    return (await VolumeMaker(w.devices._context).create(ADMIN, "default", asked))[1]
+
+
+async def copy(w) -> Operation:
+    return (await VolumeMaker(w.devices._context).copy(ADMIN, "default", "data", CopyVolumeRequest(name="copy")))[1]
+
+
+async def grow(w) -> Operation:
+    return await VolumeService(w.devices._context).resize(
+        ADMIN, "default", "data", ResizeVolumeRequest(size_bytes=2 * GIB)
+    )
+
+
+async def shrink(w) -> Operation:
+    return await VolumeService(w.devices._context).resize(
+        ADMIN, "default", "data", ResizeVolumeRequest(size_bytes=GIB // 2, shrink=True)
+    )
+
+
+VERBS = {"create": create, "copy": copy, "grow": grow, "shrink": shrink}
+
+
+async def prepared(w, verb: str) -> None:
+    await w.start()
+    if verb != "create":
+        await w.ended(await create(w))
+
+
+async def check(w, verb: str, done: Operation) -> None:
+    """What its user finds: as asked, or as before; and the files are those that are known."""
+    volumes = {volume.name: volume for volume in await w.objects.list(Volume)}
+    good = done.status.state is OperationState.SUCCEEDED
+    expected = {"create": {"data"} if good else set(), "copy": {"data", "copy"} if good else {"data"}}
+    assert volumes.keys() == expected.get(verb, {"data"}), done.status
+    assert all(volume.status.ready for volume in volumes.values())
+    assert w.volumes.pool.volumes.keys() == {volume.uid for volume in volumes.values()}
+    if verb in ("grow", "shrink"):
+        wanted = 2 * GIB if verb == "grow" else GIB // 2
+        assert volumes["data"].spec.size_bytes == (wanted if good else GIB)
+        assert volumes["data"].status.size_bytes == (wanted if good else GIB)
+        assert await w.objects.owner(work_claim(volumes["data"].uid)) is None
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_does_what_was_asked_and_says_so(world, verb):
+    async def scene(w):
+        await prepared(w, verb)
+        done = await w.ended(await VERBS[verb](w))
+        assert done.status.state is OperationState.SUCCEEDED, done.status
+        await check(w, verb, done)
+        said = {"create": "VolumeCreated", "copy": "VolumeCreated"}.get(verb, "VolumeResized")
+        assert said in await w.events()
+
+    world(scene)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_call_may_be_cut(world, kind, verb):
+    call = {"create": "storage.create", "copy": "storage.fill", "grow": "storage.grow", "shrink": "storage.shrink"}[
+        verb
+    ]
+
+    def scenes(target: str, nth: int):
+        async def scene(w):
+            await prepared(w, verb)
+            crashed = asyncio.Event()
+            w.simulation.on_crash = crashed.set
+            code = "storage-error" if target.startswith("storage") else "store-unavailable"
+            w.simulation.inject(Fault(kind, target, nth=nth, error=CorralError(code, "a call", "injected")))
+            operation = await VERBS[verb](w)
+            if "crash" in kind:
+                async with asyncio.timeout(10):
+                    await crashed.wait()
+                await w.kill()
+                await w.start()
+            done = await w.ended(operation)
+            assert done.status.state in (OperationState.SUCCEEDED, OperationState.FAILED)
+            if "crash" in kind or target.startswith("store."):
+                assert done.status.state is OperationState.SUCCEEDED, done.status
+            await check(w, verb, done)
+            again = await w.ended(await VERBS[verb](w)) if done.status.state is OperationState.FAILED else done
+            assert again.status.state is OperationState.SUCCEEDED, again.status
+
+        return scene
+
+    for target, nth in ((call, 1), ("store.transact", 1), ("store.transact", 2)):
+        if target == "store.transact" and nth == 2 and verb in ("create", "copy"):
+            continue  # one transaction ends it
+        world(scenes(target, nth))
+
+
+def test_what_cannot_be_undone_at_once_is_undone_later(world):
+    async def scene(w):
+        await w.start()
+        for call in ("storage.create", "storage.remove"):
+            error = CorralError("storage-error", call, "the disk is read-only")
+            w.simulation.inject(Fault(FaultKind.ERROR, call, error=error))
+        done = await w.ended(await create(w))
+        # Its file could not be removed either, so it was tried again; by then the disk was whole.
+        assert done.status.state is OperationState.SUCCEEDED
+        await check(w, "create", done)
+
+    world(scene)
+
+
+def test_a_full_disk_is_waited_for_a_little_and_then_said(world):
+    async def scene(w):
+        await w.start()
+        await w.ended(await create(w))
+        w.volumes.full = True
+        done = await w.ended(await copy(w), timeout_s=30)
+        assert (done.status.state, done.status.error.code) == (OperationState.FAILED, "disk-full")
+        await check(w, "copy", done)
+        w.volumes.full = False
+        assert (await w.ended(await copy(w))).status.state is OperationState.SUCCEEDED
+
+    world(scene)
+
+
+def test_a_copy_that_is_cancelled_leaves_nothing(world):
+    async def scene(w):
+        await w.start()
+        await w.ended(await create(w))
+        w.simulation.inject(Fault(FaultKind.HANG, "storage.fill"))
+        operation = await copy(w)
+        await w.until(lambda: _called(w, "storage.fill"))
+        await w.cancel(operation)
+        done = await w.ended(operation)
+        assert done.status.state is OperationState.CANCELLED
+        await check(w, "copy", done)
+
+    world(scene)
+
+
+async def _called(w, call: str) -> bool:
+    return call in w.simulation.trace
+
+
+def test_an_original_is_not_deleted_while_it_is_copied(world):
+    async def scene(w):
+        await w.start()
+        await w.ended(await create(w))
+        w.simulation.inject(Fault(FaultKind.HANG, "storage.fill"))
+        copying = await copy(w)
+        await w.until(lambda: _called(w, "storage.fill"))
+        deleting = await VolumeService(w.devices._context).delete(ADMIN, "default", "data")
+        done = await w.ended(deleting)
+        assert (done.status.state, done.status.error.code) == (OperationState.FAILED, "volume-in-use")
+        assert "copy" in done.status.error.reason
+        await w.cancel(copying)
+        await w.ended(copying)
+        assert (
+            await w.ended(await VolumeService(w.devices._context).delete(ADMIN, "default", "data"))
+        ).status.state is OperationState.SUCCEEDED
+
+    world(scene)
