@@ -202,6 +202,15 @@ class ClockAnswer(TypedDict):
     uncertainty_s: float
 
 
+class CloneVmRequest(TypedDict):
+    names: list[str]
+    from_snapshot: NotRequired[str | None]
+    full: NotRequired[bool]
+    keep_identity: NotRequired[bool]
+    start: NotRequired[bool]
+    force: NotRequired[bool]
+
+
 class ClonesAccepted(TypedDict):
     vms: list[Vm]
     operations: list[Operation]

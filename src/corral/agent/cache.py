@@ -161,9 +161,10 @@ class Cache:
 
     def layer_tree(self) -> LayerTree:
         """All layers as they are known now."""
-        held = frozenset(disk.layer_uid for found in self.templates.values() for disk in found.spec.disks)
+        held = {disk.layer_uid for found in self.templates.values() for disk in found.spec.disks}
+        held |= {found.spec.copy_of_layer or "" for found in self.volumes.values() if not found.status.ready}
         unfinished = frozenset(o.uid for o in self.all_unfinished())
-        return LayerTree(self.layers, self.volumes, self.snapshots, held, unfinished)
+        return LayerTree(self.layers, self.volumes, self.snapshots, frozenset(held), unfinished)
 
     def is_layered(self, vm: Vm) -> bool:
         """There is something to know of its layers."""

@@ -13,6 +13,7 @@ from corral.agent.points import PointEffects
 from corral.agent.steps import (
     ApplyLive,
     AskShutdown,
+    CopyVolume,
     Define,
     Destroy,
     ForkFrom,
@@ -51,7 +52,7 @@ from corral.model.base import DEFAULT_POOL
 from corral.model.network import Network, Reservation
 from corral.model.vm import NicSpec, Vm
 from corral.network.base import NetworkDriver
-from corral.storage.base import VolumeStore
+from corral.storage.base import OnShare, Source, VolumeStore
 
 SeedFiles = Callable[[Vm], Mapping[str, bytes]]
 
@@ -85,10 +86,15 @@ class Executor:
         self.forks = ForkEffects(cache, drivers.hypervisor, SystemClock(), self._placed)
         self.points = PointEffects(cache, drivers.hypervisor, drivers.volumes, SystemClock(), self._placed)
 
-    async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str) -> None:
-        """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs."""
+    async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str, on_share: OnShare) -> None:
+        """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs. `on_share` hears how far a long
+        copy is, from 0 to 1."""
         factor = next((factor for kinds, factor in _FACTORS if isinstance(step, kinds)), BACKSTOP)
-        await self.bounded(self._effect(step, vm, active, domain_name), f"{step.NAME} {vm.name}", factor)
+        if isinstance(step, CopyVolume):
+            effect: Awaitable[None] = self._copy_volume(step.volume_uid, on_share)
+        else:
+            effect = self._effect(step, vm, active, domain_name)
+        await self.bounded(effect, f"{step.NAME} {vm.name}", factor)
 
     async def bounded(self, call: Awaitable[None], asked: str, factor: float = BACKSTOP) -> None:
         limit_s = self.call_timeout_s * factor
@@ -171,6 +177,14 @@ class Executor:
         disk = files.disk if files is not None else None
         await self.drivers.volumes.create(volume, disk, facts.disk_format if facts is not None and disk else "")
 
+    async def _copy_volume(self, uid: str, on_share: OnShare) -> None:
+        volume, volumes = self.cache.volumes[uid], self.drivers.volumes
+        layer = self.cache.layers.get(volume.spec.copy_of_layer or "")
+        if layer is None:
+            raise CorralError("snapshot-not-found", f"make volume {volume.name}", "what it is a copy of is gone")
+        source = Source(volumes.path(layer.uid, layer.spec.pool), layer.spec.format)
+        await volumes.fill(volume, source, on_share)
+
     async def _remove_volume(self, uid: str) -> None:
         """Where its file has become a layer, that is somebody else's matter."""
         volumes, pool = self.drivers.volumes, self._pool_of(uid)
@@ -252,7 +266,7 @@ class Executor:
 
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 _FACTORS: Final = (
-    (MergeLayer, MERGE_FACTOR),
+    ((MergeLayer, CopyVolume), MERGE_FACTOR),
     ((Save, TakePoint, RestorePoint, ForkFrom), SAVE_FACTOR),
     ((*_STORAGE, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
 )

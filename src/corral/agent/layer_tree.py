@@ -15,7 +15,7 @@ NOBODY = ""
 
 @dataclass(frozen=True)
 class LayerTree:
-    """`held`: layers that something else refers to (templates), by uid."""
+    """`held`: layers that something else refers to (templates, copies that are being made), by uid."""
 
     layers: Mapping[str, Layer] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
@@ -94,6 +94,11 @@ class LayerTree:
         starts += [layer.uid for layer in self.layers.values() if layer.spec.vm_uid == vm_uid]
         found = {layer.uid: layer for start in starts for layer in self._below(start) if layer.uid not in kept}
         return tuple(sorted(found.values(), key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
+
+    def below(self, layers: Iterable[str]) -> tuple[Layer, ...]:
+        """These, and all that they lie on."""
+        found = {layer.uid: layer for uid in layers for layer in self._below(uid)}
+        return tuple(found.values())
 
     def without_held(self, layers: Iterable[str]) -> tuple[Layer, ...]:
         """The layers that are of no use once nobody holds these any more; those on top first."""

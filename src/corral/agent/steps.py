@@ -30,6 +30,13 @@ class MakeVolume(Step):
 
 
 @dataclass(frozen=True)
+class CopyVolume(MakeVolume):
+    """From a frozen layer, whole."""
+
+    NAME, PHASE = "copy-volume", "copying the disk"
+
+
+@dataclass(frozen=True)
 class GrowVolume(Step):
     NAME, PHASE = "grow-volume", "growing the disk"
     volume_uid: str

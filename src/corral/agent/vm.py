@@ -25,7 +25,7 @@ from corral.agent.plan_snapshot import begun_heads
 from corral.agent.planner import plan
 from corral.agent.queue import cancelled, problem_of, sorted_operations
 from corral.agent.record import Recorder
-from corral.agent.steps import TIDYING, MergeLayer, RemoveLayer, Step, operation_of
+from corral.agent.steps import TIDYING, CopyVolume, MergeLayer, RemoveLayer, Step, operation_of
 from corral.agent.view import Plan, Settle, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -258,7 +258,7 @@ class Reconciler:
                 memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
         domain_name = view.domain.name if view.domain is not None else view.vm.domain_name
         try:
-            await self._effect(step, view, domain_name)
+            await self._effect(step, view, domain_name, current, memory)
         except CorralError as error:
             if isinstance(step, TIDYING) and current is None and not view.vm.being_deleted:
                 self._postpone(step, view, error, memory)
@@ -274,16 +274,22 @@ class Reconciler:
         ago_s = asked_ago_s(power, self.clock.now())
         memory.known = remembered(memory.known, step, on_behalf, self.clock.monotonic_s(), ago_s)
 
-    async def _effect(self, step: Step, view: View, domain_name: str) -> None:
-        run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name)
-        if not isinstance(step, MergeLayer):
+    async def _effect(
+        self, step: Step, view: View, domain_name: str, current: Operation | None, memory: Memory
+    ) -> None:
+        def on_share(share: float) -> None:
+            if current is not None:
+                self.progress.show(current, replace(self._shown(memory, current, step.PHASE), progress=share))
+
+        run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name, on_share=on_share)
+        if not isinstance(step, MergeLayer | CopyVolume):
             return await run
-        # A merge may take its time: whoever wishes anything of this VM meanwhile does not wait for it.
+        # These may take their time: whoever wishes anything of this VM meanwhile does not wait for it.
         wish, work = wish_of(view.vm, view.operations), asyncio.ensure_future(run)
         try:
             while not (await asyncio.wait([work], timeout=WISH_LOOK_S))[0]:
                 if self.wish(view.vm.uid) != wish:
-                    raise CorralError("wrong-state", "merge a layer", "something else is wished of its VM")
+                    raise CorralError("wrong-state", step.PHASE, "something else is wished of its VM")
             return work.result()
         finally:
             if not work.done():

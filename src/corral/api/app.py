@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api import (
     audit,
+    clone,
     daemon,
     device,
     domain,
@@ -51,6 +52,7 @@ operation."""
 
 _ROUTERS: Final = (
     vm,
+    clone,
     device,
     session,
     guest,

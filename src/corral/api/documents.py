@@ -16,9 +16,9 @@ from corral.model.event import AuditRecord, Event
 from corral.model.image import Image
 from corral.model.operation import Operation
 from corral.model.os import OsInfo
-from corral.model.vm import Vm
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template
+from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.services.documents import Document, Listing
 from corral.store.base import JournalEntry

@@ -19,7 +19,6 @@ from corral.api.documents import (
 )
 from corral.api.route import noun_router
 from corral.images.staging import STAGED_MAX_BYTES
-from corral.model.requests import ChangeDiskRequest
 from corral.model.volume import Volume
 from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
 
@@ -61,14 +60,8 @@ async def resize_volume(
     call: ChangeParam, name: NameParam, body: ResizeVolumeRequest, if_revision: IfRevisionParam
 ) -> Response:
     """That of a VM grows as its disk, while the guest runs. Shrinking is for one that no VM has."""
-    services = call.services
-    disk = await services.volumes.disk_of(call.caller, call.project, name)
-    if disk is None or body.shrink:
-        resized = services.volumes.resize(call.caller, call.project, name, body, if_revision=if_revision)
-    else:
-        change = ChangeDiskRequest(size_bytes=body.size_bytes, force=body.force)
-        resized = services.devices.change_disk(call.caller, call.project, *disk, change)
-    return accepted_response(await resized)
+    sizer = call.services.volume_sizer
+    return accepted_response(await sizer.resize(call.caller, call.project, name, body, if_revision=if_revision))
 
 
 @router.post("/{name}/actions/copy", status_code=202, response_model=VolumeAccepted, summary="Copy a volume")

@@ -22,6 +22,8 @@ class VolumeSpec(Model):
     """sha256 of that image's disk: what recovery looks for."""
     layer_uid: Annotated[Uid | None, written_unless(None)] = None
     """The layer that it is written to; None: its own one file, of which there is no point in time."""
+    copy_of_layer: Annotated[Uid | None, written_unless(None)] = None
+    """The frozen layer that it is made as a copy of; it stands alone then."""
     vm_uid: Uid | None = None
     """The one VM that has it."""
     delete_with_vm: bool = True

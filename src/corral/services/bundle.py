@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.services.audit import AuditService
+from corral.services.clone import CloneService
 from corral.services.context import Context
 from corral.services.creation import Draw, PreviewService
 from corral.services.daemon import DaemonService
@@ -27,11 +28,13 @@ from corral.services.vm import VmService
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
 from corral.services.volume_read import VolumeReader
+from corral.services.volume_size import VolumeSizer
 
 
 @dataclass(frozen=True)
 class Services:
     vms: VmService
+    clones: CloneService
     devices: DeviceService
     previews: PreviewService
     stacks: StackService
@@ -43,6 +46,7 @@ class Services:
     volumes: VolumeService
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
+    volume_sizer: VolumeSizer
     pools: PoolService
     snapshots: SnapshotService
     templates: TemplateService
@@ -68,6 +72,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
     """Every noun's service over one context."""
     return Services(
         vms=VmService(context),
+        clones=CloneService(context),
         devices=DeviceService(context),
         previews=PreviewService(context, around.draw),
         stacks=StackService(context),
@@ -79,6 +84,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         volumes=VolumeService(context),
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),
+        volume_sizer=VolumeSizer(context, DeviceService(context)),
         pools=PoolService(context),
         snapshots=SnapshotService(context),
         templates=TemplateService(context),

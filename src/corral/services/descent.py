@@ -3,7 +3,7 @@ Clones come about so, and VMs from templates."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
@@ -26,7 +26,16 @@ from corral.model.volume import Volume, VolumeSpec
 from corral.names import new_mac, new_uid, parse_name
 from corral.scheduler.admission import Demand, admit, admit_disk, full_demand
 from corral.services.access import audited, authorize
-from corral.services.changes import ATTEMPTS_MAX, Mutation, new_operation, repeated, submit, too_busy
+from corral.services.caller import Caller
+from corral.services.changes import (
+    ATTEMPTS_MAX,
+    CLIENT_KEY_MAX_CHARS,
+    Mutation,
+    new_operation,
+    repeated,
+    submit,
+    too_busy,
+)
 from corral.services.context import Context
 from corral.services.creation import check_name_free
 from corral.services.disks import volume_name
@@ -79,6 +88,27 @@ async def create_descendant(
             await check_name_free(context, project, wish.name)
             await check_domain_name_free(context, project, wish.name, asked)
             return await _create(context, mutation, origin, wish, intent or CreateVm(), asked)
+
+
+async def check_all(
+    context: Context, project: str, names: Sequence[str], spec: VmSpec, asked: str, *, start: bool
+) -> None:
+    """That none of several fails once the first is made: their names, and memory for all."""
+    for name in names:
+        parse_name(name)
+        await check_name_free(context, project, name)
+    if len(set(names)) != len(names):
+        raise CorralError("invalid-argument", asked, "a name is given twice", "give each VM its own")
+    if start:
+        wanted = sum((full_demand(spec) for _ in names), Demand())
+        admit(wanted, context.ledger.committed, await context.capacity(), asked)
+
+
+def with_own_key(caller: Caller, name: str) -> Caller:
+    """One Idempotency-Key for many VMs: each has its part of it."""
+    if not caller.client_key:
+        return caller
+    return replace(caller, client_key=f"{caller.client_key[: CLIENT_KEY_MAX_CHARS - len(name) - 1]}:{name}")
 
 
 def _reaches_into_host(spec: VmSpec) -> bool:

@@ -1,7 +1,5 @@
 """Templates: made from a VM at one instant, listed, deleted; and VMs made from them."""
 
-from dataclasses import replace
-
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together
 from corral.model.layer import Layer
@@ -14,14 +12,12 @@ from corral.model.template_requests import CreateTemplateRequest, ForkRequest
 from corral.model.vm import CloudInitSpec, Vm, VmSpec, VmState
 from corral.model.volume import Volume
 from corral.names import new_uid, parse_name
-from corral.scheduler.admission import Demand, admit, full_demand
 from corral.services import listing
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import CLIENT_KEY_MAX_CHARS, Decision, Mutation, change, new_operation, repeated, submit
+from corral.services.changes import Decision, Mutation, change, new_operation, repeated, submit
 from corral.services.context import Context
-from corral.services.creation import check_name_free
-from corral.services.descent import Descendant, Origin, create_descendant
+from corral.services.descent import Descendant, Origin, check_all, create_descendant, with_own_key
 from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.store.objects import name_claim
 
@@ -147,13 +143,14 @@ class TemplateService:
         async with audited(context, caller, project, action, name):
             template = await self._usable(project, name)
             origin = await self._origin(template)
-            await self._check_names(project, origin, request)
+            asked = f"make VMs of template {name!r}"
+            await check_all(context, project, request.names, origin.spec, asked, start=True)
             goes_on = template.spec.hot and not request.boot
             intent = CreateVm(fork_of=template.uid if goes_on else None)
             vms: list[Vm] = []
             operations: list[Operation] = []
             for new_name in request.names:
-                mutation = Mutation(_with_own_key(caller, new_name), project, "vm.create", new_name, request)
+                mutation = Mutation(with_own_key(caller, new_name), project, "vm.create", new_name, request)
                 wish = Descendant(new_name, start=True, force=request.force)
                 vm, operation = await create_descendant(context, mutation, origin, wish, intent)
                 vms += [] if vm is None else [without_vm_secrets(vm)]
@@ -179,17 +176,6 @@ class TemplateService:
         spec = spec.model_copy(update={"template_uid": template.uid})
         return Origin(template.name, spec, template.spec.cloud_init, layers, template.labels)
 
-    async def _check_names(self, project: str, origin: Origin, request: ForkRequest) -> None:
-        """That none fails once the first is made: names, and memory for all."""
-        asked = f"make VMs of template {origin.name!r}"
-        for name in request.names:
-            parse_name(name)
-            await check_name_free(self._context, project, name)
-        if len(set(request.names)) != len(request.names):
-            raise CorralError("invalid-argument", asked, "a name is given twice", "give each VM its own")
-        wanted = sum((full_demand(origin.spec) for _ in request.names), Demand())
-        admit(wanted, self._context.ledger.committed, await self._context.capacity(), asked)
-
 
 def _without_secrets(seed: CloudInitSpec | None) -> CloudInitSpec | None:
     """The guest has done what its documents said, and has its passwords; those who make VMs of it need not see them."""
@@ -197,10 +183,3 @@ def _without_secrets(seed: CloudInitSpec | None) -> CloudInitSpec | None:
         return None
     users = tuple(user.model_copy(update={"password_hash": ""}) for user in seed.users)
     return seed.model_copy(update={"users": users, "user_data": "", "network_config": ""})
-
-
-def _with_own_key(caller: Caller, name: str) -> Caller:
-    """One Idempotency-Key for many VMs: each has its part of it."""
-    if not caller.client_key:
-        return caller
-    return replace(caller, client_key=f"{caller.client_key[: CLIENT_KEY_MAX_CHARS - len(name) - 1]}:{name}")

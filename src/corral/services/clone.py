@@ -1,0 +1,83 @@
+"""Clones: other VMs from what one was at an instant. Nothing is accepted before that instant has been kept."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from corral.errors import CorralError
+from corral.model.layer import Layer
+from corral.model.operation import Operation
+from corral.model.requests import CloneVmRequest
+from corral.model.snapshot import Snapshot, snapshot_claim
+from corral.model.vm import Vm
+from corral.services import rules
+from corral.services.access import audited, authorize
+from corral.services.caller import Caller
+from corral.services.changes import Mutation
+from corral.services.context import Context
+from corral.services.descent import Descendant, Origin, check_all, create_descendant, with_own_key
+from corral.services.documents import without_vm_secrets
+from corral.services.snapshot import forget_point, take_point
+
+Clones = tuple[tuple[Vm, ...], tuple[Operation, ...]]
+ACTION: Final = "vm.clone"
+
+
+class CloneService:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def clone(self, caller: Caller, project: str, name: str, request: CloneVmRequest) -> Clones:
+        """VMs called `request.names`, and an operation for each. All come from one instant."""
+        context = self._context
+        await authorize(context, caller, project, ACTION, name)
+        async with audited(context, caller, project, ACTION, name):
+            source = await context.objects.require(Vm, project, name)
+            rules.check_not_deleting(source, "clone")
+            asked = f"clone VM {name!r}"
+            await check_all(context, project, request.names, source.spec, asked, start=request.start)
+            vms: list[Vm] = []
+            operations: list[Operation] = []
+            async with self._origin(caller, source, request) as origin:
+                for new_name in request.names:
+                    wish = Descendant(new_name, request.start, request.full, request.keep_identity, request.force)
+                    mutation = Mutation(with_own_key(caller, new_name), project, "vm.create", new_name, request)
+                    vm, operation = await create_descendant(context, mutation, origin, wish)
+                    vms += [] if vm is None else [without_vm_secrets(vm)]
+                    operations.append(operation)
+        return tuple(vms), tuple(operations)
+
+    @asynccontextmanager
+    async def _origin(self, caller: Caller, source: Vm, request: CloneVmRequest) -> AsyncIterator[Origin]:
+        """A point in time of the user's, or one that is made for this and forgotten afterwards: what the clones stand
+        on stays as long as they do."""
+        context = self._context
+        if request.from_snapshot is not None:
+            claim = snapshot_claim(source.uid, request.from_snapshot)
+            snapshot = await context.objects.find(Snapshot, source.project, claim)
+            if snapshot is None or not snapshot.status.ready:
+                raise CorralError(
+                    "snapshot-not-found",
+                    f"clone {source.name} from {request.from_snapshot!r}",
+                    "there is none of that name",
+                    f"corral snapshot list {source.name}",
+                )
+            yield await self._origin_of(source, snapshot)
+            return
+        snapshot = await take_point(context, caller, source)
+        try:
+            yield await self._origin_of(source, snapshot)
+        finally:
+            await forget_point(context, caller, source, snapshot)
+
+    async def _origin_of(self, source: Vm, snapshot: Snapshot) -> Origin:
+        layers: dict[str, Layer] = {}
+        for disk in snapshot.spec.disks:
+            layer = await self._context.objects.get(Layer, disk.layer_uid)
+            if layer is None:
+                raise CorralError(
+                    "snapshot-not-found", f"clone VM {source.name!r}", "the point in time is going", "try again"
+                )
+            layers[disk.name] = layer
+        spec = snapshot.spec.vm_spec or source.spec
+        return Origin(source.name, spec, source.spec.cloud_init, layers, source.labels)
