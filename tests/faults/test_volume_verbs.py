@@ -13,6 +13,7 @@ from corral.names import GIB
 from corral.services.caller import Caller
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
+from corral.services.volume_size import VolumeSizer
 from corral.simulation import Fault, FaultKind
 from corral.store.objects import work_claim
 
@@ -30,13 +31,13 @@ async def copy(w) -> Operation:
 
 
 async def grow(w) -> Operation:
-    return await VolumeService(w.devices._context).resize(
+    return await VolumeSizer(w.devices._context, w.devices).resize(
         ADMIN, "default", "data", ResizeVolumeRequest(size_bytes=2 * GIB)
     )
 
 
 async def shrink(w) -> Operation:
-    return await VolumeService(w.devices._context).resize(
+    return await VolumeSizer(w.devices._context, w.devices).resize(
         ADMIN, "default", "data", ResizeVolumeRequest(size_bytes=GIB // 2, shrink=True)
     )
 

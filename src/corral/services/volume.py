@@ -1,24 +1,21 @@
-"""Volumes: read, resized, and those that no VM has any more deleted."""
+"""Volumes: read, and those that no VM has any more deleted."""
 
 import re
 from typing import Final
 
 from corral.errors import CorralError
-from corral.model.operation import DeleteVolume, Operation, ResizeVolume
+from corral.model.operation import DeleteVolume, Operation
 from corral.model.requests import ListRequest
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Vm
 from corral.model.volume import Volume
-from corral.model.volume_requests import ResizeVolumeRequest
-from corral.names import format_bytes
-from corral.scheduler.admission import admit_disk
-from corral.services import listing, rules
+from corral.services import listing
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import Decision, Mutation, change, repeated
+from corral.services.changes import Decision, Mutation, change
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
-from corral.store.objects import Transaction, work_claim
+from corral.store.objects import work_claim
 
 _UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -62,69 +59,6 @@ class VolumeService:
                     f"the snapshot {point.name} of VM {vm.name if vm is not None else '?'} has it",
                     "delete the snapshot first",
                 )
-
-    async def disk_of(self, caller: Caller, project: str, name: str) -> tuple[str, str] | None:
-        """The VM that has the volume, and the name of its disk there; None: it stands alone, or may be shared."""
-        await authorize(self._context, caller, project, "volume.read", name)
-        volume = await self._context.objects.require(Volume, project, await named(self._context, project, name))
-        vm = await self._context.objects.get(Vm, volume.spec.vm_uid) if volume.spec.vm_uid is not None else None
-        disks = vm.spec.disks if vm is not None else ()
-        disk = next((disk.name for disk in disks if disk.volume_uid == volume.uid), None)
-        return (vm.name, disk) if vm is not None and disk is not None else None
-
-    async def resize(
-        self,
-        caller: Caller,
-        project: str,
-        name: str,
-        request: ResizeVolumeRequest,
-        *,
-        if_revision: int | None = None,
-    ) -> Operation:
-        """Of a volume that no VM has; that of a VM is a disk's (`DeviceService.change_disk`)."""
-        context, action = self._context, "volume.update"
-        await authorize(context, caller, project, action, name)
-        asked = f"resize volume {name!r} to {format_bytes(request.size_bytes)}"
-        async with audited(context, caller, project, action, name):
-            name = await named(context, project, name)
-            mutation = Mutation(caller, project, action, name, request, if_revision)
-            if (known := await repeated(context, mutation)) is not None:
-                return known
-            volume = await context.objects.require(Volume, project, name)
-            rules.check_revision(volume, if_revision)
-            await check_free(context, volume, asked, alone=True)
-            if request.size_bytes < volume.spec.size_bytes:
-                await self._check_shrink(volume, request, asked)
-            elif not request.force:
-                usage = await context.volumes.usage(volume.spec.pool)
-                more = request.size_bytes - volume.spec.size_bytes
-                admit_disk(more, usage.free_bytes, context.settings.disk_reserve_mib * 2**20, asked)
-
-        def decide(now: Volume) -> Decision:
-            if now.spec != volume.spec or now.being_deleted:
-                raise CorralError("precondition-failed", asked, "it was changed meanwhile", "look, and ask again")
-
-            def hold(transaction: Transaction) -> None:
-                transaction.claim(work_claim(now.uid), now.uid)
-
-            intent = ResizeVolume(size_bytes=request.size_bytes)
-            return Decision(intent, now.model_copy(), also=hold, lost=lambda key: lost_work(key, now, asked))
-
-        return (await change(context, mutation, Volume, decide))[1]
-
-    async def _check_shrink(self, volume: Volume, request: ResizeVolumeRequest, asked: str) -> None:
-        if not request.shrink:
-            raise CorralError(
-                "invalid-size",
-                asked,
-                f"it has {format_bytes(volume.spec.size_bytes)}; a smaller one would cut off what lies behind",
-                "--shrink does it where it is proven that nothing lies there",
-                {"wanted_bytes": request.size_bytes, "size_bytes": volume.spec.size_bytes},
-            )
-        if volume.spec.layer_uid is not None:
-            reason = "there are points in time of it, which would not fit it any more"
-            raise CorralError("unsupported", asked, reason, "delete its snapshots first")
-        await self._context.volumes.check_shrink(volume, request.size_bytes)
 
     def _deletion(self, volume: Volume) -> Decision:
         if volume.spec.vm_uid is not None:

@@ -37,6 +37,12 @@ from corral.model.requests import (
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
+from corral.model.volume_requests import (
+    CopyVolumeRequest,
+    CreatePoolRequest,
+    CreateVolumeRequest,
+    ResizeVolumeRequest,
+)
 from corral.names import new_uid
 from corral.security.tokens import identity_of
 from corral.services.bundle import Services, Surroundings, build_services
@@ -63,6 +69,8 @@ ARGUMENTS: dict[str, Any] = {
     "everything": False,
     "disk": "root",
     "nic": "net0",
+    "disk_format": "qcow2",
+    "on_share": lambda _share: None,
 }
 REQUESTS: dict[str, Any] = {
     "vms.create": CreateVmRequest(name="new", image="micro"),
@@ -80,6 +88,10 @@ REQUESTS: dict[str, Any] = {
     "devices.change_nic": ChangeNicRequest(link_up=False),
     "images.build": BuildImageRequest(catalogue="debian-12"),
     "tokens.create": CreateTokenRequest(name="new"),
+    "volume_maker.create": CreateVolumeRequest(name="new", size_bytes=2**30),
+    "volume_maker.copy": CopyVolumeRequest(name="new"),
+    "volume_sizer.resize": ResizeVolumeRequest(size_bytes=2**31),
+    "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),
     "guests.set_clock": SetClockRequest(),
@@ -88,7 +100,7 @@ REQUESTS: dict[str, Any] = {
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
     "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
-    "volumes.list", "volumes.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
+    "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
     "sessions.usage", "systems.list", "systems.get", "stacks.export",
