@@ -1,5 +1,7 @@
 """Points in time in the life of a VM: back and forth, forgotten in any order, with what else is done to it."""
 
+from dataclasses import replace
+
 from points_in_time import check_layers, forget, found, holds, reads, revert, take, taken, write
 
 from corral.model.layer import Layer
@@ -7,6 +9,10 @@ from corral.model.operation import DeleteVm, DestroyVm, OperationState, SaveVm, 
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Power
 from corral.model.volume import Volume
+from corral.services.ledger import Ledger
+from corral.services.recover import recover
+from corral.store.memory import MemoryStore
+from corral.store.objects import Objects
 
 DONE, FAILED = OperationState.SUCCEEDED, OperationState.FAILED
 
@@ -164,5 +170,52 @@ def test_with_memory_a_guest_goes_on_where_it_was_and_one_that_is_off_has_none(w
         assert (domain.memory, domain.state) == ("thought", "running")
         await check_layers(w)
         await w.check_whole()
+
+    world(scene)
+
+
+def test_with_the_database_lost_all_points_come_back(world):
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        write(w, vm, 0, "a")
+        await taken(w, vm, "first")
+        write(w, vm, 0, "b")
+        await taken(w, vm, "second")
+        assert (await w.ended(await revert(w, vm, "first"))).status.state is DONE
+        await w.quiet()
+        write(w, vm, 1, "now")
+        before = {kind: await w.objects.list(kind) for kind in (Layer, Snapshot, Volume)}
+        await w.kill()
+        w.store = MemoryStore()
+        w.objects = Objects(w.store)
+        transaction = w.objects.transaction()
+        transaction.create(w.network)
+        await transaction.commit()
+        context = replace(
+            w.devices._context,
+            objects=w.objects,
+            ledger=Ledger(w.objects),
+            hypervisor=w.hypervisor,
+            volumes=w.volumes,
+            networks=w.networks,
+        )
+        w.simulation.revive()
+        report = await recover(context)
+        assert report.vms == ("web",)
+        after = {kind: await w.objects.list(kind) for kind in before}
+        assert [s.name for s in after[Snapshot]] == [s.name for s in before[Snapshot]]
+        assert {layer.uid for layer in after[Layer]} == {layer.uid for layer in before[Layer]}
+        assert [v.head_uid for v in after[Volume]] == [v.head_uid for v in before[Volume]]
+        assert (await w.vm(vm.uid)).spec.snapshot_uid == (await found(w, "first")).uid
+        await w.start()
+        await w.quiet()
+        assert reads(w, vm) == {0: "a", 1: "now"}
+        assert (await holds(w, "first"), await holds(w, "second")) == ({0: "a"}, {0: "b"})
+        assert (await w.ended(await revert(w, vm, "second"))).status.state is DONE
+        await w.quiet()
+        assert reads(w, vm) == {0: "b"}
+        await check_layers(w)
 
     world(scene)

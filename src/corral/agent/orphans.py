@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydantic import ValidationError
+
 from corral.agent.cache import Cache
 from corral.agent.executor import Drivers
 from corral.agent.view import ACTIVE
@@ -17,12 +19,15 @@ from corral.clock import Clock
 from corral.hypervisor.base import ObservedDomain
 from corral.log import logger
 from corral.model.event import Event, EventLevel
+from corral.model.layer import Layer
 from corral.model.operation import CreateVm, DeleteVm, Operation, OperationState
 from corral.storage.base import FoundVolume
+from corral.storage.layers import FoundLayer
 from corral.store.objects import Objects
 
 log = logger("agent.orphans")
 
+_WITHOUT: Final = (OperationState.FAILED, OperationState.CANCELLED, OperationState.SUPERSEDED)
 HINT: Final = "`corral recover` can take it back; nothing was touched"
 
 
@@ -53,11 +58,13 @@ class OrphanHunt:
         suspects = [found for found in domains if self._ours(found) and found.uid not in self.cache.vms]
         volumes = [found for found in await self.drivers.volumes.found() if found.uid not in self.cache.volumes]
         seeds = [uid for uid in await self.drivers.volumes.found_seeds() if uid not in self.cache.vms]
-        if not (suspects or volumes or seeds):
+        layers = [found for found in await self.drivers.volumes.layers.found() if found.uid not in self.cache.layers]
+        if not (suspects or volumes or seeds or layers):
             return
         # Read anew: between the pool's listing and now an object may have come, or an operation ended.
         await self.cache.load()
-        gone = removed_vms(await self.objects.list(Operation))
+        operations = await self.objects.list(Operation)
+        gone = removed_vms(operations)
         for domain in suspects:
             if domain.uid not in self.cache.vms:
                 await self._domain(domain, proven=domain.uid in gone)
@@ -65,6 +72,9 @@ class OrphanHunt:
             if volume.uid not in self.cache.volumes:
                 vm_uid, removable = _sidecar(volume.uid, volume.document)
                 await self._volume(volume, proven=removable and gone.get(vm_uid, False))
+        for layer in layers:
+            if layer.uid not in self.cache.layers:
+                await self._layer(layer, operations, gone)
         for uid in seeds:
             if uid not in self.cache.vms:
                 await self._seed(uid, proven=uid in gone)
@@ -88,6 +98,22 @@ class OrphanHunt:
         await self.drivers.volumes.remove(uid, volume.pool)
         log.info("removed what a late call had left", volume=uid)
         return None
+
+    async def _layer(self, found: FoundLayer, operations: Iterable[Operation], gone: dict[str, bool]) -> None:
+        """Made for an operation that ended without it, or for a VM that went with its disks."""
+        try:
+            layer = Layer.model_validate_json(found.document)
+        except ValidationError:
+            return await self._say("OrphanLayer", found.uid, f"layer {found.uid} has no object; {HINT}")
+        given_up = any(o.uid == layer.spec.operation_uid and o.status.state in _WITHOUT for o in operations)
+        if not (given_up or gone.get(layer.spec.vm_uid or "", False)) or self._stood_on(found.uid):
+            return await self._say("OrphanLayer", found.uid, f"layer {found.uid} has no object; {HINT}")
+        await self.drivers.volumes.layers.remove(found.uid, layer.spec.pool)
+        log.info("removed what a late call had left", layer=found.uid)
+        return None
+
+    def _stood_on(self, uid: str) -> bool:
+        return any(layer.spec.parent_uid == uid for layer in self.cache.layers.values())
 
     async def _seed(self, uid: str, *, proven: bool) -> None:
         if not proven:

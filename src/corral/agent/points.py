@@ -113,6 +113,8 @@ class PointEffects:
         if spec.with_memory and not active:
             raise CorralError("wrong-state", f"take a snapshot of {vm.name}", "it has stopped, so there is no memory")
         await self.volumes.layers.write_point(snapshot)
+        for disk in spec.disks:  # what was a volume's only file has no sidecar as a layer yet
+            await self.volumes.layers.write(self.cache.layers[disk.layer_uid])
         heads = {disk.volume_uid: disk.head_uid for disk in spec.disks}
         definition = self._definition(vm, heads)
         wanted = PointWanted(

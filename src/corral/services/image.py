@@ -8,6 +8,7 @@ from corral.errors import CorralError
 from corral.images.base import CatalogueEntry
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.image import Image, ImageSource, ImageSpec, ImageState, ImageStatus
+from corral.model.layer import Layer
 from corral.model.operation import BuildImage, DeleteImage, Operation
 from corral.model.requests import BuildImageRequest, ListRequest
 from corral.model.vm import Vm
@@ -146,8 +147,11 @@ class ImageService:
         objects = self._context.objects
         vms = {vm.uid: vm.name for vm in await objects.list(Vm) if image.uid in vm.image_uids}
         volumes = [volume for volume in await objects.list(Volume) if volume.spec.image_uid == image.uid]
+        layers = [layer for layer in await objects.list(Layer) if layer.spec.image_uid == image.uid]
+        alone = {layer.spec.volume_uid for layer in layers} - {volume.uid for volume in volumes}
         users = [f"VM {name}" for name in vms.values()]
         users += [f"volume {volume.name}" for volume in volumes if volume.spec.vm_uid not in vms]
+        users += [f"layers of a disk that is gone ({uid})" for uid in sorted(alone)]
         if users:
             hint = "delete them first"
             if image.status.facts is not None and image.status.facts.kind == "iso":

@@ -33,6 +33,7 @@ from corral.model.volume import Volume, VolumeStatus
 from corral.names import new_uid
 from corral.network import ipam
 from corral.services.context import Context
+from corral.services.recover_layers import find_tree, with_heads
 from corral.store.objects import claim_key, name_claim
 
 GONE_FOR_GOOD: Final = (
@@ -71,11 +72,18 @@ async def recover(context: Context) -> RecoveryReport:
     for image in images:
         if await _write(work, image):
             work.images.append(image.name)
+    tree = await find_tree(context.volumes.layers, domains)
+    volumes = with_heads(volumes, tree, _known_vms(domains))
+    for layer in tree.needed(volumes):
+        await _write(work, layer)
     for volume in volumes.values():
         if await _write(work, volume):
             work.volumes.append(volume.name)
     for domain in domains:
         await _recover_vm(work, domain, volumes)
+    for snapshot in tree.snapshots.values():
+        await _write(work, snapshot)
+    work.lost += tree.lost
     networks = [network.name for network in await context.objects.list(Network)]
     lost = (*work.lost, *GONE_FOR_GOOD)
     return RecoveryReport(
@@ -117,6 +125,15 @@ async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
         status = VolumeStatus(ready=True, path=str(found.path), allocated_bytes=found.allocated_bytes)
         volumes[volume.uid] = volume.model_copy(update={"status": status, "revision": 0})
     return volumes
+
+
+def _known_vms(domains: list[ObservedDomain]) -> list[tuple[Vm, ObservedDomain]]:
+    found = []
+    for domain in domains:
+        assert domain.metadata is not None
+        with suppress(ValidationError):  # said when the VM itself is rebuilt
+            found.append((Vm.model_validate_json(domain.metadata.spec_json), domain))
+    return found
 
 
 def _named_images(domains: list[ObservedDomain]) -> dict[str, str]:
@@ -204,7 +221,8 @@ async def _write(work: _Recovery, value: Object) -> bool:
     objects = work.context.objects
     if await objects.store.get(value.key) is not None:
         return False
-    owner = await objects.owner(name_claim(value.KIND, value.project, value.name))
+    name = value.claimed_name
+    owner = None if name is None else await objects.owner(name_claim(value.KIND, value.project, name))
     if owner is not None:
         if not isinstance(value, Image):
             work.lost.append(f"{value.kind} {value.name} ({value.uid}): another one has its name")
