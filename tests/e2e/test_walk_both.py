@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from debian_guest import BOOT, PASSWORD, check_first_boot
-from walk import Terminal, Walk, virsh
+from walk import PATIENCE_S, Terminal, Walk, virsh
 from walked_guest import DEAF, HEARS_AGAIN, IMAGE, SCRIPT, Guest
 
 pytestmark = pytest.mark.timeout(1500)
@@ -185,7 +185,7 @@ def test_exec_stops_what_nobody_waits_for(walk: Walk, guest: Guest) -> None:
         assert heard(running) == b"here\n"
         assert guest.running("sleep 51515")
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) != 0
+        assert running.wait(PATIENCE_S) != 0
     finally:
         running.kill()
         running.communicate(timeout=20)
