@@ -95,11 +95,6 @@ class LayerTree:
         found = {layer.uid: layer for start in starts for layer in self._below(start) if layer.uid not in kept}
         return tuple(sorted(found.values(), key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
 
-    def below(self, layers: Iterable[str]) -> tuple[Layer, ...]:
-        """These, and all that they lie on."""
-        found = {layer.uid: layer for uid in layers for layer in self._below(uid)}
-        return tuple(found.values())
-
     def without_held(self, layers: Iterable[str]) -> tuple[Layer, ...]:
         """The layers that are of no use once nobody holds these any more; those on top first."""
         released = frozenset(layers)

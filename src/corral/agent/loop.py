@@ -13,6 +13,7 @@ from corral.agent.dispatch import Dispatcher
 from corral.agent.executor import Drivers, Executor, SeedFiles
 from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.guest import GuestWatch
+from corral.agent.hidden_points import forget_abandoned
 from corral.agent.host import HostIdentity, HostKeeper
 from corral.agent.image import ImageKeeper
 from corral.agent.memory import Found, Situation
@@ -99,7 +100,14 @@ class Agent:
             objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock, self.pools.wake
         )
         self.template_keeper = TemplateKeeper(
-            objects, self.cache, self.drivers, library, self.progress, clock, lambda: self.executor.places
+            objects,
+            self.cache,
+            self.drivers,
+            library,
+            self.progress,
+            clock,
+            lambda: self.executor.places,
+            self._wake_layered,
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
@@ -258,6 +266,8 @@ class Agent:
             if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
                 self.dispatcher.wake(uid, Found(by_uid.get(uid)) if first else None)
         await self.orphans.run(domains)
+        if first:
+            await forget_abandoned(self.objects, self.cache, self.clock.now())
         self._host_changed.set()
         self.ready.set()
 
@@ -332,6 +342,11 @@ class Agent:
 
     def _situation(self) -> Situation:
         return Situation(self.identity.installation_id, self.identity.boot_id, self._draining)
+
+    def _wake_layered(self) -> None:
+        for uid, vm in self.cache.vms.items():
+            if self.cache.is_layered(vm):
+                self.dispatcher.wake(uid)
 
     def _after_turn(self, uid: str) -> None:
         self.guests.consider(uid)

@@ -22,6 +22,7 @@ from corral.clock import Clock
 from corral.errors import CorralError
 from corral.model.base import Object
 from corral.model.event import Event, EventLevel
+from corral.model.layer import LayerStatus
 from corral.model.operation import Operation, OperationState, Problem, StepRecord
 from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, Vm, VmState, VmStatus
 from corral.model.volume import Volume, VolumeStatus
@@ -181,10 +182,10 @@ class Recorder:
                 written.append(operation)
         return written
 
-    def _changed_volumes(self, transaction: Transaction, view: View) -> list[Volume]:
+    def _changed_volumes(self, transaction: Transaction, view: View) -> list[Object]:
         """What is known of its volumes since: those made by a create become ready with its success, not before (until
         then they are undone); one that was taken out belongs to nobody once no guest can hold it any more."""
-        changed: list[Volume] = []
+        changed: list[Object] = []
         kept = {disk.volume_uid for disk in view.vm.spec.disks}
         grown = dict(sorted(view.known.grown))  # of several sizes, the largest
         for uid in (*view.volumes, *(uid for uid in view.known.made if uid not in view.volumes)):
@@ -207,6 +208,11 @@ class Recorder:
                 after = volume.model_copy(update={"status": status, "spec": spec})
                 transaction.update(after)
                 changed.append(after)
+            head = self.cache.layers.get(uid)
+            if status.ready and head is not None and not head.status.ready:  # it began on another disk's layer
+                made = head.model_copy(update={"status": LayerStatus(ready=True)})
+                transaction.update(made)
+                changed.append(made)
         return changed
 
     def _forget(self, transaction: Transaction, view: View, settle: Settle) -> None:

@@ -11,6 +11,7 @@ from corral.agent.definition import Places
 from corral.agent.executor import Drivers
 from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.fork import template_files
+from corral.agent.hidden_points import forgetting, is_forgotten
 from corral.agent.operations import Progress, Shown, ended, write_end
 from corral.agent.queue import problem_of
 from corral.agent.view import Ending
@@ -25,9 +26,7 @@ from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer, LayerSpec, LayerStatus
 from corral.model.operation import (
     CreateTemplate,
-    DeleteSnapshot,
     Operation,
-    OperationSpec,
     OperationState,
     Problem,
 )
@@ -57,6 +56,8 @@ class TemplateKeeper:
     clock: Clock
     places: Callable[[], Places | None]
     """Known once the host has been looked at."""
+    wake_layered: Callable[[], None]
+    """VMs stand on layers that may be merged now."""
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
@@ -71,6 +72,8 @@ class TemplateKeeper:
                 try:
                     if not await self._one(operation):
                         pause_s = LOOK_S
+                    else:
+                        self.wake_layered()
                     attempts = 0
                 except CorralError as error:
                     attempts += 1
@@ -294,24 +297,10 @@ class TemplateKeeper:
             return None
         if template.spec.snapshot_uid not in self.cache.snapshots:
             return None
-        wanted = (o.spec.intent for o in self.cache.unfinished(vm.uid))
-        if any(isinstance(i, DeleteSnapshot) and i.snapshot_uid == template.spec.snapshot_uid for i in wanted):
+        if is_forgotten(self.cache, vm, template.spec.snapshot_uid):
             return None
-        uid = new_uid()
-        forget = Operation(
-            project=vm.project,
-            name=uid,
-            uid=uid,
-            created_at=self.clock.now(),
-            spec=OperationSpec(
-                intent=DeleteSnapshot(snapshot_uid=template.spec.snapshot_uid),
-                target_kind="vm",
-                target_uid=vm.uid,
-                target_name=vm.name,
-                requested_by=operation.spec.requested_by,
-                request_id=operation.spec.request_id,
-            ),
-        )
+        spec = operation.spec
+        forget = forgetting(vm, template.spec.snapshot_uid, spec.requested_by, spec.request_id, self.clock.now())
         transaction.create(forget)
         return forget
 

@@ -32,6 +32,8 @@ if [ -n "$instance_id" ] && [ -d "$cloud/instance/" ]; then
         printf '%s\n' "$instance_id" >"$cloud/data/instance-id"
         printf '%s\n' "$instance_id" >"$cloud/data/previous-instance-id"
     fi
+    mkdir -p "$cloud/instance/sem"
+    : >"$cloud/instance/sem/bootper.corral-machine-id.instance"
 fi
 
 # The keys that sshd had, of the kinds that it had.
@@ -63,9 +65,7 @@ done
 
 # Who keeps an old name or key starts again; then the template's own hooks.
 if has systemctl; then
-    for unit in systemd-hostnamed systemd-networkd NetworkManager ssh sshd systemd-timesyncd; do
-        quietly systemctl is-active "$unit" && quietly systemctl --no-block restart "$unit"
-    done
+    quietly systemctl --no-block try-restart systemd-networkd NetworkManager ssh sshd systemd-hostnamed systemd-timesyncd
 fi
 for hook in /etc/corral/on-fork.d/*; do
     [ -x "$hook" ] && quietly "$hook" "$name"

@@ -33,8 +33,8 @@ from corral.hypervisor.libvirt.guests import LibvirtGuests
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.live import apply_live, grow_disk
 from corral.hypervisor.libvirt.pending import Left
-from corral.hypervisor.libvirt.reading import describe
 from corral.hypervisor.libvirt.points import LibvirtPoints
+from corral.hypervisor.libvirt.reading import describe
 from corral.hypervisor.libvirt.screens import LibvirtScreens
 from corral.hypervisor.libvirt.starting import Needs, needs_of
 from corral.hypervisor.support import HardwareSupport
