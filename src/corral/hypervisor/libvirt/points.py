@@ -19,6 +19,7 @@ from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk
 from corral.hypervisor.libvirt import confinement, reading, starting
 from corral.hypervisor.libvirt.disks import DISK_ALIAS, add_backing_chain
+from corral.hypervisor.libvirt.fork_document import restorable
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.observe import STATES
@@ -105,7 +106,7 @@ class LibvirtPoints:
             if name is not None:
                 name.text = domain.name()
             state = libvirt.VIR_DOMAIN_SAVE_PAUSED if paused else libvirt.VIR_DOMAIN_SAVE_RUNNING
-            connection.restoreFlags(path, tostring(saved, encoding="unicode"), state)
+            connection.restoreFlags(path, restorable(tostring(saved, encoding="unicode")), state)
 
         await self._on(uid, "restore", restore, MEMORY_TIMEOUT_S)
 
