@@ -6,20 +6,16 @@ from typing import Final
 
 from corral.errors import CorralError
 from corral.model.layer import Layer
-from corral.model.operation import Operation
 from corral.model.requests import CloneVmRequest
 from corral.model.snapshot import Snapshot, snapshot_claim
 from corral.model.vm import Vm
 from corral.services import rules
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import Mutation
 from corral.services.context import Context
-from corral.services.descent import Descendant, Origin, check_all, create_descendant, with_own_key
-from corral.services.documents import without_vm_secrets
+from corral.services.descent import Descendant, Descendants, Origin, create_all
 from corral.services.snapshot import forget_point, take_point
 
-Clones = tuple[tuple[Vm, ...], tuple[Operation, ...]]
 ACTION: Final = "vm.clone"
 
 
@@ -27,25 +23,19 @@ class CloneService:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def clone(self, caller: Caller, project: str, name: str, request: CloneVmRequest) -> Clones:
+    async def clone(self, caller: Caller, project: str, name: str, request: CloneVmRequest) -> Descendants:
         """VMs called `request.names`, and an operation for each. All come from one instant."""
         context = self._context
         await authorize(context, caller, project, ACTION, name)
         async with audited(context, caller, project, ACTION, name):
             source = await context.objects.require(Vm, project, name)
             rules.check_not_deleting(source, "clone")
+            wish = Descendant(
+                start=request.start, full=request.full, keep_identity=request.keep_identity, force=request.force
+            )
+            origin = self._origin(caller, source, request)
             asked = f"clone VM {name!r}"
-            await check_all(context, project, request.names, source.spec, asked, start=request.start)
-            vms: list[Vm] = []
-            operations: list[Operation] = []
-            async with self._origin(caller, source, request) as origin:
-                for new_name in request.names:
-                    wish = Descendant(new_name, request.start, request.full, request.keep_identity, request.force)
-                    mutation = Mutation(with_own_key(caller, new_name), project, "vm.create", new_name, request)
-                    vm, operation = await create_descendant(context, mutation, origin, wish)
-                    vms += [] if vm is None else [without_vm_secrets(vm)]
-                    operations.append(operation)
-        return tuple(vms), tuple(operations)
+            return await create_all(context, caller, project, request, origin, source.spec, wish, asked)
 
     @asynccontextmanager
     async def _origin(self, caller: Caller, source: Vm, request: CloneVmRequest) -> AsyncIterator[Origin]:

@@ -2,7 +2,7 @@
 Clones come about so, and VMs from templates."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
 from corral.errors import CorralError
@@ -11,6 +11,8 @@ from corral.model.image import Image
 from corral.model.layer import Layer
 from corral.model.network import Network
 from corral.model.operation import CreateVm, Intent, Operation
+from corral.model.requests import CloneVmRequest
+from corral.model.template_requests import ForkRequest
 from corral.model.vm import (
     DAC_UID_ANNOTATION,
     DAC_UID_FIRST,
@@ -39,6 +41,7 @@ from corral.services.changes import (
 from corral.services.context import Context
 from corral.services.creation import check_name_free
 from corral.services.disks import volume_name
+from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.nics import Allocated
@@ -61,13 +64,16 @@ class Origin:
 class Descendant:
     """What is wished of the new VM."""
 
-    name: str
+    name: str = ""
     start: bool = False
     full: bool = False
     """Its disks stand alone, instead of lying on the origin's."""
     keep_identity: bool = False
     """The guest goes on being who it is. MAC, address and UUID are new all the same: two VMs cannot have one."""
     force: bool = False
+
+
+Descendants = tuple[tuple[Vm, ...], tuple[Operation, ...]]
 
 
 async def create_descendant(
@@ -90,21 +96,43 @@ async def create_descendant(
             return await _create(context, mutation, origin, wish, intent or CreateVm(), asked)
 
 
-async def check_all(
-    context: Context, project: str, names: Sequence[str], spec: VmSpec, asked: str, *, start: bool
-) -> None:
-    """That none of several fails once the first is made: their names, and memory for all."""
-    for name in names:
-        parse_name(name)
-        await check_name_free(context, project, name)
-    if len(set(names)) != len(names):
+async def create_all(
+    context: Context,
+    caller: Caller,
+    project: str,
+    request: CloneVmRequest | ForkRequest,
+    origin: AbstractAsyncContextManager[Origin],
+    spec: VmSpec,
+    wish: Descendant,
+    asked: str,
+    intent: Intent | None = None,
+) -> Descendants:
+    """A VM for each of the request's names, all from `origin`, which is entered only if there is any to be made: those
+    that an earlier try of the same request made are not made again. None fails once the first is made."""
+    if len(set(request.names)) != len(request.names):
         raise CorralError("invalid-argument", asked, "a name is given twice", "give each VM its own")
-    if start:
-        wanted = sum((full_demand(spec) for _ in names), Demand())
+    made: dict[str, tuple[Vm | None, Operation]] = {}
+    fresh: list[Mutation] = []
+    for name in request.names:
+        mutation = Mutation(_with_own_key(caller, parse_name(name)), project, "vm.create", name, request)
+        if (known := await repeated(context, mutation)) is not None:
+            made[name] = await context.objects.get(Vm, known.spec.target_uid), known
+        else:
+            await check_name_free(context, project, name)
+            fresh.append(mutation)
+    if fresh and wish.start:
+        wanted = sum((full_demand(spec) for _ in fresh), Demand())
         admit(wanted, context.ledger.committed, await context.capacity(), asked)
+    if fresh:
+        async with origin as found:
+            for mutation in fresh:
+                one = replace(wish, name=mutation.target)
+                made[mutation.target] = await create_descendant(context, mutation, found, one, intent)
+    vms = (made[name][0] for name in request.names)
+    return tuple(without_vm_secrets(vm) for vm in vms if vm is not None), tuple(made[n][1] for n in request.names)
 
 
-def with_own_key(caller: Caller, name: str) -> Caller:
+def _with_own_key(caller: Caller, name: str) -> Caller:
     """One Idempotency-Key for many VMs: each has its part of it."""
     if not caller.client_key:
         return caller

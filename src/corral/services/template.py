@@ -1,5 +1,7 @@
 """Templates: made from a VM at one instant, listed, deleted; and VMs made from them."""
 
+from contextlib import nullcontext
+
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together
 from corral.model.layer import Layer
@@ -17,11 +19,9 @@ from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change, new_operation, repeated, submit
 from corral.services.context import Context
-from corral.services.descent import Descendant, Origin, check_all, create_descendant, with_own_key
-from corral.services.documents import Document, Listing, without_vm_secrets
+from corral.services.descent import Descendant, Descendants, Origin, create_all
+from corral.services.documents import Document, Listing
 from corral.store.objects import name_claim
-
-Forks = tuple[tuple[Vm, ...], tuple[Operation, ...]]
 
 
 class TemplateService:
@@ -136,26 +136,18 @@ class TemplateService:
 
     # ---- VMs from it ----
 
-    async def fork(self, caller: Caller, project: str, name: str, request: ForkRequest) -> Forks:
+    async def fork(self, caller: Caller, project: str, name: str, request: ForkRequest) -> Descendants:
         """VMs called `request.names`, running, and an operation for each."""
         context, action = self._context, "template.fork"
         await authorize(context, caller, project, action, name)
         async with audited(context, caller, project, action, name):
             template = await self._usable(project, name)
             origin = await self._origin(template)
-            asked = f"make VMs of template {name!r}"
-            await check_all(context, project, request.names, origin.spec, asked, start=True)
             goes_on = template.spec.hot and not request.boot
             intent = CreateVm(fork_of=template.uid if goes_on else None)
-            vms: list[Vm] = []
-            operations: list[Operation] = []
-            for new_name in request.names:
-                mutation = Mutation(with_own_key(caller, new_name), project, "vm.create", new_name, request)
-                wish = Descendant(new_name, start=True, force=request.force)
-                vm, operation = await create_descendant(context, mutation, origin, wish, intent)
-                vms += [] if vm is None else [without_vm_secrets(vm)]
-                operations.append(operation)
-        return tuple(vms), tuple(operations)
+            wish = Descendant(start=True, force=request.force)
+            asked, found = f"make VMs of template {name!r}", nullcontext(origin)
+            return await create_all(context, caller, project, request, found, origin.spec, wish, asked, intent)
 
     async def _usable(self, project: str, name: str) -> Template:
         template = await self._context.objects.require(Template, project, name)

@@ -1,0 +1,62 @@
+"""Points in time that were taken for a clone or a template, and that nobody asks for any more."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from corral.agent.cache import Cache
+from corral.log import logger
+from corral.model.operation import DeleteSnapshot, Operation, OperationSpec
+from corral.model.snapshot import Snapshot
+from corral.model.vm import Vm
+from corral.names import new_uid
+from corral.store.objects import Objects
+
+log = logger("agent.hidden-points")
+
+
+async def forget_abandoned(objects: Objects, cache: Cache, now: datetime) -> None:
+    """At the daemon's start, before anybody can have asked for one: a request that took one ended with the daemon
+    before. Its VM's own operation sees to its files, after the one that may still be taking it."""
+    for snapshot in list(_abandoned(cache)):
+        vm = cache.vms[snapshot.spec.vm_uid]
+        transaction = objects.transaction()
+        operation = forgetting(vm, snapshot.uid, "service:agent", "", now)
+        transaction.create(operation)
+        transaction.require(snapshot)
+        committed = await transaction.commit()
+        cache.put(operation.model_copy(update={"revision": committed.revision}))
+        log.info("a point in time that nobody asks for is forgotten", vm=vm.name, snapshot=snapshot.uid)
+
+
+def _abandoned(cache: Cache) -> Iterable[Snapshot]:
+    kept = {template.spec.snapshot_uid for template in cache.templates.values()}
+    for snapshot in cache.snapshots.values():
+        vm = cache.vms.get(snapshot.spec.vm_uid)
+        if not snapshot.spec.hidden or snapshot.uid in kept:
+            continue
+        if vm is not None and not vm.being_deleted and not is_forgotten(cache, vm, snapshot.uid):
+            yield snapshot
+
+
+def is_forgotten(cache: Cache, vm: Vm, snapshot_uid: str) -> bool:
+    """An operation that does it is under way."""
+    intents = (operation.spec.intent for operation in cache.unfinished(vm.uid))
+    return any(isinstance(intent, DeleteSnapshot) and intent.snapshot_uid == snapshot_uid for intent in intents)
+
+
+def forgetting(vm: Vm, snapshot_uid: str, requested_by: str, request_id: str, now: datetime) -> Operation:
+    uid = new_uid()
+    return Operation(
+        project=vm.project,
+        name=uid,
+        uid=uid,
+        created_at=now,
+        spec=OperationSpec(
+            intent=DeleteSnapshot(snapshot_uid=snapshot_uid),
+            target_kind="vm",
+            target_uid=vm.uid,
+            target_name=vm.name,
+            requested_by=requested_by,
+            request_id=request_id,
+        ),
+    )
