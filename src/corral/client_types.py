@@ -702,6 +702,17 @@ class MemorySpec(TypedDict):
     numa: NotRequired[list[NumaCell]]
 
 
+class MoveVolume(TypedDict):
+    verb: NotRequired[Literal['volume-move']]
+    pool: str
+    from_pool: str
+
+
+class MoveVolumeRequest(TypedDict):
+    pool: str
+    force: NotRequired[bool]
+
+
 class Network(TypedDict):
     kind: NotRequired[Literal['network']]
     project: NotRequired[str]
@@ -783,7 +794,7 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | DeleteVolume | CreateTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | MoveVolume | DeleteVolume | CreateTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
     target_kind: Literal['vm', 'image', 'volume', 'network', 'host', 'template']
     target_uid: str
     target_name: str

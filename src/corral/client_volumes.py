@@ -29,6 +29,10 @@ class VolumeCalls(GuestCalls):
     def resize_volume(self, name: str, body: t.ResizeVolumeRequest) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._storage("PATCH", f"/volumes/{path_name(name)}", body))
 
+    def move_volume(self, name: str, body: t.MoveVolumeRequest) -> t.OperationAccepted:
+        path = f"/volumes/{path_name(name)}/actions/move"
+        return cast("t.OperationAccepted", self._storage("POST", path, body))
+
     def delete_volume(self, name: str) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._storage("DELETE", f"/volumes/{path_name(name)}"))
 

@@ -7,12 +7,19 @@ import pytest
 from corral.errors import CorralError
 from corral.model.identity import Identity, Role
 from corral.model.operation import Operation, OperationState
+from corral.model.pool import Pool, PoolSpec
 from corral.model.volume import Volume
-from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
-from corral.names import GIB
+from corral.model.volume_requests import (
+    CopyVolumeRequest,
+    CreateVolumeRequest,
+    MoveVolumeRequest,
+    ResizeVolumeRequest,
+)
+from corral.names import GIB, new_uid
 from corral.services.caller import Caller
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
+from corral.services.volume_move import VolumeMover
 from corral.services.volume_size import VolumeSizer
 from corral.simulation import Fault, FaultKind
 from corral.store.objects import work_claim
@@ -42,13 +49,35 @@ async def shrink(w) -> Operation:
     )
 
 
-VERBS = {"create": create, "copy": copy, "grow": grow, "shrink": shrink}
+async def move(w) -> Operation:
+    return await VolumeMover(w.devices._context).move(ADMIN, "default", "data", MoveVolumeRequest(pool="fast"))
+
+
+VERBS = {"create": create, "copy": copy, "grow": grow, "shrink": shrink, "move": move}
+CALLS = {
+    "create": ["storage.create"],
+    "copy": ["storage.fill"],
+    "grow": ["storage.grow"],
+    "shrink": ["storage.shrink"],
+    "move": ["storage.fill", "storage.remove"],
+}
+WRITTEN = {7: "seven", 11: "eleven"}
 
 
 async def prepared(w, verb: str) -> None:
     await w.start()
+    fast = Pool(name="fast", uid=new_uid(), created_at=w.clock.now(), spec=PoolSpec(path="/srv/fast"))
+    for volumes in (w.volumes, w.devices._context.volumes):  # of the agent, and of the services
+        await volumes.open_pool(fast)
     if verb != "create":
         await w.ended(await create(w))
+        [data] = await w.objects.list(Volume)
+        for block, value in WRITTEN.items():
+            w.volumes.layers.disks.write(str(w.volumes.volume_path(data)), block, value)
+
+
+def content(w, volume: Volume) -> dict[int, str]:
+    return w.volumes.layers.disks.content(str(w.volumes.volume_path(volume)))
 
 
 async def check(w, verb: str, done: Operation) -> None:
@@ -59,11 +88,20 @@ async def check(w, verb: str, done: Operation) -> None:
     assert volumes.keys() == expected.get(verb, {"data"}), done.status
     assert all(volume.status.ready for volume in volumes.values())
     assert w.volumes.pool.volumes.keys() == {volume.uid for volume in volumes.values()}
+    if verb != "create":
+        assert all(content(w, volume) == WRITTEN for volume in volumes.values())
+        assert await w.objects.owner(work_claim(volumes["data"].uid)) is None
+    if verb == "move":
+        pool = "fast" if good else "default"
+        assert volumes["data"].spec.pool == pool
+        assert volumes["data"].status.path == str(w.volumes.volume_path(volumes["data"]))
+        assert w.volumes._volumes_in(pool) == [volumes["data"].uid]
+        other = w.volumes.path(volumes["data"].uid, "default" if good else "fast")
+        assert str(other) not in w.volumes.layers.disks.files
     if verb in ("grow", "shrink"):
         wanted = 2 * GIB if verb == "grow" else GIB // 2
         assert volumes["data"].spec.size_bytes == (wanted if good else GIB)
         assert volumes["data"].status.size_bytes == (wanted if good else GIB)
-        assert await w.objects.owner(work_claim(volumes["data"].uid)) is None
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -73,7 +111,7 @@ def test_each_does_what_was_asked_and_says_so(world, verb):
         done = await w.ended(await VERBS[verb](w))
         assert done.status.state is OperationState.SUCCEEDED, done.status
         await check(w, verb, done)
-        said = {"create": "VolumeCreated", "copy": "VolumeCreated"}.get(verb, "VolumeResized")
+        said = {"create": "VolumeCreated", "copy": "VolumeCreated", "move": "VolumeMoved"}.get(verb, "VolumeResized")
         assert said in await w.events()
 
     world(scene)
@@ -82,10 +120,6 @@ def test_each_does_what_was_asked_and_says_so(world, verb):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_call_may_be_cut(world, kind, verb):
-    call = {"create": "storage.create", "copy": "storage.fill", "grow": "storage.grow", "shrink": "storage.shrink"}[
-        verb
-    ]
-
     def scenes(target: str, nth: int):
         async def scene(w):
             await prepared(w, verb)
@@ -101,7 +135,7 @@ def test_every_call_may_be_cut(world, kind, verb):
                 await w.start()
             done = await w.ended(operation)
             assert done.status.state in (OperationState.SUCCEEDED, OperationState.FAILED)
-            if "crash" in kind or target.startswith("store."):
+            if "crash" in kind or target in ("store.transact", "storage.remove"):
                 assert done.status.state is OperationState.SUCCEEDED, done.status
             await check(w, verb, done)
             again = await w.ended(await VERBS[verb](w)) if done.status.state is OperationState.FAILED else done
@@ -109,7 +143,7 @@ def test_every_call_may_be_cut(world, kind, verb):
 
         return scene
 
-    for target, nth in ((call, 1), ("store.transact", 1), ("store.transact", 2)):
+    for target, nth in (*((call, 1) for call in CALLS[verb]), ("store.transact", 1), ("store.transact", 2)):
         if target == "store.transact" and nth == 2 and verb in ("create", "copy"):
             continue  # one transaction ends it
         world(scenes(target, nth))
@@ -131,8 +165,7 @@ def test_what_cannot_be_undone_at_once_is_undone_later(world):
 
 def test_a_full_disk_is_waited_for_a_little_and_then_said(world):
     async def scene(w):
-        await w.start()
-        await w.ended(await create(w))
+        await prepared(w, "copy")
         w.volumes.full = True
         done = await w.ended(await copy(w), timeout_s=30)
         assert (done.status.state, done.status.error.code) == (OperationState.FAILED, "disk-full")
@@ -145,8 +178,7 @@ def test_a_full_disk_is_waited_for_a_little_and_then_said(world):
 
 def test_a_copy_that_is_cancelled_leaves_nothing(world):
     async def scene(w):
-        await w.start()
-        await w.ended(await create(w))
+        await prepared(w, "copy")
         w.simulation.inject(Fault(FaultKind.HANG, "storage.fill"))
         operation = await copy(w)
         await w.until(lambda: _called(w, "storage.fill"))
@@ -164,8 +196,7 @@ async def _called(w, call: str) -> bool:
 
 def test_an_original_is_not_deleted_while_it_is_copied(world):
     async def scene(w):
-        await w.start()
-        await w.ended(await create(w))
+        await prepared(w, "copy")
         w.simulation.inject(Fault(FaultKind.HANG, "storage.fill"))
         copying = await copy(w)
         await w.until(lambda: _called(w, "storage.fill"))

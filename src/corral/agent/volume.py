@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,13 +17,27 @@ from corral.errors import CorralError
 from corral.log import logger
 from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer
-from corral.model.operation import CreateVolume, DeleteVolume, Operation, OperationState, Problem, ResizeVolume
+from corral.model.operation import (
+    CreateVolume,
+    DeleteVolume,
+    MoveVolume,
+    Operation,
+    OperationState,
+    Problem,
+    ResizeVolume,
+)
 from corral.model.volume import Volume
+from corral.storage.base import OnShare
 from corral.store.objects import Objects, Transaction, work_claim
 
 PARALLEL_MAX: Final = 4
 """Copies keep the disk busy; what is short does not wait long behind so few."""
-DONE: Final = {"volume-create": "VolumeCreated", "volume-resize": "VolumeResized", "volume-delete": "VolumeDeleted"}
+DONE: Final = {
+    "volume-create": "VolumeCreated",
+    "volume-resize": "VolumeResized",
+    "volume-move": "VolumeMoved",
+    "volume-delete": "VolumeDeleted",
+}
 
 log = logger("agent.volume")
 
@@ -126,6 +140,8 @@ class VolumeKeeper:
             await self._end(operation, OperationState.SUCCEEDED if done else OperationState.FAILED, None, gone)
         elif isinstance(intent, CreateVolume):
             await self._create(operation, intent, volume)
+        elif isinstance(intent, MoveVolume):
+            await self._move(operation, intent, volume)
         else:
             await self._change(operation, volume)
 
@@ -137,30 +153,60 @@ class VolumeKeeper:
             return await self._end(operation, OperationState.SUCCEEDED, volume)
         if operation.spec.cancel_requested_at is not None:
             return await self._undo(operation, OperationState.CANCELLED, volume)
-        began_at = self.clock.now()
-
-        def show(share: float) -> None:
-            self.progress.show(operation, Shown(PHASES[intent.verb], began_at, progress=share))
-
-        fill = asyncio.get_running_loop().create_task(self.work.create(volume, intent, show))
-        self._fills[operation.uid] = fill
-        try:
-            await asyncio.wait([fill])
-        finally:
-            self._fills.pop(operation.uid, None)
-            if not fill.done():
-                fill.cancel()
-                await asyncio.wait([fill], timeout=5.0)
-        if fill.cancelled():
-            return await self._undo(operation, OperationState.CANCELLED, volume)
-        error = fill.exception()
-        if isinstance(error, CorralError) and self._gives_up(operation, error):
-            return await self._undo(operation, OperationState.FAILED, volume, problem_of(error))
-        if error is not None:
-            raise error
+        state, problem = await self._filled(operation, lambda show: self.work.create(volume, intent, show))
+        if state is not OperationState.SUCCEEDED:
+            return await self._undo(operation, state, volume, problem)
         await self._end(operation, OperationState.SUCCEEDED, volume, changed=self.work.made(volume))
         await self.work.forget_staged(intent)
         return None
+
+    async def _filled(
+        self, operation: Operation, fill: Callable[[OnShare], Coroutine[None, None, None]]
+    ) -> tuple[OperationState, Problem | None]:
+        """How the filling of a disk ended, which may be cut. What may pass by itself is raised."""
+        began_at, phase = self.clock.now(), PHASES[operation.spec.intent.verb]
+
+        def show(share: float) -> None:
+            self.progress.show(operation, Shown(phase, began_at, progress=share))
+
+        task = asyncio.get_running_loop().create_task(fill(show))
+        self._fills[operation.uid] = task
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._fills.pop(operation.uid, None)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=5.0)
+        if task.cancelled():
+            return OperationState.CANCELLED, None
+        error = task.exception()
+        if isinstance(error, CorralError) and self._gives_up(operation, error):
+            return OperationState.FAILED, problem_of(error)
+        if error is not None:
+            raise error
+        return OperationState.SUCCEEDED, None
+
+    async def _move(self, operation: Operation, intent: MoveVolume, volume: Volume) -> None:
+        """Whole in one place at any instant: copied beside, then known to be there, then the old file goes."""
+        if volume.spec.pool != intent.pool:
+            state, problem = OperationState.CANCELLED, None
+            if operation.spec.cancel_requested_at is None:
+                state, problem = await self._filled(operation, lambda show: self.work.move(volume, intent, show))
+            if state is not OperationState.SUCCEEDED:
+                await self.work.remove_from(volume, intent.pool)
+                return await self._end(operation, state, volume, problem)
+            volume = await self._commit(self.work.moved(volume, intent))
+        await self.work.remove_from(volume, intent.from_pool)
+        return await self._end(operation, OperationState.SUCCEEDED, volume)
+
+    async def _commit(self, volume: Volume) -> Volume:
+        transaction = self.objects.transaction()
+        transaction.update(volume)
+        committed = await transaction.commit()
+        volume = volume.model_copy(update={"revision": committed.revision})
+        self.cache.put(volume)
+        return volume
 
     async def _undo(
         self, operation: Operation, state: OperationState, volume: Volume, problem: Problem | None = None
@@ -236,7 +282,7 @@ class VolumeKeeper:
                 transaction.delete(gone)
         elif stays is not None:
             transaction.update(stays)
-        if isinstance(operation.spec.intent, ResizeVolume):
+        if isinstance(operation.spec.intent, ResizeVolume | MoveVolume):
             transaction.release(work_claim(operation.spec.target_uid))
         self._say(transaction, operation, state, problem)
         committed = await transaction.commit()

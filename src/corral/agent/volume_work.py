@@ -11,13 +11,14 @@ from corral.agent.cache import Cache
 from corral.errors import CorralError
 from corral.images.base import ImageLibrary
 from corral.model.layer import Layer
-from corral.model.operation import CreateVolume
+from corral.model.operation import CreateVolume, MoveVolume
 from corral.model.volume import Volume, VolumeStatus
 from corral.storage.base import OnShare, Source, VolumeStore
 
 PHASES: Final = {
     "volume-create": "making the volume",
     "volume-resize": "changing its size",
+    "volume-move": "moving it",
     "volume-delete": "deleting",
 }
 
@@ -84,6 +85,21 @@ class VolumeWork:
         else:
             await self.volumes.grow(resized, in_use=False)
         return resized
+
+    async def move(self, volume: Volume, intent: MoveVolume, on_share: OnShare) -> None:
+        """A whole one in the new pool, beside the old one."""
+        source = Source(self.volumes.volume_path(volume), volume.spec.format)
+        await self.volumes.fill(self.moved(volume, intent), source, on_share)
+
+    def moved(self, volume: Volume, intent: MoveVolume) -> Volume:
+        """As it is there: it leans on no image any more."""
+        spec = volume.spec.model_copy(update={"pool": intent.pool, "image_uid": None, "image_digest": ""})
+        there = volume.model_copy(update={"spec": spec})
+        status = volume.status.model_copy(update={"path": str(self.volumes.volume_path(there))})
+        return there.model_copy(update={"status": status})
+
+    async def remove_from(self, volume: Volume, pool: str) -> None:
+        await self.volumes.remove(volume.uid, pool)
 
     async def remove(self, volume: Volume) -> tuple[Layer, ...]:
         """Its file, or what of its layers nobody else stands on: returns those."""

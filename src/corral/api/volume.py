@@ -20,7 +20,12 @@ from corral.api.documents import (
 from corral.api.route import noun_router
 from corral.images.staging import STAGED_MAX_BYTES
 from corral.model.volume import Volume
-from corral.model.volume_requests import CopyVolumeRequest, CreateVolumeRequest, ResizeVolumeRequest
+from corral.model.volume_requests import (
+    CopyVolumeRequest,
+    CreateVolumeRequest,
+    MoveVolumeRequest,
+    ResizeVolumeRequest,
+)
 
 router = noun_router("volumes", "/volumes")
 
@@ -69,6 +74,15 @@ async def copy_volume(call: ChangeParam, name: NameParam, body: CopyVolumeReques
     """All of it, into a volume that leans on nothing."""
     volume, operation = await call.services.volume_maker.copy(call.caller, call.project, name, body)
     return accepted_response(operation, volume=volume)
+
+
+@router.post("/{name}/actions/move", status_code=202, response_model=OperationAccepted, summary="Move a volume")
+async def move_volume(
+    call: ChangeParam, name: NameParam, body: MoveVolumeRequest, if_revision: IfRevisionParam
+) -> Response:
+    """Into another pool. Refused while a VM has it."""
+    mover = call.services.volume_mover
+    return accepted_response(await mover.move(call.caller, call.project, name, body, if_revision=if_revision))
 
 
 @router.websocket("/{name}/download")

@@ -295,6 +295,27 @@ def copy(
 
 
 @volume.command()
+@_VOLUME
+@click.argument("pool", shell_complete=complete_pool)
+@_FORCE
+@async_option
+@output_option
+@pass_session
+def move(session: Session, name: str, pool: str, force: bool, asynchronous: bool, output: str) -> None:
+    """Move a volume that no VM has to another pool.
+
+    \b
+    Examples:
+      corral volume move data fast
+    """
+
+    def request(_name: str) -> "Operation":
+        return session.client().move_volume(name, {"pool": pool, "force": force})["operation"]
+
+    finish(session, (name,), request, output=output, done=f"is in {pool}", asynchronous=asynchronous)
+
+
+@volume.command()
 @click.argument("names", nargs=-1, required=True, metavar="VOLUME…", shell_complete=complete_volume)
 @click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing is asked.")
 @async_option
@@ -337,9 +358,9 @@ def upload(session: Session, /, file: str, name: str, asynchronous: bool, output
       corral volume upload old.qcow2 old
       corral volume upload disk.img old --format raw --size 40
     """
-    from corral.cli.volume_files import send_file
+    from corral.cli.volume_files import send_file, told_format
 
-    body: CreateVolumeRequest = {"name": name, "upload_format": _told_format(file, given["format_"])}
+    body: CreateVolumeRequest = {"name": name, "upload_format": told_format(file, given["format_"])}
     if given["to"]:
         body["format"] = given["to"]
     if given["size"]:
@@ -351,17 +372,6 @@ def upload(session: Session, /, file: str, name: str, asynchronous: bool, output
         return session.client().create_volume(body)["operation"]
 
     finish(session, (name,), request, output=output, done="uploaded", asynchronous=asynchronous)
-
-
-def _told_format(file: str, given: "Literal['qcow2', 'raw'] | None") -> "Literal['qcow2', 'raw']":
-    """Said, or by the file's ending; never by what it holds, which a guest may have written."""
-    if given:
-        return given
-    if file.endswith(".qcow2"):
-        return "qcow2"
-    if file.endswith(".raw"):
-        return "raw"
-    raise click.UsageError("say what the file is: --format qcow2 or --format raw")
 
 
 @volume.command()

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 MODE: Final = 0o600
 
 
+def told_format(file: str, given: "Literal['qcow2', 'raw'] | None") -> "Literal['qcow2', 'raw']":
+    """Said, or by the file's ending; never by what it holds, which a guest may have written."""
+    if given:
+        return given
+    if file.endswith(".qcow2"):
+        return "qcow2"
+    if file.endswith(".raw"):
+        return "raw"
+    raise click.UsageError("say what the file is: --format qcow2 or --format raw")
+
+
 def send_file(session: Session, file: str) -> str:
     """The token of a file that was sent whole."""
     path = Path(file).expanduser()

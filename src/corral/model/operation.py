@@ -144,6 +144,15 @@ class ResizeVolume(Model):
     size_bytes: int
 
 
+class MoveVolume(Model):
+    """Imperative on a volume that no VM has: into another pool. From `pool` being its own on, only the old file is left
+    to remove."""
+
+    verb: Literal["volume-move"] = "volume-move"
+    pool: Name
+    from_pool: Name
+
+
 class DeleteVolume(Model):
     """Declarative: `deletion_requested_at` is set on a volume that no VM has."""
 
@@ -199,6 +208,7 @@ Intent = Annotated[
     | DeleteImage
     | CreateVolume
     | ResizeVolume
+    | MoveVolume
     | DeleteVolume
     | CreateTemplate
     | DeleteTemplate

@@ -62,6 +62,16 @@ class ResizeVolumeRequest(Model):
     force: bool = False
 
 
+class MoveVolumeRequest(Model):
+    """Into another pool. Of a volume that no VM has."""
+
+    model_config = example({"pool": "fast"})
+
+    pool: Name
+    force: bool = False
+    """Allow a size larger than the free space there (thin provisioning)."""
+
+
 class CreatePoolRequest(Model):
     """A pool in a directory of the host's. Administrators only."""
 

@@ -27,6 +27,7 @@ from corral.services.token import TokenService
 from corral.services.vm import VmService
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
+from corral.services.volume_move import VolumeMover
 from corral.services.volume_read import VolumeReader
 from corral.services.volume_size import VolumeSizer
 
@@ -47,6 +48,7 @@ class Services:
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
     volume_sizer: VolumeSizer
+    volume_mover: VolumeMover
     pools: PoolService
     snapshots: SnapshotService
     templates: TemplateService
@@ -84,6 +86,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         volumes=VolumeService(context),
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),
+        volume_mover=VolumeMover(context),
         volume_sizer=VolumeSizer(context, DeviceService(context)),
         pools=PoolService(context),
         snapshots=SnapshotService(context),

@@ -5,6 +5,7 @@ from typing import Final
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_POOL, DEFAULT_PROJECT
+from corral.model.operation import MoveVolume, Operation
 from corral.model.pool import Pool, PoolSpec
 from corral.model.requests import ListRequest
 from corral.model.volume import Volume
@@ -19,6 +20,13 @@ from corral.services.documents import Document, Listing
 
 # One at a time with those who make a volume in it: it is empty, or it stays.
 POOL_TURN: Final = "pool"
+
+
+def _moves_to(operation: Operation, pool: str) -> bool:
+    intent = operation.spec.intent
+    return (
+        isinstance(intent, MoveVolume) and not operation.status.state.final and pool in (intent.pool, intent.from_pool)
+    )
 
 
 class PoolService:
@@ -66,6 +74,7 @@ class PoolService:
             if name == DEFAULT_POOL:
                 raise CorralError("pool-in-use", asked, "it is the default one", "delete the volumes in it instead")
             inside = [volume.name for volume in await context.objects.list(Volume) if volume.spec.pool == name]
+            inside += [o.spec.target_name for o in await context.objects.list(Operation) if _moves_to(o, name)]
             if inside:
                 reason = f"volumes lie in it: {', '.join(sorted(inside)[:5])}"
                 raise CorralError("pool-in-use", asked, reason, "move or delete them first", {"volumes": len(inside)})

@@ -76,7 +76,13 @@ class FakeVolumes:
         async with self._call("fill"):
             self._room(f"copy {source.path.name}")
             on_share(0.5)
-            self._volumes.keep(volume.uid, self.pool.volumes.setdefault(volume.uid, volume.model_dump_json()))
+            path, disks = str(self.volume_path(volume)), self.layers.disks
+            disks.make(path, "")
+            for block, value in ({} if source.foreign else disks.content(str(source.path))).items():
+                disks.write(path, block, value)
+            if volume.uid not in self._volumes_in(volume.spec.pool):
+                self.pool.volumes[volume.uid] = volume.model_dump_json()
+                self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
 
     async def flatten(self, source: Source, disk_format: DiskFormat, on_share: OnShare) -> Path:
         async with self._call("flatten"):
@@ -99,8 +105,10 @@ class FakeVolumes:
 
     async def remove(self, volume_uid: str, pool: str = DEFAULT_POOL) -> None:
         async with self._call("remove"):
-            self.layers.disks.remove(str(self.path(volume_uid, pool)))
-            self._forget(volume_uid)
+            for path in self._files(volume_uid, pool):
+                self.layers.disks.remove(path)
+            if volume_uid in self._volumes_in(pool):
+                self._forget(volume_uid, next((name for name in self.pools() if self._lies_in(volume_uid, name)), None))
 
     async def write_seed(self, vm_uid: str, files: Mapping[str, bytes]) -> Path:
         async with self._call("write_seed"):
@@ -180,9 +188,21 @@ class FakeVolumes:
     def _call(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.simulation.call(f"storage.{name}")
 
-    def _forget(self, volume_uid: str) -> None:
-        self.pool.volumes.pop(volume_uid, None)
-        self._volumes.keep(volume_uid, None)
+    def _files(self, volume_uid: str, pool: str) -> tuple[str, ...]:
+        path = self.path(volume_uid, pool)
+        return str(path), str(path.with_suffix(".raw"))
+
+    def _lies_in(self, volume_uid: str, pool: str) -> bool:
+        return any(path in self.layers.disks.files for path in self._files(volume_uid, pool))
+
+    def _forget(self, volume_uid: str, pool: str | None = None) -> None:
+        """With one more file of it in `pool` (its move was cut), that is what it has."""
+        document = self.pool.volumes.pop(volume_uid, None)
+        if pool is not None and document:
+            volume = Volume.model_validate_json(document)
+            spec = volume.spec.model_copy(update={"pool": pool})
+            self.pool.volumes[volume_uid] = volume.model_copy(update={"spec": spec}).model_dump_json()
+        self._volumes.keep(volume_uid, self.pool.volumes.get(volume_uid))
 
     def _room(self, asked: str) -> None:
         if self.full:

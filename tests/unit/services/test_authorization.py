@@ -41,6 +41,7 @@ from corral.model.volume_requests import (
     CopyVolumeRequest,
     CreatePoolRequest,
     CreateVolumeRequest,
+    MoveVolumeRequest,
     ResizeVolumeRequest,
 )
 from corral.names import new_uid
@@ -91,6 +92,7 @@ REQUESTS: dict[str, Any] = {
     "volume_maker.create": CreateVolumeRequest(name="new", size_bytes=2**30),
     "volume_maker.copy": CopyVolumeRequest(name="new"),
     "volume_sizer.resize": ResizeVolumeRequest(size_bytes=2**31),
+    "volume_mover.move": MoveVolumeRequest(pool="fast"),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),
