@@ -6,6 +6,7 @@ A layer that fails does not stop the ones after it; a layer without tests is lef
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=["check", *LAYERS], help="run these alone")
     parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
     chosen = parser.parse_args()
+    # Whoever starts this in the background has it ignored; the commands whose interruption is tested would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = chosen.only or ["check", *LAYERS]
     outcomes = []
     began = time.monotonic()

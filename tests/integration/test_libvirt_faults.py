@@ -14,7 +14,7 @@ from corral.hypervisor.base import DomainEvent, StopCause
 from corral.hypervisor.libvirt import LibvirtDriver
 from corral.model.vm import VmState
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 
 
 @asynccontextmanager
