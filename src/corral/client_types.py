@@ -1421,6 +1421,8 @@ class VmUsage(TypedDict):
     vcpus: int
     memory_mib: int
     memory_rss_bytes: int
+    memory_private_bytes: NotRequired[int | None]
+    memory_saved_bytes: NotRequired[int | None]
     cpu_time_ns: int
     disk_read_bytes: int
     disk_written_bytes: int

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import libvirt
+from rows_fork import fork_row
 from rows_stack import apply_row
 from stage import CORRAL, Daemon, Row, daemon, median, process_s, say, timed
 
@@ -38,6 +39,7 @@ def rows() -> Iterator[Row]:
             yield create_row(one)
             yield start_row(one)
             yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
+            yield fork_row(one, IMAGE, _prefix(), URI, _bare_copy)
             yield plug_row(one)
             yield screenshot_row(one)
         finally:

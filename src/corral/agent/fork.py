@@ -45,9 +45,7 @@ class ForkEffects:
             raise CorralError("template-not-found", asked, "its template is gone")
         if await forking.key(places.accelerator) != template.status.key:
             reason = f"the memory of {template.name} was frozen under another QEMU, libvirt, accelerator or processor"
-            hint = (
-                f"`corral create --template {template.name} --boot` starts from its disks; then make a template of that"
-            )
+            hint = f"`corral fork {template.name} NAME --boot` starts from its disks; then make a template of that"
             raise CorralError("template-stale", asked, reason, hint)
         # Keys take the processor a while, and so does the start.
         making = asyncio.create_task(asyncio.to_thread(_identity, vm, template))

@@ -32,6 +32,7 @@ COLUMNS: Final = (
     Column("vcpus", lambda usage: usage["vcpus"], right=True),
     Column("memory", lambda usage: format_bytes(usage["memory_mib"] * 2**20), right=True),
     Column("resident", lambda usage: format_bytes(usage["memory_rss_bytes"]), right=True),
+    Column("shared", lambda usage: format_bytes(usage.get("memory_saved_bytes") or 0), right=True),
     _rate("disk_read_bytes_per_s"),
     _rate("disk_written_bytes_per_s"),
     _rate("net_received_bytes_per_s"),

@@ -18,6 +18,10 @@ class VmUsage(Model):
     vcpus: int
     memory_mib: int
     memory_rss_bytes: int
+    memory_private_bytes: int | None = None
+    """Of a VM that was made of a template: what would be free if it ended."""
+    memory_saved_bytes: int | None = None
+    """Of such a VM: how much more it would take if it shared nothing, by the kernel's proportional count."""
     cpu_time_ns: int
     disk_read_bytes: int
     disk_written_bytes: int

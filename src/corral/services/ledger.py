@@ -42,6 +42,8 @@ class KnownVm:
     project: str
     name: str
     vcpus: int
+    forked: bool = False
+    """Its memory may be shared with others of its template."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Ledger:
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
         demand = demand_of_vm(vm)
-        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus))
+        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus, bool(vm.spec.template_uid)))
 
     def known(self, uid: str) -> KnownVm | None:
         return self._entries.get(uid)
@@ -209,7 +211,8 @@ class Ledger:
         document: dict[str, Any] = json.loads(record.value)
         spec = document["spec"]
         demand = demand_of(spec["power"], document["status"]["state"], _full_demand(spec))
-        known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"])
+        forked = bool(spec.get("template_uid"))
+        known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"], forked)
         self._enter(document["uid"], known)
 
     def _see_claim(self, key: str, *, there: bool) -> None:

@@ -29,11 +29,21 @@ class UsageMeter:
         allowed = (project,) if project else policy.projects_of(caller.identity)
         interval_s = self._newest_s - self._before_s if self._before else 0.0
         items = []
+        forked = [
+            uid for uid in self._newest if (known := self._context.ledger.known(uid)) is not None and known.forked
+        ]
+        shares = await self._context.hypervisor.forking.memory_shares(forked) if forked else ()
+        by_uid = {share.uid: share for share in shares}
         for uid, usage in self._newest.items():
             vm = self._context.ledger.known(uid)
             if vm is None or (allowed is not None and vm.project not in allowed):
                 continue
-            items.append(_usage(vm, usage, self._before.get(uid), interval_s))
+            item = _usage(vm, usage, self._before.get(uid), interval_s)
+            if (share := by_uid.get(uid)) is not None:
+                saved = share.resident - share.proportional
+                update = {"memory_private_bytes": share.private, "memory_saved_bytes": saved}
+                item = item.model_copy(update=update)
+            items.append(item)
         items.sort(key=lambda item: (item.project, item.name))
         return UsageReport(time=self._context.clock.now(), items=tuple(items))
 
