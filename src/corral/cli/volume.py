@@ -84,7 +84,7 @@ def _users(session: Session) -> dict[str, list[str]]:
 
 def _with_users(volume: Any, names: list[str]) -> Any:
     """For people the VMs' names in the place of the one's uid."""
-    return {**volume, "spec": {**volume["spec"], "vm_uid": ", ".join(names) or volume["spec"]["vm_uid"]}}
+    return {**volume, "spec": {**volume["spec"], "vm_uid": ", ".join(sorted(names)) or volume["spec"]["vm_uid"]}}
 
 
 @volume.command()
@@ -242,7 +242,7 @@ def detach(session: Session, name: str, vm: str, asynchronous: bool, output: str
         if disk["volume_uid"] == uid and vm in ("", owner["name"])
     ]
     if len(found) != 1:
-        names = ", ".join(owner for owner, _ in found)
+        names = ", ".join(sorted(owner for owner, _ in found))
         reason = f"several VMs have it: {names}" if found else f"{'VM ' + vm if vm else 'no VM'} has it"
         raise CorralError(
             "device-not-found" if not found else "invalid-argument",
