@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ DIGEST_SHOWN: Final = 8
 IMPORT_TRIES: Final = 5
 UPLOAD_PIECE_BYTES: Final = 256 * 1024
 _READY: Final = "ready"
+UNREACHABLE: Final = "daemon-unreachable"
 
 
 def resolve_media(session: Session, body: dict[str, Any]) -> list[str]:
@@ -156,9 +158,19 @@ def _imported_before(session: Session, path: Path) -> str:
 def import_medium(session: Session, path: Path, name: str) -> str:
     """Import the file under that name and wait until it is there."""
     click.echo(f"importing {path} as image {name}", err=True)
-    accepted = take_file(session, path, {"name": name, "format": "iso"})
-    wait_for(session, accepted["operation"])
+    await_medium(session, take_file(session, path, {"name": name, "format": "iso"}), name)
     return name
+
+
+def await_medium(session: Session, accepted: "ImageAccepted", name: str) -> None:
+    """Until it is made. One that cannot be leaves no failed image behind: nobody asked for an image."""
+    try:
+        wait_for(session, accepted["operation"])
+    except CorralError as error:
+        if error.code != UNREACHABLE:  # a daemon that is away goes on with it when it is back
+            with suppress(CorralError):
+                session.client().delete_image(name)
+        raise
 
 
 def medium_name(path: Path) -> str:

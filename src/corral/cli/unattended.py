@@ -8,8 +8,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from corral.cli.documents import read_document
-from corral.cli.media import check_local, find_file
-from corral.cli.progress import wait_for
+from corral.cli.media import await_medium, check_local, find_file
 from corral.cli.session import Session
 from corral.cli.syntax import Syntax
 from corral.cli.vm_request import Body, Options
@@ -104,7 +103,7 @@ def _drive(session: Session, body: Body, request: "BuildImageRequest", purpose: 
     request["name"] = _free_name(session, f"{body['name']}-{purpose}")
     accepted = session.client().build_image(request)
     click.echo(f"making the medium {request['name']}", err=True)
-    wait_for(session, accepted["operation"])
+    await_medium(session, accepted, request["name"])
     return {"device": "cdrom", "image": request["name"]}
 
 

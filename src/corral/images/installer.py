@@ -170,10 +170,11 @@ async def _take_kernel(tree: Tree, spec: ImageSpec, boot: Path) -> None:
 
 
 def _append(initrd: Path, archive: Path) -> None:
-    """A second archive after the first, on a 4-byte boundary, where the kernel looks for it (initramfs buffer format)."""
+    """A second archive after the first, on a 4-byte boundary, where the kernel looks for it (initramfs buffer format).
+    A whole word of zeros ends an archive in LZ4: without one, what follows would be taken for its next block."""
     with initrd.open("r+b") as stream:
         length = stream.seek(0, 2)
-        stream.write(b"\0" * (-length % 4) + archive.read_bytes())
+        stream.write(b"\0" * (-length % 4 + 4) + archive.read_bytes())
 
 
 def grub_words(cmdline: str) -> str:

@@ -152,6 +152,7 @@ def test_what_cannot_be_done_is_said(corral: Any, desk: Path, argv: str, status:
     ran = corral(*argv.split())
     assert (ran.status, said in ran.err) == (status, True), ran.err
     assert corral("list", "--all", "-o", "name").ok().out == before
+    assert "failed" not in corral("image", "list").ok().out
 
 
 def test_the_bridge_of_a_network_stands_for_it(corral: Any, desk: Path) -> None:
