@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from corral.agent.bereft import end_bereft, is_bereft
 from corral.agent.failures import BACKOFF_MAX_S
 from corral.agent.memory import Found, Memory, Situation
 from corral.agent.vm import Reconciler
@@ -12,6 +13,7 @@ from corral.errors import CorralError
 from corral.log import logger
 
 PARALLEL_MAX: Final = 32
+BEREFT_PAUSE_S: Final = 1.0
 
 log = logger("agent.dispatch")
 
@@ -47,7 +49,8 @@ class Dispatcher:
         """Something was written about it; only a new wish is a reason for a turn."""
         memory = self.memory(uid)
         memory.changed = True
-        if uid not in self._tasks and self.reconciler.wish(uid) != memory.wish:
+        wished = self.reconciler.wish(uid) != memory.wish
+        if uid not in self._tasks and (wished or is_bereft(self.reconciler.cache, uid)):
             self._enqueue(uid, None)
 
     def wake(self, uid: str, snapshot: Found | None = None) -> None:
@@ -112,8 +115,7 @@ class Dispatcher:
         memory = self.memory(uid)
         vm = self.reconciler.cache.vms.get(uid)
         if vm is None:
-            self.memories.pop(uid, None)
-            return None
+            return await self._bereft(uid)
         situation = self.situation()
         try:
             if self.clock.monotonic_s() < memory.retry_at_s and memory.retry_for == self.reconciler.wish(uid):
@@ -130,6 +132,18 @@ class Dispatcher:
                 memory.attempts += 1
                 log.warning("cannot record a failure", vm=vm.name, code=second.code, reason=second.reason)
                 return self.clock.monotonic_s() + min(2.0 ** min(memory.attempts, 6), BACKOFF_MAX_S)
+
+    async def _bereft(self, uid: str) -> float | None:
+        """The VM is gone; whatever still waits for it ends."""
+        known = self.reconciler
+        try:
+            await end_bereft(known.recorder.objects, known.cache, known.progress, self.clock, uid)
+        except CorralError as error:
+            log.warning("what waits for a VM that is gone could not be ended", vm=uid, code=error.code)
+            return self.clock.monotonic_s() + BEREFT_PAUSE_S
+        if uid not in known.cache.vms:
+            self.memories.pop(uid, None)
+        return None
 
     def _after(self, uid: str, next_s: float | None) -> None:
         memory = self.memories.get(uid)

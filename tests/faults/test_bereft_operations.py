@@ -1,0 +1,63 @@
+"""An operation that was asked for in the instant in which its VM went ends all the same: nothing is stuck."""
+
+from corral.model.operation import CreateVm, DeleteVm, OperationState, ResetVm
+from corral.model.vm import Vm
+
+
+async def gone(w):
+    """A VM that was there, and is not any more."""
+    vm, create = await w.create()
+    await w.ended(create)
+    await w.ended(await w.wish(vm, DeleteVm(keep_disks=False), delete=True))
+    await w.quiet()
+    assert await w.objects.get(Vm, vm.uid) is None
+    return vm
+
+
+def test_what_comes_too_late_fails_and_says_so(world):
+    async def scene(w):
+        await w.start()
+        vm = await gone(w)
+        for intent in (ResetVm(), DeleteVm(keep_disks=True)):
+            done = await w.ended(await w.ask(vm, intent))
+            assert (done.status.state, done.status.error.code) == (OperationState.FAILED, "vm-not-found")
+        await w.check_whole()
+
+    world(scene)
+
+
+def test_what_a_daemon_left_so_is_ended_by_the_next(world):
+    async def scene(w):
+        await w.start()
+        vm = await gone(w)
+        await w.kill()
+        late, called_off = await w.ask(vm, DeleteVm(keep_disks=False)), await w.ask(vm, ResetVm())
+        await w.cancel(called_off)
+        await w.start()
+        assert (await w.ended(late)).status.error.code == "vm-not-found"
+        assert (await w.ended(called_off)).status.state is OperationState.CANCELLED
+
+    world(scene)
+
+
+def test_of_many_deletions_at_once_each_ends(world):
+    async def scene(w):
+        await w.start()
+        for number in range(20):
+            vm, _ = await w.create(f"vm{number}")
+            asked = [await w.wish(vm, DeleteVm(keep_disks=False), delete=True)]
+            while (current := await w.objects.get(Vm, vm.uid)) is not None and len(asked) < 4:
+                operation = w.operation(current, DeleteVm(keep_disks=False), tracks=current.generation + 1)
+                transaction = w.objects.transaction()
+                transaction.update(current.model_copy(update={"generation": current.generation + 1}))
+                transaction.create(operation)
+                try:
+                    await transaction.commit()
+                except Exception:  # the agent was first
+                    continue
+                asked.append(operation)
+            for operation in asked:
+                assert (await w.ended(operation)).status.state is not OperationState.RUNNING
+        assert not [o for o in w.agent.cache.all_unfinished() if not isinstance(o.spec.intent, CreateVm)]
+
+    world(scene)
