@@ -22,6 +22,7 @@ LONG_BECAUSE = "Long because"
 PROCESS_STARTERS = {
     "proc.py": "the only place of the daemon that starts processes",
     "cli/serve.py": "becomes the daemon",
+    "hypervisor/libvirt/holder_process.py": "a process of its own, which forks the children that lend memory",
     "cli/daemon.py": "the supervisor of machines without systemd",
     "cli/ssh.py": "becomes ssh(1), so that the terminal is its own",
 }

@@ -1,4 +1,7 @@
-"""The hypervisor driver's contract: few methods over typed values. XML never crosses it, but for people to read."""
+"""The hypervisor driver's contract: few methods over typed values. XML never crosses it, but for people to read.
+
+Long because the contract and all its values are read together.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass

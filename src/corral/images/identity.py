@@ -12,13 +12,12 @@ from importlib import resources
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-RSA_BITS: Final = 3072  # ssh-keygen(1)'s own
 SEED_BYTES: Final = 512
 _SCRIPT: Final = "introduce.sh"
 
-PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,10 @@ class Identity:
 
 
 def make_host_keys(comment: str) -> dict[str, tuple[str, str]]:
-    """A second of a processor's time at worst: RSA."""
+    """A millisecond's work. An RSA key would take a processor half a second: a guest that has one makes its own anew."""
     kinds: dict[str, PrivateKey] = {
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
         "ecdsa": ec.generate_private_key(ec.SECP256R1()),
-        "rsa": rsa.generate_private_key(65537, RSA_BITS),
     }
     return {name: (_private(key), f"{_public(key)} {comment}\n") for name, key in kinds.items()}
 

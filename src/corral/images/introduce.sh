@@ -37,13 +37,19 @@ if [ -n "$instance_id" ] && [ -d "$cloud/instance/" ]; then
 fi
 
 # The keys that sshd had, of the kinds that it had.
-for kind in ed25519 ecdsa rsa; do
+for kind in ed25519 ecdsa; do
     file=/etc/ssh/ssh_host_${kind}_key
     [ -f "$file" ] || continue
     eval "private=\$key_$kind public=\$pub_$kind"
     (umask 077 && printf %s "$private" >"$file.new") && mv "$file.new" "$file"
     printf %s "$public" >"$file.pub"
 done
+
+file=/etc/ssh/ssh_host_rsa_key
+if [ -f "$file" ] && has ssh-keygen; then
+    rm -f "$file" "$file.pub"
+    quietly ssh-keygen -q -t rsa -N '' -C "root@$name" -f "$file"
+fi
 
 # Cards are known by their addresses. They come in a moment.
 for card in $cards; do

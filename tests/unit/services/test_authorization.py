@@ -35,6 +35,7 @@ from corral.model.requests import (
     WaitCondition,
 )
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
+from corral.model.template_requests import CreateTemplateRequest, ForkRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.model.volume_requests import (
@@ -93,6 +94,8 @@ REQUESTS: dict[str, Any] = {
     "volume_maker.copy": CopyVolumeRequest(name="new"),
     "volume_sizer.resize": ResizeVolumeRequest(size_bytes=2**31),
     "volume_mover.move": MoveVolumeRequest(pool="fast"),
+    "templates.create": CreateTemplateRequest(name="new", source="web"),
+    "templates.fork": ForkRequest(names=("new",)),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),
@@ -101,7 +104,7 @@ REQUESTS: dict[str, Any] = {
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
-    "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "templates.list", "templates.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",

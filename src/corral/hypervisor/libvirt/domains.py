@@ -326,7 +326,8 @@ def save(domain: libvirt.virDomain) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not saved():
             raise
-    mend_saved(domain)  # for those who start it by hand
+    else:
+        mend_saved(domain)  # for those who start it by hand
 
 
 def undefine(domain: libvirt.virDomain) -> None:
