@@ -44,6 +44,7 @@ PAGE_MAX: Final = 1000
 # stacks
 STACK_VMS_MAX: Final = 128
 STACK_IMAGES_MAX: Final = 32
+STACK_VOLUMES_MAX: Final = 128
 STACK_VARIABLES_MAX: Final = 256
 STACK_VARIABLE_MAX_CHARS: Final = 4096
 STACK_DEPTH_MAX: Final = 16  # the deepest field is hardware.memory.numa[].vcpus of a VM

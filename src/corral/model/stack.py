@@ -101,6 +101,10 @@ class StackDisk(StackModel):
     size: DiskBytes | None = None
     """`20` and `20G` are 20 GiB. The root disk takes the image's own size when it is not given."""
     path: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    volume: Name | None = None
+    """A volume that stands alone, of `volumes` or there already; it outlives the VM."""
+    pool: Name | None = None
+    """Where a new disk lies."""
     format: Literal["qcow2", "raw"] = "qcow2"
     create: bool = False
     device: Literal["disk", "cdrom"] = "disk"
@@ -120,6 +124,20 @@ class StackDisk(StackModel):
     """The disk stays when its VM is deleted."""
 
 
+class StackVolume(StackModel):
+    """A disk that stands alone: it is made with the stack and stays when the stack goes."""
+
+    size: DiskBytes | None = None
+    """`20` and `20G` are 20 GiB. One from an image takes the image's own size when it is not given."""
+    image: ImageName | None = None
+    """Its first content."""
+    format: Literal["qcow2", "raw"] = "qcow2"
+    pool: Name | None = None
+    read_only: bool = False
+    shared: bool = False
+    """Several VMs may have it at once: a raw volume, or one that is read-only."""
+
+
 class StackNic(StackModel):
     """A network card; MAC and address are allocated when they are not given."""
 
@@ -133,6 +151,7 @@ class StackNic(StackModel):
 
 
 Disk = Annotated[StackDisk, BeforeValidator(_disk, json_schema_input_type=float | str | StackDisk)]
+Volume = Annotated[StackVolume, BeforeValidator(_disk, json_schema_input_type=float | str | StackVolume)]
 Nic = Annotated[StackNic, BeforeValidator(_nic, json_schema_input_type=Name | StackNic)]
 
 
@@ -200,6 +219,8 @@ class StackDocument(StackModel):
     """Names of the catalogue; those that this host does not have are built first."""
     networks: tuple[Name, ...] = ()
     """Networks that have to be there."""
+    volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
+    """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)
 
 

@@ -156,9 +156,15 @@ async def _admitted(context: Context, project: str, request: CreateVmRequest, as
 
 
 async def plan_vm(
-    context: Context, project: str, request: CreateVmRequest, asked: str, unmade: Image | None = None
+    context: Context,
+    project: str,
+    request: CreateVmRequest,
+    asked: str,
+    unmade: Image | None = None,
+    volumes: Mapping[str, Volume] | None = None,
 ) -> PlannedVm:
-    """Everything that can be known of the VM before it is made. `unmade`: what its image, which is not there yet, will be."""
+    """Everything that can be known of the VM before it is made. `unmade`: what its image, which is not there yet, will be;
+    `volumes`: what the volumes that it names are, or will be, where that is known already."""
     image = unmade
     if image is None and request.image:
         image = await ready_image(context, project, request.image, "disk")
@@ -174,8 +180,9 @@ async def plan_vm(
             f"image {request.image} needs at least {facts.memory_min_mib} MiB of memory, not {request.memory_mib}",
             f"ask for {facts.memory_min_mib} MiB or more",
         )
-    named = {disk.volume for disk in request.disks if disk.volume is not None}
-    there = {name: await free_volume(context, project, name, asked) for name in sorted(named)}
+    there = dict(volumes or {})
+    for name in sorted({disk.volume for disk in request.disks if disk.volume is not None} - there.keys()):
+        there[name] = await free_volume(context, project, name, asked)
     disks = plan_disks(context, project, request, image, media, there, asked)
     spec = VmSpec(
         power=Power.ON if request.start else Power.OFF,

@@ -24,6 +24,7 @@ from corral.model.stack_plan import (
     StackVerb,
 )
 from corral.model.vm import Power, Vm
+from corral.model.volume import Volume
 from corral.names import parse_name
 from corral.network import ipam
 from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of_vm, further_demand
@@ -45,9 +46,11 @@ from corral.services.stack_state import (
     find_image,
     find_members,
     find_unfinished,
+    find_volumes,
     is_settled,
     read_there,
 )
+from corral.services.stack_volumes import Needs, declared_volumes, volumes_for
 from corral.store.objects import claim_key
 
 NETWORKS_HINT = "stacks make no networks yet: corral network list shows those that there are"
@@ -66,7 +69,8 @@ class StackService:
         members = await find_members(context, project, stack.name)
         troubles: list[Trouble] = []
         images = await self._images(caller, project, stack, troubles)
-        targets = await self._targets(caller, project, stack, request, images, troubles)
+        volumes = await declared_volumes(context, caller, project, stack, troubles)
+        targets = await self._targets(caller, project, stack, request, Needs(images, volumes), troubles)
         refuse(asked, troubles)
         targets = _replaced(stack, targets, request.replace)
         wanted = {wish.name for wish in stack.vms}
@@ -74,9 +78,11 @@ class StackService:
         leaving = orphans if request.prune else [vm for vm in orphans if vm.being_deleted]
         going = [*leaving, *(one.vm for one in targets if one.vm is not None and one.is_new)]
         tight = await self._admit(targets, going, asked)
-        sketch = Sketch(await self._under_way(targets, images, going))
+        sketch = Sketch(await self._under_way(targets, Needs(images, volumes), going))
         for need in images.values():
             sketch.image(need)
+        for volume in volumes.values():
+            sketch.volume(volume)
         self._leave(sketch, going)
         room = [one.id for one in sketch.actions if one.verb is StackVerb.DELETE] if tight else []
         for target in targets:
@@ -120,7 +126,9 @@ class StackService:
                 vm, query=query, why=("its disks stay",) if request.keep_disks else ("with its disks",), after=after
             )
         actions = await self._keyed(caller, project, sketch)
-        return StackPlan(stack=request.stack, actions=actions, blocked=tuple(sketch.blocked))
+        stays = [volume.name for volume in await find_volumes(context, project, request.stack)]
+        warnings = (f"its volumes stay: corral volume delete {' '.join(stays)}",) if stays else ()
+        return StackPlan(stack=request.stack, actions=actions, blocked=tuple(sketch.blocked), warnings=warnings)
 
     async def export(self, caller: Caller, project: str, request: ExportStackRequest) -> StackExport:
         """The document of the VMs named, or selected; applied to them as a stack of that name, it changes nothing."""
@@ -153,14 +161,14 @@ class StackService:
         project: str,
         stack: Stack,
         request: PlanStackRequest,
-        images: Mapping[str, ImageNeed],
+        needs: Needs,
         troubles: list[Trouble],
     ) -> list[Target]:
         found: list[Target] = []
         for wish in stack.vms:
             await asyncio.sleep(0)  # many VMs take a while, and others want an answer too
             try:
-                found.append(await self._target(caller, project, stack, wish, request.ssh_keys, images))
+                found.append(await self._target(caller, project, stack, wish, request.ssh_keys, needs))
             except CorralError as error:
                 if error.code == "forbidden":  # written down already; the other VMs would only repeat it
                     raise
@@ -174,7 +182,7 @@ class StackService:
         stack: Stack,
         wish: Wish,
         ssh_keys: tuple[str, ...],
-        images: Mapping[str, ImageNeed],
+        needs: Needs,
     ) -> Target:
         context, asked, request = self._context, f"VM {wish.name!r}", wish.request
         parse_name(wish.name)
@@ -187,19 +195,26 @@ class StackService:
             raise _foreign(vm, stack.name)
         if vm is None:
             await check_domain_name_free(context, project, wish.name, asked)
-        need = images.get(request.image or "")
-        planned = await self._planned(project, wish, request, need)
+        volumes = await volumes_for(context, project, wish, vm, needs.volumes)
+        planned = await self._planned(project, wish, request, needs.images.get(request.image or ""), volumes)
         await self._check_cards(project, planned, vm)
         if vm is None or vm.being_deleted:
             await admit_disks(context, planned)
             return Target(wish, request, planned, vm)
         return Target(wish, request, planned, vm, compare(wish, planned, await read_there(context, vm)))
 
-    async def _planned(self, project: str, wish: Wish, request: CreateVmRequest, need: ImageNeed | None) -> PlannedVm:
+    async def _planned(
+        self,
+        project: str,
+        wish: Wish,
+        request: CreateVmRequest,
+        need: ImageNeed | None,
+        volumes: Mapping[str, Volume],
+    ) -> PlannedVm:
         asked = f"VM {wish.name!r}"
         unmade = None if need is None else need.unmade
         try:
-            planned = await plan_vm(self._context, project, request, asked, unmade)
+            planned = await plan_vm(self._context, project, request, asked, unmade, volumes)
         except CorralError as error:
             if error.code == "image-not-found" and error.asked == f"image {request.image!r}":
                 raise replace(error, hint=f"name it under `images:` to have it built, or {error.hint}") from error
@@ -238,11 +253,12 @@ class StackService:
         admit(wanted, committed, capacity, asked)
         return False
 
-    async def _under_way(
-        self, targets: Sequence[Target], images: Mapping[str, ImageNeed], going: Sequence[Vm]
-    ) -> dict[str, str]:
+    async def _under_way(self, targets: Sequence[Target], needs: Needs, going: Sequence[Vm]) -> dict[str, str]:
         vms = [*going, *(target.vm for target in targets if target.vm is not None)]
-        unmade = [need.there.uid for need in images.values() if need.there is not None and need.unmade is not None]
+        unmade = [
+            need.there.uid for need in needs.images.values() if need.there is not None and need.unmade is not None
+        ]
+        unmade += [need.there.uid for need in needs.volumes.values() if need.there is not None]
         return await find_unfinished(self._context, [*unmade, *(vm.uid for vm in vms if not is_settled(vm))])
 
     # ---- the plan ----------------------------------------------------------------------------------------------

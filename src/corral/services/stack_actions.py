@@ -9,10 +9,12 @@ from corral.model.requests import CreateVmRequest
 from corral.model.stack_plan import StackAction, StackBlock, StackVerb, StackWait
 from corral.model.vm import Vm
 from corral.model.volume import Volume
+from corral.names import format_bytes
 from corral.services.creation import PlannedVm
 from corral.services.stack_diff import Difference
 from corral.services.stack_document import Wish
 from corral.services.stack_state import ImageNeed
+from corral.services.stack_volumes import VolumeNeed
 
 CREATED = "new"
 
@@ -45,7 +47,7 @@ class Sketch:
     unchanged: list[str] = field(default_factory=list)
     blocked: list[StackBlock] = field(default_factory=list)
     last: dict[str, str] = field(default_factory=dict)
-    """The last action of each VM and image so far."""
+    """The last action of each VM, image and volume so far."""
 
     def add(
         self,
@@ -101,13 +103,42 @@ class Sketch:
         elif (operation := self.under_way.get(image.uid)) is not None:
             self._follow("image", need.name, operation, "it is being made already")
 
+    # ---- volumes -----------------------------------------------------------------------------------------------
+
+    def volume(self, need: VolumeNeed) -> None:
+        """Make it, let it grow, or wait for who makes it."""
+        there, request = need.there, need.request
+        if there is None:
+            size = f" {format_bytes(request.size_bytes)}" if request.size_bytes else ""
+            change = f"{CREATED}:{size} {request.format}" + (f", from image {request.image}" if request.image else "")
+            image = self.last.get(f"image/{request.image}")
+            body = request.model_dump(mode="json", exclude_unset=True)
+            after = [image] if image else []
+            self.add("volume", need.name, StackVerb.CREATE, (change,), path="/volumes", body=body, after=after)
+            return
+        if need.fixed:
+            hint = f"corral volume delete {need.name}, then apply again"
+            reason = "it cannot be changed in place"
+            self.blocked.append(StackBlock(name=need.name, changes=need.fixed, reason=reason, hint=hint))
+        elif (operation := self.under_way.get(there.uid)) is not None:
+            self._follow("volume", need.name, operation, "a change is under way already")
+        elif need.grows:
+            change = f"size: {format_bytes(there.spec.size_bytes)} → {format_bytes(request.size_bytes or 0)}"
+            body, basis = {"size_bytes": request.size_bytes}, f"{there.uid}:{there.generation}"
+            path = f"/volumes/{need.name}"
+            self.add(
+                "volume", need.name, StackVerb.UPDATE, (change,), method="PATCH", path=path, body=body, basis=basis
+            )
+
     # ---- VMs ---------------------------------------------------------------------------------------------------
 
     def vm(self, target: Target, images: Mapping[str, ImageNeed], room: Sequence[str]) -> None:
         """Everything that makes it what it is to be. `room`: what has to go before anything that takes memory."""
         wish, vm = target.wish, target.vm
         image = self.last.get(f"image/{wish.request.image}") if wish.request.image in images else None
-        before = [*([image] if image else []), *room, *self._others(wish)]
+        named = [f"volume/{disk.volume}" for disk in wish.request.disks if disk.volume is not None]
+        volumes = [self.last[name] for name in named if name in self.last]
+        before = [*([image] if image else []), *volumes, *room, *self._others(wish)]
         waits = [StackWait(vm=other, condition=condition) for other, condition in sorted(wish.after.items())]
         if target.is_new:
             body = target.request.model_dump(mode="json", exclude_unset=True)
@@ -127,7 +158,7 @@ class Sketch:
                 path=f"/vms/{wish.name}{draft.path}",
                 body=draft.body,
                 device=draft.device,
-                after=before if starting else room,
+                after=before if starting else (*room, *(volumes if draft.verb is StackVerb.ATTACH_DISK else ())),
                 waits=waits if starting else (),
                 basis=basis,
             )
@@ -159,7 +190,7 @@ class Sketch:
     def _disks_of(self, name: str) -> list[str]:
         return [one.device for one in self.actions if one.name == name and one.verb is StackVerb.DETACH_DISK]
 
-    def _follow(self, kind: Literal["image", "vm"], name: str, operation: str, why: str) -> None:
+    def _follow(self, kind: Literal["image", "vm", "volume"], name: str, operation: str, why: str) -> None:
         self.add(kind, name, StackVerb.FOLLOW, (why,), method="", operation=operation)
 
     def _others(self, wish: Wish) -> list[str]:

@@ -152,13 +152,13 @@ def wished_disks(planned: PlannedVm) -> tuple[tuple[DiskSpec, DiskRequest], ...]
 def _disks(found: Difference, planned: PlannedVm, there: There) -> None:
     now = {disk.name: disk for disk in there.vm.spec.disks}
     wished = wished_disks(planned)
-    sizes = {volume.uid: volume.spec.size_bytes for volume in planned.disks.volumes}
+    sizes = {volume.uid: volume.spec.size_bytes for volume in (*planned.disks.volumes, *planned.disks.kept)}
     for name in sorted(now.keys() - {spec.name for spec, _ in wished}):
         volume = there.volumes.get(now[name].volume_uid or "")
         kept = f"; its volume {volume.name} stays" if volume is not None else ""
         change = f"disk {name}: taken out{kept}"
         found.drafts.append(Draft(StackVerb.DETACH_DISK, (change,), "DELETE", f"/disks/{name}", device=name))
-        found.freed += [] if volume is None else [volume]
+        found.freed += [] if volume is None or STACK_LABEL in volume.labels else [volume]
     new = []
     for spec, request in wished:
         if spec.name in now:
@@ -177,6 +177,8 @@ def _disks(found: Difference, planned: PlannedVm, there: There) -> None:
 def _new_disk(spec: DiskSpec, request: DiskRequest, sizes: Mapping[str, int]) -> str:
     if spec.device == "cdrom":
         return f"a drive with {request.image}" if request.image else "an empty drive"
+    if request.volume is not None:
+        return f"volume {request.volume}"
     return spec.path or format_bytes(sizes.get(spec.volume_uid or "", 0))
 
 
@@ -188,7 +190,9 @@ def _changed_disk(found: Difference, now: DiskSpec, wished: DiskSpec, request: D
     body: dict[str, Any] = {}
     lines: list[str] = []
     volume = there.volumes.get(now.volume_uid or "")
-    if volume is not None:
+    if request.volume is not None and now.volume_uid != wished.volume_uid:
+        found.fixed += _lines(f"disk {name} volume", volume.name if volume is not None else "none", request.volume)
+    elif volume is not None:
         _changed_volume(found, body, lines, name, volume, request)
     for knob in _DISK_KNOBS:
         before, after = getattr(now, knob), getattr(wished, knob)

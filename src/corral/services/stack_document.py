@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from corral.errors import CorralError
 from corral.model import limits
 from corral.model.requests import CreateVmRequest, WaitCondition
-from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNic, StackVm
+from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNic, StackVm, StackVolume
+from corral.model.volume_requests import CreateVolumeRequest
 from corral.names import plain_text
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
@@ -54,6 +55,7 @@ class Stack:
     networks: tuple[str, ...]
     vms: tuple[Wish, ...]
     """Those that others wait for come first."""
+    volumes: Mapping[str, CreateVolumeRequest]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
             if len(wishes) > limits.STACK_VMS_MAX:
                 raise _invalid(asked, "vms", f"with their counts they are more than {limits.STACK_VMS_MAX} VMs")
     _check_names(wishes, asked)
-    return Stack(whole.stack, whole.images, whole.networks, _in_order(wishes, asked))
+    volumes = {name: _volume(whole, name, volume, asked) for name, volume in whole.volumes.items()}
+    return Stack(whole.stack, whole.images, whole.networks, _in_order(wishes, asked), volumes)
 
 
 # ---- variables -----------------------------------------------------------------------------------------------------
@@ -251,6 +254,16 @@ def _wish(whole: StackDocument, name: str, place: str, vm: StackVm, asked: str) 
             raise _invalid(asked, f"{place}.after.{base}", f"the stack has no VM {base!r}", f"its VMs: {known}")
         after.update({instance: condition for instance, _ in _instances(base, other)})
     return Wish(name, place, request, after)
+
+
+def _volume(whole: StackDocument, name: str, volume: StackVolume, asked: str) -> CreateVolumeRequest:
+    given = volume.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    body = {_DISK.get(key, key): value for key, value in given.items()}
+    labels = {STACK_LABEL: whole.stack}
+    made: CreateVolumeRequest = _validated(
+        CreateVolumeRequest, {"name": name, "labels": labels, **body}, f"volumes.{name}", asked
+    )
+    return made
 
 
 def _disk_body(disk: StackDisk) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def _disk(disk: DiskSpec, there: There) -> dict[str, Any]:
             found["image"] = there.media.get(disk.image_uid, "")
     elif disk.path is not None:
         found |= {"path": disk.path, "format": disk.format}
+    elif volume is not None and (STACK_LABEL in volume.labels or volume.spec.shared):
+        found["volume"] = volume.name
     elif volume is not None:
         found["size"] = _size(volume.spec.size_bytes)
         if not volume.spec.delete_with_vm:

@@ -29,6 +29,12 @@ async def find_members(context: Context, project: str, stack: str) -> dict[str, 
     return {vm.name: vm for vm in sorted(vms, key=lambda vm: vm.name) if vm.labels.get(STACK_LABEL) == stack}
 
 
+async def find_volumes(context: Context, project: str, stack: str) -> list[Volume]:
+    """The volumes that the stack declared."""
+    volumes = [decode(Volume, record) for record in await read_records(context, Volume, project)]
+    return sorted((one for one in volumes if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
+
+
 async def read_records(context: Context, cls: type[Object], project: str = "") -> list[Record]:
     """All stored records of a kind, of one project or (empty) of all, as of one revision."""
     found: list[Record] = []

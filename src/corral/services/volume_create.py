@@ -43,7 +43,7 @@ class VolumeMaker:
         await authorize(context, caller, project, mutation.action, request.name)
         async with audited(context, caller, project, mutation.action, request.name):
             _check_name(request.name)
-            _check_shape(request, asked)
+            check_shape(request, asked)
             async with context.ledger.name(f"volume/{project}", request.name):
                 if (known := await repeated(context, mutation)) is not None:
                     return await context.objects.get(Volume, known.spec.target_uid), known
@@ -184,7 +184,7 @@ def _check_name(name: str) -> None:
         raise CorralError("invalid-name", f"volume name {name!r}", "it reads as a uid", "choose another name")
 
 
-def _check_shape(request: CreateVolumeRequest, asked: str) -> None:
+def check_shape(request: CreateVolumeRequest, asked: str) -> None:
     if request.image and request.upload:
         raise CorralError("invalid-argument", asked, "it has an image and an upload", "give one of the two")
     if request.shared and not request.read_only and request.format != "raw":
