@@ -68,12 +68,28 @@ async def create_overlay(path: Path, backing: Path, backing_format: Format, size
     await _writing(path, [*argv, str(path), str(size_bytes)], CREATE_TIMEOUT_S)
 
 
-async def rebase(path: Path, base: Path | None, base_format: Format) -> None:
-    """Let a qcow2 file of our own making lie on `base` (None: on nothing), having copied into it all that lay between.
-    Cut at any instant, it still lies on what it did, and reads the same."""
-    argv = ["qemu-img", "rebase", "-f", "qcow2", "-b", str(base) if base else ""]
-    argv += ["-F", base_format] if base else []
-    await _writing(path, [*argv, str(path)], CONVERT_TIMEOUT_S)
+async def rebase(path: Path, middle: Path, base: Path | None, base_format: Format) -> None:
+    """Let a qcow2 file of our own making, which lies on `middle`, lie on `base` (None: on nothing), having copied into it
+    all that lay between. Cut at any instant it reads the same, on either of the two.
+
+    The header is told first what it lies on: qemu-img believes it, and a job that was cut may have changed it. And each
+    write goes through at once: qemu-img changes the header before its own cache of tables is written back (7.2, found by
+    killing it)."""
+    start = ["qemu-img", "rebase", "-f", "qcow2"]
+    if backing_name(path) != str(middle):
+        await _writing(path, [*start, "-u", "-b", str(middle), "-F", "qcow2", str(path)], CREATE_TIMEOUT_S)
+    target = ["-b", str(base), "-F", base_format] if base else ["-b", ""]
+    await _writing(path, [*start, "-t", "writethrough", *target, str(path)], CONVERT_TIMEOUT_S)
+
+
+def backing_name(path: Path) -> str:
+    """What the header of a qcow2 file of our own making says that it lies on; empty for nothing (docs/interop/qcow2.txt:
+    the name's offset at byte 8, its length at byte 16)."""
+    with path.open("rb") as stream:
+        header = stream.read(20)
+        offset, length = struct.unpack_from(">QI", header, 8)
+        stream.seek(offset)
+        return stream.read(length).decode(errors="replace") if offset else ""
 
 
 async def create_empty(path: Path, size_bytes: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from corral.agent.plan_snapshot import files_of
 from corral.agent.queue import Queue
-from corral.agent.steps import MergeLayer, PlaceDisks, RemoveLayer, RemovePoint, Step
+from corral.agent.steps import MergeLayer, PlaceDisks, RemoveLayer, RemovePoint, SinkLayer, Step
 from corral.agent.view import Plan, View, Wait, Writes
 from corral.model.base import Object
 from corral.model.layer import Layer
@@ -56,20 +56,72 @@ def _remove(view: View, layer: Layer, settled: Plan) -> Plan | None:
 
 
 def _merge(view: View, middle: Layer, child: Layer, settled: Plan) -> Plan | None:
-    """Offline whatever it is, while no other VM stands on it; in a running guest only its own head."""
+    """Into the child where it is a file that nobody has open, or the head of a running guest; elsewhere in such a guest's
+    chain the other way round. Nothing while another VM stands on it."""
     base = view.tree.layers.get(middle.spec.parent_uid or "")
     if (child.uid, middle.uid) in view.known.merged:
         settle = replace(settled.settle, writes=Writes(updated=(lying_on(child, base),)), more=True)
         return replace(settled, settle=settle)
-    if view.tree.users_of(child.uid) != {view.vm.uid}:
+    if (middle.uid, child.uid) in view.known.merged:
+        return _sunk(view, middle, child, settled)
+    is_broken = base is None and middle.spec.parent_uid is not None  # not mended by taking something away
+    if is_broken or view.tree.users_of(child.uid) != {view.vm.uid}:
         return None
     if not view.active:
         return Plan((MergeLayer(child, middle, base),), again=True)
+    return _merge_live(view, middle, child, base)
+
+
+def _merge_live(view: View, middle: Layer, child: Layer, base: Layer | None) -> Plan | None:
     written = {volume.head_uid: volume.uid for volume in view.volumes.values()}
     disk = next((d.name for d in view.vm.spec.disks if d.volume_uid == written.get(child.uid, "")), "")
-    if not disk or child.uid not in files_of(view):
+    if not disk:
+        return _sink(view, middle, child)
+    if child.uid not in files_of(view):
         return None
     return Plan((MergeLayer(child, middle, base, disk),), again=True)
+
+
+def _sink(view: View, middle: Layer, child: Layer) -> Plan | None:
+    """QEMU takes a layer into its head, or, elsewhere in the chain, a layer into the one below: what is then read of
+    `middle` is what `child` was."""
+    tree, above = view.tree, view.tree.children(child.uid)
+    heads = {disk.name: view.volumes.get(disk.volume_uid or "") for disk in view.vm.spec.disks}
+    chains = {name: tree.chain(volume.head_uid) for name, volume in heads.items() if volume is not None}
+    disk = next((name for name, chain in chains.items() if child in chain and chain[0].uid in files_of(view)), "")
+    if not disk or len(above) != 1:
+        return None
+    return Plan((SinkLayer(child, middle, tree.layers[above[0]], disk),), again=True)
+
+
+def _sunk(view: View, middle: Layer, child: Layer, settled: Plan) -> Plan:
+    """Whoever referred to `child` refers to `middle`; nobody then lies on `child`."""
+    above = (view.tree.layers[uid] for uid in view.tree.children(child.uid))
+    updated = (
+        grown_to(middle, child),
+        *(lying_on(layer, middle) for layer in above),
+        *(standing_on(point, child, middle) for point in view.points.values() if stands_on(point, child)),
+    )
+    return replace(settled, settle=replace(settled.settle, writes=Writes(updated=updated), more=True))
+
+
+def grown_to(middle: Layer, child: Layer) -> Layer:
+    """A disk that was grown between the two makes the lower one as large."""
+    spec = middle.spec.model_copy(update={"size_bytes": child.spec.size_bytes})
+    return middle.model_copy(update={"spec": spec})
+
+
+def stands_on(point: Snapshot, layer: Layer) -> bool:
+    return any(disk.layer_uid == layer.uid for disk in point.spec.disks)
+
+
+def standing_on(point: Snapshot, old: Layer, new: Layer) -> Snapshot:
+    """`point` with what it was in `new`."""
+    disks = tuple(
+        disk.model_copy(update={"layer_uid": new.uid}) if disk.layer_uid == old.uid else disk
+        for disk in point.spec.disks
+    )
+    return point.model_copy(update={"spec": point.spec.model_copy(update={"disks": disks})})
 
 
 def lying_on(child: Layer, base: Layer | None) -> Layer:

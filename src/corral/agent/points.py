@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition
-from corral.agent.plan_layers import lying_on
+from corral.agent.plan_layers import grown_to, lying_on, standing_on, stands_on
 from corral.agent.plan_snapshot import finished
 from corral.agent.steps import (
     MakeHeads,
@@ -18,6 +18,7 @@ from corral.agent.steps import (
     RemovePoint,
     RestorePoint,
     SealPoint,
+    SinkLayer,
     Step,
     SyncClock,
     TakePoint,
@@ -27,7 +28,7 @@ from corral.agent.view import Taken
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, DomainDisk, HypervisorDriver
-from corral.hypervisor.points import PointWanted
+from corral.hypervisor.points import PointWanted, Sinking
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Vm, VmState
@@ -49,7 +50,7 @@ class PointEffects:
     places: Callable[[], Places]
     taken: dict[str, Taken] = field(default_factory=dict)
 
-    def effect(self, step: Step, vm: Vm, active: bool) -> Awaitable[None] | None:  # noqa: C901, PLR0911  (a decision table)
+    def effect(self, step: Step, vm: Vm, active: bool) -> Awaitable[None] | None:  # noqa: C901, PLR0911, PLR0912  (a decision table)
         """None: the step is about something else."""
         match step:
             case MakeHeads():
@@ -76,6 +77,8 @@ class PointEffects:
                 return self.volumes.layers.remove(layer.uid, layer.spec.pool)
             case MergeLayer():
                 return self._merge(vm, step)
+            case SinkLayer():
+                return self._sink(vm, step)
         return None
 
     def forget(self, operations: set[str]) -> None:
@@ -90,6 +93,9 @@ class PointEffects:
 
     def _backing(self, below: Layer | None, layer: Layer) -> Backing | None:
         """The layer below, or the image at the bottom."""
+        if below is None and layer.spec.parent_uid is not None and layer.spec.parent_uid not in self.cache.layers:
+            reason = f"layer {layer.spec.parent_uid}, which it lies on, is missing"
+            raise CorralError("chain-broken", f"make layer {layer.uid}", reason, "corral doctor")
         if below is not None:
             return Backing(self.volumes.path(below.uid, below.spec.pool), below.spec.format)
         image = self.cache.images.get(layer.spec.image_uid or "")
@@ -196,8 +202,23 @@ class PointEffects:
             path = str(base.path) if base is not None else ""
             await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None)
         else:
-            await self.volumes.layers.merge(step.child, base)
+            await self.volumes.layers.merge(step.child, step.middle, base)
         await self.volumes.layers.write(lying_on(step.child, step.base))
+
+    async def _sink(self, vm: Vm, step: SinkLayer) -> None:
+        """The sidecars last: until then what they say reads the same."""
+        top, base, above = (self._path(layer) for layer in (step.child, step.middle, step.above))
+        dac_uid = self._definition(vm, {}).dac_uid
+        await self.hypervisor.points.sink(vm.uid, Sinking(step.disk, top, base, above), dac_uid)
+        layers = self.volumes.layers
+        await layers.write(grown_to(step.middle, step.child))
+        for point in self.cache.points_of(vm).values():
+            if stands_on(point, step.child):
+                await layers.write_point(standing_on(point, step.child, step.middle))
+        await layers.write(lying_on(step.above, step.middle))
+
+    def _path(self, layer: Layer) -> Path:
+        return self.volumes.path(layer.uid, layer.spec.pool)
 
     def _definition(self, vm: Vm, heads: Mapping[str, str]) -> DomainDefinition:
         """As it is with these heads in the place of the volumes' own."""

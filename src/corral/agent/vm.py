@@ -25,7 +25,7 @@ from corral.agent.plan_snapshot import begun_heads
 from corral.agent.planner import plan
 from corral.agent.queue import cancelled, problem_of, sorted_operations
 from corral.agent.record import Recorder
-from corral.agent.steps import TIDYING, CopyVolume, MergeLayer, RemoveLayer, Step, operation_of
+from corral.agent.steps import TIDYING, CopyVolume, MergeLayer, RemoveLayer, SinkLayer, Step, operation_of
 from corral.agent.view import Plan, Settle, View, asked_ago_s, remembered
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -39,6 +39,7 @@ ROUNDS_MAX: Final = 16
 RACES_MAX: Final = 5
 WISH_LOOK_S: Final = 0.1
 TIDY_AGAIN_S: Final = 60.0
+CUT_AGAIN_S: Final = 1.0
 
 log = logger("agent.vm")
 
@@ -65,7 +66,8 @@ class Reconciler:
     async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Found | None) -> float | None:
         """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
         remembered = memory.remembered() if snapshot is None else None
-        for _ in range(ROUNDS_MAX):
+        rounds = 0
+        while (rounds := rounds + 1) <= ROUNDS_MAX:
             view = await self._look(vm, memory, situation, snapshot or remembered)
             snapshot, idle = None, not view.operations and not memory.known.asked and not view.tree.layers
             if remembered is None and idle and memory.nothing_new(vm.revision, view.domain):
@@ -80,6 +82,8 @@ class Reconciler:
                 decided = replace(decided, again=True)
             if not decided.again and await self._settle(view, decided, memory):
                 return decided.wait.until_s if decided.wait is not None else None
+            if decided.settle.writes:
+                rounds = 0  # layer by layer, it comes to an end
             found = self.cache.vms.get(vm.uid)
             if found is None:
                 return None
@@ -282,7 +286,7 @@ class Reconciler:
                 self.progress.show(current, replace(self._shown(memory, current, step.PHASE), progress=share))
 
         run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name, on_share=on_share)
-        if not isinstance(step, MergeLayer | CopyVolume):
+        if not isinstance(step, MergeLayer | SinkLayer | CopyVolume):
             return await run
         # These may take their time: whoever wishes anything of this VM meanwhile does not wait for it.
         wish, work = wish_of(view.vm, view.operations), asyncio.ensure_future(run)
@@ -299,10 +303,15 @@ class Reconciler:
     def _postpone(self, step: Step, view: View, error: CorralError, memory: Memory) -> None:
         """What is only tidying up disturbs nobody where it fails."""
         uid = (
-            step.layer.uid if isinstance(step, RemoveLayer) else step.middle.uid if isinstance(step, MergeLayer) else ""
+            step.layer.uid
+            if isinstance(step, RemoveLayer)
+            else step.middle.uid
+            if isinstance(step, MergeLayer | SinkLayer)
+            else ""
         )
         log.info("a layer stays for now", vm=view.vm.name, layer=uid, code=error.code, reason=error.reason)
-        postponed = {**memory.known.postponed, uid: self.clock.monotonic_s() + TIDY_AGAIN_S}
+        pause_s = CUT_AGAIN_S if error.code == "wrong-state" else TIDY_AGAIN_S  # something else came first
+        postponed = {**memory.known.postponed, uid: self.clock.monotonic_s() + pause_s}
         memory.known = replace(memory.known, postponed=postponed)
 
     async def _once_failed(self, view: View, current: Operation, error: CorralError, memory: Memory) -> None:

@@ -58,7 +58,7 @@ class FakeLayers:
             self.layers.pop(layer_uid, None)
             self._layers.keep(layer_uid, None)
 
-    async def merge(self, layer: Layer, base: Backing | None) -> None:
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
         async with self._call("merge_layer"):
             self._room(f"merge into {layer.uid}")
             self.disks.merge(self._file(layer), str(base.path) if base else "")

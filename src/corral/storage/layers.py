@@ -60,8 +60,9 @@ class LayerStore(Protocol):
 
     async def remove(self, layer_uid: str, pool: str) -> None: ...
 
-    async def merge(self, layer: Layer, base: Backing | None) -> None:
-        """Take into `layer` all that lies between it and `base`; what is read through it stays the same at any instant."""
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
+        """Take `middle`, which `layer` lies on, into `layer`, which lies on `base` then; what is read through it stays the
+        same at any instant."""
         ...
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
@@ -129,9 +130,10 @@ class DirLayers:
         for path in (self._path(layer_uid, pool), self._sidecar(layer_uid, pool)):
             await asyncio.to_thread(files.remove_file, path)
 
-    async def merge(self, layer: Layer, base: Backing | None) -> None:
-        path = self._path(layer.uid, layer.spec.pool)
-        await qemu_img.rebase(path, base.path if base else None, base.format if base else "qcow2")
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
+        path, below = self._path(layer.uid, layer.spec.pool), self._path(middle.uid, middle.spec.pool)
+        await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2")
+        await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
         await asyncio.to_thread(files.remove_file, self._path(volume_uid, pool).with_suffix(".json"))
