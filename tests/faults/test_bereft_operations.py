@@ -61,3 +61,29 @@ def test_of_many_deletions_at_once_each_ends(world):
         assert not [o for o in w.agent.cache.all_unfinished() if not isinstance(o.spec.intent, CreateVm)]
 
     world(scene)
+
+
+def test_a_deletion_that_is_seen_before_its_operation_is_not_carried_out_without_it(world):
+    """After a lost race the VM alone is read anew: the operation of the same transaction, which says that the disks go,
+    comes with the watch."""
+
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.quiet()
+        cache, apply = w.agent.cache, w.agent.cache.apply
+        cache.apply = lambda change: None  # the watch is late
+        asked = await w.wish(vm, DeleteVm(keep_disks=False), delete=True)
+        await cache.refresh(Vm, vm.uid)
+
+        async def is_gone():
+            return await w.objects.get(Vm, vm.uid) is None
+
+        await w.until(is_gone)
+        cache.apply = apply
+        assert (await w.ended(asked)).status.state is OperationState.SUCCEEDED
+        assert w.volumes.pool.volumes == {}
+        await w.quiet()
+
+    world(scene)

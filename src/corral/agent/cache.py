@@ -10,7 +10,7 @@ from corral.model.base import Object
 from corral.model.image import Image
 from corral.model.layer import Layer
 from corral.model.network import Network
-from corral.model.operation import Operation
+from corral.model.operation import DeleteVm, Operation
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template
 from corral.model.vm import Vm
@@ -60,20 +60,29 @@ class Cache:
         """Everything, none of it older than the revision that is returned; the watch goes on from there."""
         revision = self.objects.store.revision
         for cls in KINDS:
-            seen: set[str] = set()
-            after = ""
-            while True:
-                page = await self.objects.records(cls, after=after, limit=PAGE)
-                for record in page.records:
-                    seen.add(record.key.removeprefix(cls.prefix()))
-                    self._see(cls, record)
-                if not page.more:
-                    break
-                after = page.records[-1].key.removeprefix(cls.prefix())
-                # Not between reading and seeing: what is deleted then would be taken for what is there.
-                await asyncio.sleep(0)
-            self._drop_others(cls, seen, revision)
+            await self._load(cls, revision)
         return revision
+
+    async def _load(self, cls: type[Object], revision: int) -> None:
+        seen: set[str] = set()
+        after = ""
+        while True:
+            page = await self.objects.records(cls, after=after, limit=PAGE)
+            for record in page.records:
+                seen.add(record.key.removeprefix(cls.prefix()))
+                self._see(cls, record)
+            if not page.more:
+                break
+            after = page.records[-1].key.removeprefix(cls.prefix())
+            # Not between reading and seeing: what is deleted then would be taken for what is there.
+            await asyncio.sleep(0)
+        self._drop_others(cls, seen, revision)
+
+    async def know_deletion(self, vm: Vm) -> None:
+        """A VM may be known to go before the operation that says what becomes of its disks: the watch brings one after the
+        other, and after a lost race the VM alone is read anew."""
+        if vm.being_deleted and not any(isinstance(o.spec.intent, DeleteVm) for o in self.unfinished(vm.uid)):
+            await self._load(Operation, self.objects.store.revision)
 
     def apply(self, change: Change) -> None:
         """One change of the watch."""

@@ -174,6 +174,7 @@ class Reconciler:
         memory.dirty = memory.changed = False
         memory.looked = None
         memory.looked = snapshot or Found(await self._observe(vm))
+        await self.cache.know_deletion(vm)
         return self._view(vm, memory.looked.domain, memory, situation)
 
     async def _observe(self, vm: Vm) -> ObservedDomain | None:
