@@ -114,7 +114,7 @@ class World:
 
     async def introduced(self, name: str, number: int) -> DomainDefinition:
         definition = await self.fork(name, number)
-        assert await self.driver.forking.introduce(definition.uid, f"hostname {name}\n")
+        assert await self.driver.forking.introduce(definition.uid, f"hostname {name}\n", PATIENCE_S)
         return definition
 
     async def answers(self, uid: str) -> None:
@@ -215,7 +215,7 @@ def test_forks_are_each_their_own(micro_definition: Make, open_dir: Path, networ
         one = await world.fork("one", 1)
         waiting = await world.seen(one.uid)
         assert (waiting.state, waiting.introduced, waiting.persistent) == (VmState.PAUSED, False, True)
-        assert await world.driver.forking.introduce(one.uid, "hostname one\n")
+        assert await world.driver.forking.introduce(one.uid, "hostname one\n", PATIENCE_S)
         two = await world.introduced("two", 2)
         before = world.held()
         ran = await world.seen(one.uid)
@@ -270,7 +270,7 @@ def test_a_fork_is_a_guest_like_others(micro_definition: Make, open_dir: Path, n
         await world.driver.destroy(source.uid)
         fork = await world.introduced("life", 1)
         await world.driver.forking.fork(Fork(fork, world.template))  # type: ignore[arg-type]  # it was frozen
-        assert await world.driver.forking.introduce(fork.uid, "hostname again\n")
+        assert await world.driver.forking.introduce(fork.uid, "hostname again\n", PATIENCE_S)
         for _ in range(2):
             await world.driver.save(fork.uid)
             await world.driver.start(fork.uid)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition
@@ -16,6 +17,9 @@ from corral.hypervisor.forking import Template as Files
 from corral.images.identity import SEED_BYTES, Card, Identity, build_script, make_host_keys
 from corral.model.template import Template
 from corral.model.vm import Vm
+
+AGENT_PATIENCE_S: Final = 120.0
+"""The template's guest had an agent: a fork's answers too, in a fifth of a second where the host is not busy."""
 
 
 def template_files(template: Template, places: Places) -> Files:
@@ -55,7 +59,8 @@ class ForkEffects:
             identity = await making
         finally:
             making.cancel()
-        if not await forking.introduce(vm.uid, build_script(identity, self.clock.now())):
+        patience_s = AGENT_PATIENCE_S if template.status.agent else 0.0
+        if not await forking.introduce(vm.uid, build_script(identity, self.clock.now()), patience_s):
             self.cache.doubles.add(vm.uid)
 
 

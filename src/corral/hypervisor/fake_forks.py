@@ -60,7 +60,7 @@ class FakeForking:
             self.loads[domain.uid] = self.loads.get(domain.uid, 0) + 1
             self._changed(domain, "started")
 
-    async def introduce(self, uid: str, script: str) -> bool:
+    async def introduce(self, uid: str, script: str, patience_s: float) -> bool:
         async with self._call("introduce"):
             domain = self._domains.get(uid)
             if domain is None or not domain.active:

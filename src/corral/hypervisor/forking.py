@@ -89,9 +89,9 @@ class Forking(Protocol):
         `introduce`. A crash before that leaves nothing that counts; a domain that is there is left alone."""
         ...
 
-    async def introduce(self, uid: str, script: str) -> bool:
+    async def introduce(self, uid: str, script: str, patience_s: float) -> bool:
         """Let it run, have its agent run the shell `script` that tells it who it is, put the cables in. False: no agent
-        answered, and the guest is somebody's double."""
+        answered for `patience_s`, and the guest is somebody's double."""
         ...
 
     async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]: ...
