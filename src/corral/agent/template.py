@@ -83,6 +83,7 @@ class TemplateKeeper:
                     self.progress.show(operation, shown)
                     await self.cache.refresh(Template, operation.spec.target_uid)
                     await self.cache.refresh(Operation, operation.uid)
+                    self.wake_layered()  # it may have happened all the same
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s if self._pending() else None):
                     await self._wanted.wait()
