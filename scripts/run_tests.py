@@ -32,7 +32,7 @@ LANES = (os.cpu_count() or 1) + 1
 WHERE = {"debian": "e2e"}
 MARKED = {"debian": "debian and not soak", "e2e": "not debian and not soak"}
 # No single layer takes this long; one that does hangs.
-LAYER_TIMEOUT_S = 1500
+LAYER_TIMEOUT_S = 2400
 RERUN_AT_MOST = 5
 
 
