@@ -110,12 +110,13 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     from corral.agent.host import HostIdentity  # noqa: PLC0415
     from corral.agent.loop import Agent  # noqa: PLC0415
     from corral.store.objects import Objects  # noqa: PLC0415
+    from corral.store.spare import Spare  # noqa: PLC0415
     from corral.store.sqlite import SqliteStore  # noqa: PLC0415
 
     clock = SystemClock()
     identity = HostIdentity.load(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
-        store = await SqliteStore.open(settings.database, clock=clock)
+        store = await SqliteStore.open(settings.database, clock=clock, spare=Spare(settings.spare))
         stack.push_async_callback(_closed, store.close)
         backend = await open_backend(settings, identity.installation_id)
         stack.push_async_callback(_closed, backend.hypervisor.close)

@@ -58,6 +58,11 @@ class Settings:
     def database(self) -> Path:
         return self.state_dir / "corral.db"
 
+    @property
+    def spare(self) -> Path:
+        """Space that is kept for the database on a full disk."""
+        return self.state_dir / "corral.db.spare"
+
 
 def load(flags: Mapping[str, str] = {}, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from flags, `CORRAL_*` and the file named by CORRAL_CONFIG. Raises `invalid-argument` naming the source.

@@ -17,6 +17,7 @@ from corral.names import MIB, format_bytes, new_uid
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
 from corral.store.objects import Objects, Transaction
+from corral.store.spare import Spare
 
 SETTLE_S: Final = 1.0
 """What changes together is measured together."""
@@ -69,6 +70,8 @@ class PoolKeeper:
 
     async def look(self) -> None:
         """Every pool that has an object or a place."""
+        if self.settings.database.exists():
+            await asyncio.to_thread(Spare(self.settings.spare).ensure)
         known = {pool.name: pool for pool in await self.objects.list(Pool)}
         places = self.volumes.pools()
         for name in sorted(known.keys() | places.keys()):

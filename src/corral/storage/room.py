@@ -15,6 +15,8 @@ from corral.storage.base import VolumeStore
 ROOM_MIN_BYTES: Final = 64 * MIB
 ROOM_SHARE: Final = 32
 """Of a small file system such a part is room enough."""
+ROOM_LEAST_BYTES: Final = 16 * MIB
+"""More than what the database has set aside for itself, which is given up when a disk is full."""
 
 
 async def has_room(store: VolumeStore, vm: Vm, volumes: Mapping[str, Volume]) -> bool:
@@ -31,7 +33,7 @@ async def has_room(store: VolumeStore, vm: Vm, volumes: Mapping[str, Volume]) ->
                 total, free = await asyncio.to_thread(files.total_and_free_bytes, Path(disk.path).parent)
             else:
                 continue
-            if free < min(ROOM_MIN_BYTES, total // ROOM_SHARE):
+            if free < max(min(ROOM_MIN_BYTES, total // ROOM_SHARE), min(ROOM_LEAST_BYTES, total // 4)):
                 return False
     except (CorralError, OSError):
         return False

@@ -35,6 +35,7 @@ from corral.store.base import (
 )
 from corral.store.feed import Feed, JournalBell
 from corral.store.leases import LeaseTimers
+from corral.store.spare import Spare
 from corral.store.sqlite_errors import coded, lost_fsync, translated, unavailable
 from corral.store.sqlite_reader import Readers, connect
 from corral.store.sqlite_writer import Writer
@@ -60,8 +61,11 @@ class _Queued:
 class SqliteStore:
     """Implements `Store`. Made by `open`; belongs to the event loop that opened it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, readers: Readers, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, readers: Readers, clock: Clock, spare: Spare | None = None
+    ) -> None:
         self.path = path
+        self._spare = spare
         self._connection = connection
         self._writer = Writer(connection)
         self._readers = readers
@@ -79,7 +83,12 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, path: Path, *, clock: Clock | None = None, migrations: Sequence[schema.Migration] = schema.MIGRATIONS
+        cls,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        migrations: Sequence[schema.Migration] = schema.MIGRATIONS,
+        spare: Spare | None = None,
     ) -> "SqliteStore":
         """Open or create the database at `path`: integrity is checked and an older schema brought up to date (the file
         as it was is kept beside, as `PATH.schema-N`). Raises `store-unavailable`, `store-corrupt`, `store-too-new`,
@@ -87,7 +96,7 @@ class SqliteStore:
         connection = await asyncio.to_thread(_prepare, path, migrations)
         try:
             with translated(f"open {path}", path):
-                return cls(path, connection, Readers(path), clock or SystemClock())
+                return cls(path, connection, Readers(path), clock or SystemClock(), spare)
         except BaseException:
             connection.close()
             raise
@@ -168,11 +177,20 @@ class SqliteStore:
     ) -> Committed:
         rules.check_transaction(writes, preconditions, appends)
         writes, preconditions, appends = tuple(writes), tuple(preconditions), tuple(appends)
-        return await self._submit(
-            lambda writer: writer.transact(writes, preconditions, appends),
-            durable=durable,
-            weight=len(writes) + len(appends) + 1,
-        )
+
+        async def once() -> Committed:
+            return await self._submit(
+                lambda writer: writer.transact(writes, preconditions, appends),
+                durable=durable,
+                weight=len(writes) + len(appends) + 1,
+            )
+
+        try:
+            return await once()
+        except CorralError as error:
+            if error.code != "disk-full" or self._spare is None or not self._spare.release():
+                raise
+        return await once()  # nothing of it was done, and now there is some space
 
     async def journal_trim(self, name: str, *, through: int) -> None:
         while await self._submit(lambda writer: writer.trim(name, through, ROWS_AT_ONCE), durable=False):
