@@ -76,6 +76,16 @@ class SimulatedDisks:
         file.backing = base
         self._keep(child)
 
+    def sink(self, top: str, base: str, above: str) -> None:
+        """What `top` has into `base`; `above` lies on that then."""
+        for path in (top, base, above):
+            self.check(path)
+        below = self.files.setdefault(base, SimulatedFile())
+        below.blocks.update(self.files.get(top, SimulatedFile()).blocks)
+        self._keep(base)
+        self.files.setdefault(above, SimulatedFile()).backing = base
+        self._keep(above)
+
     def _keep(self, path: str) -> None:
         self._kept.keep(path, self.files[path])
 

@@ -45,6 +45,7 @@ VERBS = (
     Verb("revert to memory", Power.ON, lambda w, vm: revert(w, vm, "second"), HELD["second"]),
     Verb("delete a leaf", Power.ON, lambda w, vm: forget(w, vm, "branch"), gone=frozenset({"branch"})),
     Verb("delete below a head", Power.ON, lambda w, vm: forget(w, vm, "third"), gone=frozenset({"third"})),
+    Verb("delete in the middle", Power.ON, lambda w, vm: forget(w, vm, "second"), gone=frozenset({"second"})),
     Verb("delete off", Power.OFF, lambda w, vm: forget(w, vm, "second"), gone=frozenset({"second"})),
     Verb("delete a fork", Power.OFF, lambda w, vm: forget(w, vm, "first"), gone=frozenset({"first"})),
     Verb("delete the VM", Power.ON, lambda w, vm: w.wish(vm, DeleteVm(), delete=True), gone=frozenset(HELD)),

@@ -56,6 +56,27 @@ def test_a_vm_goes_back_and_forth(world):
     world(scene)
 
 
+def test_a_chain_that_is_only_added_to_and_taken_from_below_does_not_grow(world):
+    """As a schedule does it with a guest that never stops."""
+
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        for number in range(5):
+            write(w, vm, number, f"v{number}")
+            await taken(w, vm, f"s{number}")
+            if number >= 2:
+                assert (await w.ended(await forget(w, vm, f"s{number - 2}"))).status.state is DONE
+                await w.quiet()
+                assert len(await w.objects.list(Layer)) == 3  # two points in time, and the head
+                await check_layers(w)
+        assert await holds(w, "s3") == {number: f"v{number}" for number in range(4)}
+        assert await holds(w, "s4") == reads(w, vm) == {number: f"v{number}" for number in range(5)}
+
+    world(scene)
+
+
 def test_several_asked_at_once_are_taken_one_after_the_other(world):
     async def scene(w):
         await w.start()

@@ -38,6 +38,7 @@ from corral.agent.steps import (
     Save,
     SealPoint,
     SetMetadata,
+    SinkLayer,
     Start,
     Step,
     Suspend,
@@ -266,7 +267,7 @@ class Executor:
 
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 _FACTORS: Final = (
-    ((MergeLayer, CopyVolume), MERGE_FACTOR),
+    ((MergeLayer, SinkLayer, CopyVolume), MERGE_FACTOR),
     ((Save, TakePoint, RestorePoint, ForkFrom), SAVE_FACTOR),
     ((*_STORAGE, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
 )

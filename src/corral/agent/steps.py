@@ -297,7 +297,19 @@ class MergeLayer(Step):
     """The disk whose head the child is, where the domain runs; empty: it is off."""
 
 
-TIDYING: Final = (RemoveLayer, MergeLayer)
+@dataclass(frozen=True)
+class SinkLayer(Step):
+    """In the middle of a running guest's chain `child`, on which `above` alone lies, is taken into `middle`. Cut short by
+    any new wish, and begun again later; meanwhile the chain reads the same."""
+
+    NAME, PHASE = "sink-layer", "merging a layer"
+    child: Layer
+    middle: Layer
+    above: Layer
+    disk: str
+
+
+TIDYING: Final = (RemoveLayer, MergeLayer, SinkLayer)
 
 
 def operation_of(step: Step) -> str:

@@ -21,6 +21,7 @@ from corral.agent.steps import (
     RestorePoint,
     Resume,
     SealPoint,
+    SinkLayer,
     Start,
     StartReverted,
     Step,
@@ -83,7 +84,7 @@ class Known:
     steps_done: frozenset[tuple[str, str]] = frozenset()
     """What this process has done for operations on points in time: operation and step."""
     merged: frozenset[tuple[str, str]] = frozenset()
-    """Layers that this process took another one into, which is not yet recorded."""
+    """Layers that this process took another one into, above or below it, which is not yet recorded: (whole, gone)."""
     postponed: Mapping[str, float] = field(default_factory=dict)
     """Layers that could not be removed or merged, and when to try again (monotonic)."""
 
@@ -260,8 +261,9 @@ def remembered(  # noqa: PLR0911  (a decision table)
         return replace(known, removed=known.removed | {step.volume_uid})
     if isinstance(step, RemoveLayer):
         return replace(known, removed=known.removed | {step.layer.uid})
-    if isinstance(step, MergeLayer):
-        return replace(known, merged=known.merged | {(step.child.uid, step.middle.uid)})
+    if isinstance(step, MergeLayer | SinkLayer):
+        whole, gone = (step.child, step.middle) if isinstance(step, MergeLayer) else (step.middle, step.child)
+        return replace(known, merged=known.merged | {(whole.uid, gone.uid)})
     if isinstance(step, _NOTED):
         known = replace(known, steps_done=known.steps_done | {(step.operation_uid, step.NAME)})
     if isinstance(step, GrowVolume):

@@ -8,7 +8,7 @@ from pathlib import Path
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk
 from corral.hypervisor.fake_domain import FakeDomain, definition_hash
-from corral.hypervisor.points import PointTaken, PointWanted
+from corral.hypervisor.points import PointTaken, PointWanted, Sinking
 from corral.model.vm import VmState
 from corral.simulated_disks import SimulatedDisks
 
@@ -83,6 +83,13 @@ class FakePoints:
                 raise CorralError("wrong-state", f"pull into disk {disk} of {domain.name}", "it does not run with it")
             on_share(0.5)
             self.disks.merge(found.path, base)
+
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+        async with self._call("point_sink"):
+            domain = self._domain(uid)
+            if not domain.active:
+                raise CorralError("wrong-state", f"merge a layer of {domain.name}", "it does not run")
+            self.disks.sink(str(sinking.top), str(sinking.base), str(sinking.above))
 
     def _define(self, domain: FakeDomain, disks: tuple[DomainDisk, ...]) -> None:
         domain.disks = self._with(domain.disks, disks)

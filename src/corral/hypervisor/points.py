@@ -31,6 +31,16 @@ class PointTaken:
     kept: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Sinking:
+    """In the chain of `disk`: what `top` has goes into `base`, on which it lies; `above` lies on `base` then."""
+
+    disk: str
+    top: Path
+    base: Path
+    above: Path
+
+
 class Points(Protocol):
     """Raises what the driver raises. A domain has either all of the new heads or none, whatever happens."""
 
@@ -60,4 +70,9 @@ class Points(Protocol):
     async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
         """Take into the head of a running domain's disk all that lies between it and `base` (empty: everything).
         Cancelled, or cut, the disk reads as before."""
+        ...
+
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+        """In the middle of a running domain's chain. The persistent definition may name either chain afterwards. Cancelled,
+        or cut, the disk reads as before."""
         ...

@@ -103,6 +103,25 @@ def test_one_that_is_off_goes_back_and_its_layers_are_merged(world: World) -> No
     world.no_leftovers()
 
 
+def test_the_middle_of_a_running_guests_chain_is_merged(world: World) -> None:
+    world.create(NAME)
+    world.wait_agent(NAME)
+    for number, name in enumerate(("a", "b", "c")):
+        write(world, number, name)
+        take(world, name)
+    write(world, 3, "now")
+    for left, name in ((3, "a"), (2, "b")):
+        forget(world, name)
+        until("its layer is in another one", lambda left=left: len(layers(world)) == left)
+        assert reads(world, 0, 1, 2, 3) == ["a", "b", "c", "now"]
+    conditions = {found["type"]: found["status"] for found in world.vm(NAME)["status"]["conditions"]}
+    assert conditions.get("Drifted", "false") == "false"
+    revert(world, "c")
+    assert reads(world, 0, 1, 2, 3) == ["a", "b", "c", ""]
+    world.delete(NAME)
+    world.no_leftovers()
+
+
 def through(world: World, verb: str, moment: str) -> None:
     """Whoever asked may have got no answer; what was accepted is done all the same, and nothing else is lost."""
     world.create(NAME)

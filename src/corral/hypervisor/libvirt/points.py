@@ -17,13 +17,13 @@ from lxml.etree import Element, SubElement, _Element, tostring
 from corral import files
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk
-from corral.hypervisor.libvirt import confinement, reading, starting
+from corral.hypervisor.libvirt import confinement, monitor, reading, starting
 from corral.hypervisor.libvirt.disks import DISK_ALIAS, add_backing_chain
 from corral.hypervisor.libvirt.fork_document import restorable
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.observe import STATES
-from corral.hypervisor.points import PointTaken, PointWanted
+from corral.hypervisor.points import PointTaken, PointWanted, Sinking
 from corral.model.vm import VmState
 
 T = TypeVar("T")
@@ -118,10 +118,35 @@ class LibvirtPoints:
 
     async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
         target = await self._on(uid, "pull a layer of", lambda domain: _begin_pull(domain, disk, base))
+        await self._job(uid, target, on_share)
+        await self._on(uid, "pull a layer of", lambda domain: _flush(domain, disk))
+        below = await self._on(uid, "pull a layer of", lambda domain: _first_below(domain, disk))
+        if below != base:
+            raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
+
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+        """QEMU writes to the lower file, and into the header of the one above: they are its own meanwhile."""
+        owned = self._host.privileged and dac_uid is not None
+        head = await self._on(uid, "look at", lambda domain: reading.source(_disk(domain, sinking.disk)))
+        changed = [path for path in (sinking.base, sinking.above) if str(path) != head]
+        if owned and dac_uid is not None:
+            for path in changed:
+                await asyncio.to_thread(confinement.give, path, (dac_uid, self._host.dac_gid))
+        target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking))
+        await self._job(uid, target, lambda _share: None)
+        chain = await self._on(uid, "merge a layer of", lambda domain: _chain(domain, sinking.disk))
+        if str(sinking.top) in chain:
+            reason = f"{sinking.disk} still lies on {sinking.top.name}"
+            raise CorralError("hypervisor-error", f"merge a layer of {uid}", reason)
+        for path in changed if owned else ():
+            await asyncio.to_thread(confinement.share, path, self._host.dac_gid)
+
+    async def _job(self, uid: str, target: str, on_share: Callable[[float], None]) -> None:
+        """Until QEMU's job on this disk has ended; a caller that goes away ends it."""
         ended = False
         try:
             while True:
-                info = await self._on(uid, "pull a layer of", lambda domain: domain.blockJobInfo(target, 0))
+                info = await self._on(uid, "merge a layer of", lambda domain: domain.blockJobInfo(target, 0))
                 if not info:
                     break
                 if info.get("end"):
@@ -130,10 +155,7 @@ class LibvirtPoints:
             ended = True
         finally:
             if not ended:
-                await self._on(uid, "pull a layer of", lambda domain: _end_job(domain, target))
-        below = await self._on(uid, "pull a layer of", lambda domain: _first_below(domain, disk))
-        if below != base:
-            raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
+                await self._on(uid, "merge a layer of", lambda domain: _end_job(domain, target))
 
     def _own(self, disks: Sequence[DomainDisk], dac_uid: int | None) -> None:
         """Heads are the VM's own. What is below them is frozen, and several VMs may stand on it: root's, and readable by
@@ -328,9 +350,34 @@ def _begin_pull(domain: libvirt.virDomain, name: str, base: str) -> str:
     return target
 
 
+def _begin_sink(domain: libvirt.virDomain, sinking: Sinking) -> str:
+    target = reading.target(_disk(domain, sinking.disk))
+    if not domain.blockJobInfo(target, 0) and str(sinking.top) in _chain(domain, sinking.disk):
+        domain.blockCommit(target, str(sinking.base), str(sinking.top), 0, 0)
+    return target
+
+
+def _chain(domain: libvirt.virDomain, name: str) -> tuple[str, ...]:
+    """The files of a disk, its head first."""
+    element: _Element | None = _disk(domain, name)
+    found: list[str] = []
+    while element is not None and (path := reading.source(element)):
+        found.append(path)
+        element = element.find("backingStore")
+    return tuple(found)
+
+
 def _first_below(domain: libvirt.virDomain, name: str) -> str:
     below = _disk(domain, name).find("backingStore")
     return "" if below is None else reading.source(below)
+
+
+def _flush(domain: libvirt.virDomain, name: str) -> None:
+    """QEMU's own tables to disk: the job has changed the header, and what it copied may be known to its memory alone."""
+    command = f"qemu-io -d {DISK_ALIAS}{name} flush"
+    said = str(monitor.ask(domain, "human-monitor-command", **{"command-line": command})).strip()
+    if said:
+        raise CorralError("hypervisor-error", f"flush disk {name} of {domain.name()}", said)
 
 
 def _end_job(domain: libvirt.virDomain, target: str) -> None:
