@@ -1,4 +1,7 @@
-"""A hypervisor in memory: every state, event and error of the real one, at a thousand VMs a second."""
+"""A hypervisor in memory: every state, event and error of the real one, at a thousand VMs a second.
+
+Long because it is the whole contract, one short method a verb, and what happens to domains by itself.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -351,12 +354,6 @@ class FakeHypervisor:
         domain = self._active(uid, "write in")
         domain.state, domain.reason = VmState.PAUSED, NO_SPACE
         self._emit(domain, "io-error")
-
-    def guest_write(self, uid: str, disk: str, block: int, value: str) -> None:
-        """A running guest writes to its disk: to the file that its QEMU has open."""
-        domain = self._active(uid, "write in")
-        path = next(found.path for found in domain.live_disks if found.name == disk)
-        self.disks.write(path, block, value)
 
     def guest_reads(self, uid: str, disk: str) -> dict[int, str]:
         """What a guest would find on its disk, running or started now."""

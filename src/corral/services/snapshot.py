@@ -80,49 +80,7 @@ class SnapshotService:
             vm_uid=new_uid(), description=request.description, with_memory=request.memory, quiesce=request.quiesce
         )
         mutation = Mutation(caller, project, "snapshot.create", name, request, if_revision)
-        return await self.take(mutation, request.name, spec, dict(request.labels))
-
-    async def take(
-        self, mutation: Mutation, snapshot_name: str, spec: SnapshotSpec, labels: Mapping[str, str]
-    ) -> tuple[Snapshot, Operation]:
-        """`spec.vm_uid` is filled in here."""
-        context = self._context
-        await authorize(context, mutation.caller, mutation.project, mutation.action, mutation.target)
-        async with audited(context, mutation.caller, mutation.project, mutation.action, mutation.target):
-            vm = await context.objects.require(Vm, mutation.project, mutation.target)
-            disks = await self._disks(vm)
-            await self._check_room(vm, spec, disks)
-            count = await self._count(vm)
-        snapshot = Snapshot(
-            project=mutation.project,
-            name=snapshot_name,
-            uid=new_uid(),
-            created_at=context.clock.now(),
-            labels=dict(labels),
-            spec=spec.model_copy(update={"vm_uid": vm.uid}),
-        )
-        asked = f"take a snapshot of {vm.name}"
-
-        def decide(found: Vm) -> Decision:
-            active = found.status.seen_state in rules.HAS_MEMORY
-            saved = found.status.has_saved_memory
-            check_take(found, disks.volumes, disks.layers, with_memory=spec.with_memory, active=active, saved=saved)
-            if spec.with_memory:
-                hint = "leave --memory out"
-                check_together(asked, hint, *abilities_of(found.spec), Ability.SAVED_MEMORY)
-            if spec.quiesce:
-                _check_quiesce(found, asked, with_memory=spec.with_memory, active=active)
-            if count >= limits.SNAPSHOTS_MAX:
-                reason = f"it has {limits.SNAPSHOTS_MAX} snapshots already"
-                raise CorralError("chain-too-long", asked, reason, "delete those that are no longer needed")
-            return Decision(
-                SnapshotVm(snapshot_uid=snapshot.uid), also=_creates(found, snapshot), lost=_name_taken(found, snapshot)
-            )
-
-        _vm, operation = await change(context, mutation, Vm, decide)
-        intent = operation.spec.intent
-        known = isinstance(intent, SnapshotVm) and await context.objects.get(Snapshot, intent.snapshot_uid)
-        return known or snapshot, operation
+        return await take_snapshot(self._context, mutation, request.name, spec, dict(request.labels))
 
     async def revert(
         self, caller: Caller, project: str, name: str, snapshot: str, *, if_revision: int | None = None
@@ -131,7 +89,7 @@ class SnapshotService:
         vm = await self._vm(caller, project, name, "snapshot.revert")
         async with audited(self._context, caller, project, "snapshot.revert", name):
             found = await self._find(vm, snapshot)
-            disks = await self._disks(vm)
+            disks = await _disks(self._context, vm)
 
         def decide(current: Vm) -> Decision:
             check_revert(current, found, disks.volumes, saved=current.status.has_saved_memory)
@@ -171,43 +129,88 @@ class SnapshotService:
             raise _not_found(vm, name)
         return found
 
-    async def _disks(self, vm: Vm) -> _Disks:
-        """The volumes of its disks, and the layers that they stand on."""
-        objects = self._context.objects
-        volumes: dict[str, Volume] = {}
-        layers: dict[str, Layer] = {}
-        for disk in disks_in_time(vm):
-            volume = await objects.get(Volume, disk.volume_uid) if disk.volume_uid is not None else None
-            if volume is None:
-                continue
-            volumes[volume.uid] = volume
-            uid: str | None = volume.head_uid
-            while uid is not None and uid not in layers and (layer := await objects.get(Layer, uid)) is not None:
-                layers[uid], uid = layer, layer.spec.parent_uid
-        return _Disks(volumes, layers)
 
-    async def _check_room(self, vm: Vm, spec: SnapshotSpec, disks: _Disks) -> None:
-        """`insufficient-disk` with figures, before anything is made."""
-        needed: dict[str, int] = {}
-        for volume in disks.volumes.values():
-            needed[volume.spec.pool] = needed.get(volume.spec.pool, KEPT_FREE_BYTES) + HEAD_BYTES
+async def take_snapshot(
+    context: Context, mutation: Mutation, snapshot_name: str, spec: SnapshotSpec, labels: Mapping[str, str]
+) -> tuple[Snapshot, Operation]:
+    """As a request of its own; `spec.vm_uid` is filled in here."""
+    await authorize(context, mutation.caller, mutation.project, mutation.action, mutation.target)
+    async with audited(context, mutation.caller, mutation.project, mutation.action, mutation.target):
+        vm = await context.objects.require(Vm, mutation.project, mutation.target)
+        disks = await _disks(context, vm)
+        await _check_room(context, vm, spec, disks)
+        count = await _count(context, vm)
+    snapshot = Snapshot(
+        project=mutation.project,
+        name=snapshot_name,
+        uid=new_uid(),
+        created_at=context.clock.now(),
+        labels=dict(labels),
+        spec=spec.model_copy(update={"vm_uid": vm.uid}),
+    )
+    asked = f"take a snapshot of {vm.name}"
+
+    def decide(found: Vm) -> Decision:
+        active = found.status.seen_state in rules.HAS_MEMORY
+        saved = found.status.has_saved_memory
+        check_take(found, disks.volumes, disks.layers, with_memory=spec.with_memory, active=active, saved=saved)
         if spec.with_memory:
-            memory_bytes = vm.spec.memory_mib * MIB + MEMORY_OVERHEAD_BYTES
-            needed["default"] = needed.get("default", KEPT_FREE_BYTES) + memory_bytes
-        for pool, bytes_ in needed.items():
-            free_bytes = (await self._context.volumes.usage(pool)).free_bytes
-            if free_bytes < bytes_:
-                raise CorralError(
-                    "insufficient-disk",
-                    f"take a snapshot of {vm.name}",
-                    f"pool {pool} has {format_bytes(free_bytes)} free, it may need {format_bytes(bytes_)}",
-                    "free space, or leave --memory out" if spec.with_memory else "free space or add a disk",
-                    {"pool": pool, "free_bytes": free_bytes, "needed_bytes": bytes_},
-                )
+            hint = "leave --memory out"
+            check_together(asked, hint, *abilities_of(found.spec), Ability.SAVED_MEMORY)
+        if spec.quiesce:
+            _check_quiesce(found, asked, with_memory=spec.with_memory, active=active)
+        if count >= limits.SNAPSHOTS_MAX:
+            reason = f"it has {limits.SNAPSHOTS_MAX} snapshots already"
+            raise CorralError("chain-too-long", asked, reason, "delete those that are no longer needed")
+        return Decision(
+            SnapshotVm(snapshot_uid=snapshot.uid), also=_creates(found, snapshot), lost=_name_taken(found, snapshot)
+        )
 
-    async def _count(self, vm: Vm) -> int:
-        prefix = name_claim(Snapshot.KIND, vm.project, snapshot_claim(vm.uid, ""))
-        return await self._context.objects.store.count(prefix)
+    _vm, operation = await change(context, mutation, Vm, decide)
+    intent = operation.spec.intent
+    known = isinstance(intent, SnapshotVm) and await context.objects.get(Snapshot, intent.snapshot_uid)
+    return known or snapshot, operation
+
+
+async def _disks(context: Context, vm: Vm) -> _Disks:
+    """The volumes of its disks, and the layers that they stand on."""
+    objects = context.objects
+    volumes: dict[str, Volume] = {}
+    layers: dict[str, Layer] = {}
+    for disk in disks_in_time(vm):
+        volume = await objects.get(Volume, disk.volume_uid) if disk.volume_uid is not None else None
+        if volume is None:
+            continue
+        volumes[volume.uid] = volume
+        uid: str | None = volume.head_uid
+        while uid is not None and uid not in layers and (layer := await objects.get(Layer, uid)) is not None:
+            layers[uid], uid = layer, layer.spec.parent_uid
+    return _Disks(volumes, layers)
+
+
+async def _check_room(context: Context, vm: Vm, spec: SnapshotSpec, disks: _Disks) -> None:
+    """`insufficient-disk` with figures, before anything is made."""
+    needed: dict[str, int] = {}
+    for volume in disks.volumes.values():
+        needed[volume.spec.pool] = needed.get(volume.spec.pool, KEPT_FREE_BYTES) + HEAD_BYTES
+    if spec.with_memory:
+        memory_bytes = vm.spec.memory_mib * MIB + MEMORY_OVERHEAD_BYTES
+        needed["default"] = needed.get("default", KEPT_FREE_BYTES) + memory_bytes
+    for pool, bytes_ in needed.items():
+        free_bytes = (await context.volumes.usage(pool)).free_bytes
+        if free_bytes < bytes_:
+            raise CorralError(
+                "insufficient-disk",
+                f"take a snapshot of {vm.name}",
+                f"pool {pool} has {format_bytes(free_bytes)} free, it may need {format_bytes(bytes_)}",
+                "free space, or leave --memory out" if spec.with_memory else "free space or add a disk",
+                {"pool": pool, "free_bytes": free_bytes, "needed_bytes": bytes_},
+            )
+
+
+async def _count(context: Context, vm: Vm) -> int:
+    prefix = name_claim(Snapshot.KIND, vm.project, snapshot_claim(vm.uid, ""))
+    return await context.objects.store.count(prefix)
 
 
 class _Named(Model):
@@ -266,7 +269,7 @@ async def take_point(context: Context, caller: Caller, vm: Vm, *, with_memory: b
     plain = Caller(caller.identity, caller.request_id)
     mutation = Mutation(plain, vm.project, "snapshot.create", vm.name)
     spec = SnapshotSpec(vm_uid=vm.uid, with_memory=with_memory, hidden=True)
-    snapshot, operation = await SnapshotService(context).take(mutation, f"hidden-{new_uid()[:8]}", spec, {})
+    snapshot, operation = await take_snapshot(context, mutation, f"hidden-{new_uid()[:8]}", spec, {})
     timeout_s = MEMORY_TIMEOUT_S if with_memory else POINT_TIMEOUT_S
     done = await _ended(context, operation, timeout_s)
     found = await context.objects.get(Snapshot, snapshot.uid)

@@ -34,6 +34,7 @@ from corral.model.requests import (
     UpdateVmRequest,
     WaitCondition,
 )
+from corral.model.snapshot_requests import CreateSnapshotRequest
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
 from corral.model.template_requests import CreateTemplateRequest, ForkRequest
 from corral.model.vm import Vm
@@ -71,6 +72,7 @@ ARGUMENTS: dict[str, Any] = {
     "everything": False,
     "disk": "root",
     "nic": "net0",
+    "snapshot": "before",
     "disk_format": "qcow2",
     "on_share": lambda _share: None,
 }
@@ -94,6 +96,7 @@ REQUESTS: dict[str, Any] = {
     "volume_maker.copy": CopyVolumeRequest(name="new"),
     "volume_sizer.resize": ResizeVolumeRequest(size_bytes=2**31),
     "volume_mover.move": MoveVolumeRequest(pool="fast"),
+    "snapshots.create": CreateSnapshotRequest(name="new"),
     "templates.create": CreateTemplateRequest(name="new", source="web"),
     "templates.fork": ForkRequest(names=("new",)),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
@@ -104,7 +107,7 @@ REQUESTS: dict[str, Any] = {
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
-    "templates.list", "templates.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "templates.list", "templates.get", "snapshots.list", "snapshots.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
