@@ -73,7 +73,7 @@ def test_a_fork_of_a_fork(walk: Walk, template: str) -> None:
     walk.guest(first, "echo second >/tmp/kept")
     walk("template", "create", again, "--from", first, "--hot").ok()
     walk("delete", first, "--yes").ok()
-    walk("fork", again, second).ok()
+    walk("create", second, "--template", again).ok()
     assert walk.guest(second, "cat /tmp/kept; hostname") == f"second\n{second}\n"
     walk("delete", second, "--yes").ok()
     walk("template", "delete", again).ok()
@@ -83,6 +83,7 @@ def test_what_is_refused(walk: Walk, source: str, template: str) -> None:
     walk("template", "create", template, "--from", source, "--hot").ends(4, "name-taken")
     walk("fork", "no-such-template", "x").ends(3, "template-not-found")
     walk("fork", template, source).ends(4, "name-taken")
+    walk("create", "x", "--template", template, "--memory", "1G").ends(2)
     off = walk.name("off")
     walk("create", "--name", off, "--image", "micro", "--memory", "128", "--no-start").ok()
     walk("template", "create", walk.name("cold"), "--from", off, "--hot").ends(4, "wrong-state")

@@ -3,7 +3,9 @@
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
+from corral.cli.fork import fork_one
 from corral.cli.making import build_request, make, preview, show_made
 from corral.cli.options import async_option
 from corral.cli.output import output_option
@@ -22,11 +24,14 @@ _SHORT: Final = {
     "--user": "-u",
     "--label": "-l",
 }
+# What a VM of a template is, its template says.
+_OF_A_FORK: Final = ("positional", "name", "template", "wait_condition", "timeout", "force", "asynchronous", "output")
 
 
 @click.command()
 @click.argument("positional", metavar="[NAME]", required=False)
 @vm_options(_SHORT)
+@click.option("--template", metavar="TEMPLATE", help="Make it of a template: its machine, its disks, its memory.")
 @click.option(
     "--wait",
     "wait_condition",
@@ -47,8 +52,12 @@ def create(session: Session, /, **options: Any) -> None:
       corral create db --image debian-12 --disk 10 --disk 100 --label env=test --wait ssh
       corral create old --disk path=/srv/old.qcow2,format=qcow2 --network mac=52:54:00:12:34:56
       corral create ci --image debian-12 --user-data ci.yaml --no-start
+      corral create web-1 --template base
     """
     timeout_s = parse_duration_s(options["timeout"], "--timeout")
+    if (template := options.pop("template")) is not None:
+        fork_one(session, template, _only(_OF_A_FORK), timeout_s)
+        return
     body = build_request(session, options)
     if body.get("dry_run"):
         preview(session, body, options)
@@ -62,3 +71,13 @@ def create(session: Session, /, **options: Any) -> None:
     if options["wait_condition"]:
         session.client().wait_vm(body["name"], options["wait_condition"], timeout_s)
     show_made(session, body, options, "created" if options["no_start"] else "running")
+
+
+def _only(names: tuple[str, ...]) -> dict[str, Any]:
+    """What was given of these options; any other is a mistake."""
+    context = click.get_current_context()
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    if others := [flags[name] for name in given if name not in names]:
+        raise click.UsageError(f"a VM of a template is as its template says: leave {', '.join(others)} out")
+    return {name: context.params[name] for name in names}

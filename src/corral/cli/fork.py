@@ -1,6 +1,6 @@
 """`corral fork`: VMs from a template, running."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -51,12 +51,25 @@ def fork(
       corral fork base --count 50 --wait ip
       corral fork base web-2 --boot
     """
-    timeout_s = parse_duration_s(timeout, "--timeout")
     wanted = clone_names(session.client(), template, names, count)
-    body: ForkRequest = {"names": wanted, "boot": boot, "force": force}
+    options = {"asynchronous": asynchronous, "output": output, "wait_condition": wait_condition}
+    timeout_s = parse_duration_s(timeout, "--timeout")
+    _make(session, template, {"names": wanted, "boot": boot, "force": force}, options, timeout_s)
+
+
+def fork_one(session: Session, template: str, options: dict[str, Any], timeout_s: float) -> None:
+    """`corral create NAME --template TEMPLATE`."""
+    name = options["name"] or options["positional"]
+    if not name or (options["name"] and options["positional"]):
+        raise click.UsageError("give the VM one name")
+    _make(session, template, {"names": [name], "force": options["force"]}, options, timeout_s)
+
+
+def _make(session: Session, template: str, body: "ForkRequest", options: dict[str, Any], timeout_s: float) -> None:
     accepted = session.client().fork_template(template, body)
     operations = {operation["spec"]["target_name"]: operation for operation in accepted["operations"]}
-    finish(session, wanted, operations.__getitem__, output=output, done="running", asynchronous=asynchronous)
-    if wait_condition and not asynchronous:
-        for name in wanted:
-            session.client().wait_vm(name, wait_condition, timeout_s)
+    asynchronous, output = options["asynchronous"], options["output"]
+    finish(session, body["names"], operations.__getitem__, output=output, done="running", asynchronous=asynchronous)
+    if options["wait_condition"] and not asynchronous:
+        for name in body["names"]:
+            session.client().wait_vm(name, options["wait_condition"], timeout_s)
