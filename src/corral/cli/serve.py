@@ -31,6 +31,8 @@ SETTINGS_HELP: Final[dict[str, str]] = {
     "memory_overcommit": "Part of the memory that may be promised; 1.0 is all there is.",
     "host_reserved_memory_mib": "MiB of memory that are never promised to guests.",
     "disk_reserve_mib": "MiB of disk that stay free.",
+    "pool_warn_percent": "From so much used of a pool on it is said.",
+    "pool_critical_percent": "From so much used of a pool on it is said loudly.",
     "relist_interval_s": "Seconds between full looks at the hypervisor, at least 5; events drive the rest.",
     "hypervisor_timeout_s": "Seconds a call to the hypervisor may take.",
     "operation_history": "How many finished operations are kept.",

@@ -200,9 +200,10 @@ def parse_disk(text: str) -> dict[str, Any]:
             disk[key] = number(pairs[key], f"--disk {key}")
     if "size" in pairs:
         disk["size_bytes"] = parse_size_bytes(pairs["size"], "g", "disk")
-    for key in ("volume", "pool"):
-        if key in pairs:
-            disk[key] = pairs[key]
+    if "volume" in pairs:
+        disk["volume"] = pairs["volume"]
+    if pairs.get("pool", "default") != "default":
+        disk["pool"] = pairs["pool"]
     _read_rights(disk, pairs)
     _check_disk(disk, pairs, text)
     return disk

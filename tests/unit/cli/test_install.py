@@ -104,7 +104,6 @@ def test_the_requests_are_valid_ones(line: str) -> None:
         ("--disk size=1,format=vmdk", "unsupported"),
         ("--disk size=1,device=floppy", "unsupported"),
         ("--disk size=1,sparse=no", "unsupported"),
-        ("--disk size=1,pool=other", "unsupported"),
         ("--disk size=1,type=network", "unsupported"),
         ("--disk size=1,cdrom", "invalid-argument"),
         ("--disk device=cdrom,size=1", "invalid-argument"),
