@@ -105,9 +105,13 @@ def _check_method(body: Body, options: Options) -> None:
             "nothing says what it boots",
             "--cdrom ISO, --location PLACE, --pxe, or --import with a disk that has a system already",
         )
-    if options["import_"] and not (body.get("image") or any(disk.get("path") for disk in body.get("disks", []))):
+    there = body.get("image") or any(disk.get("path") or disk.get("volume") for disk in body.get("disks", []))
+    if options["import_"] and not there:
         raise CorralError(
-            "invalid-argument", "--import", "there is no disk with a system on it", "--disk path=/srv/disk.qcow2"
+            "invalid-argument",
+            "--import",
+            "there is no disk with a system on it",
+            "--disk path=/srv/disk.qcow2, or --disk volume=NAME",
         )
 
 

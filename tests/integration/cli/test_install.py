@@ -51,6 +51,16 @@ def test_the_classic_walk_word_for_word(corral: Any, desk: Path) -> None:
     corral("image", "delete", "ubuntu-22.04.iso").ok()
 
 
+def test_a_kept_volume_is_imported_as_a_file_is(corral: Any, desk: Path) -> None:
+    corral("create", "first", "--image", "micro", "--memory", "128").ok()
+    corral("delete", "first", "--keep-disks").ok()
+    (volume,) = [name for name in corral("volume", "list", "-o", "name").ok().out.split() if name.startswith("first-")]
+    corral("install", "--name", "second", "--import", "--memory", "128", "--disk", f"volume={volume}").ok()
+    assert volume in corral("disk", "list", "second").ok().out
+    corral("delete", "second").ok()
+    corral("volume", "delete", volume).ok()
+
+
 def test_a_medium_is_imported_once_whatever_it_is_called(corral: Any, desk: Path) -> None:
     corral("install", "--name", "one", "--cdrom", "ubuntu-22.04.iso", "--noautoconsole").ok()
     (desk / "same.iso").write_bytes((desk / "ubuntu-22.04.iso").read_bytes())
