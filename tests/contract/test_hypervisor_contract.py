@@ -171,7 +171,12 @@ def test_one_life(on_driver: Callable[[Body], None]) -> None:
         assert off.stop_cause is StopCause.GUEST
 
         await driver.rename(uid, f"{definition.name}-b")
-        assert (await seen(driver, uid)).name == f"{definition.name}-b"
+        renamed = await seen(driver, uid)
+        assert renamed.name == f"{definition.name}-b"
+        await driver.define(replace(definition, name=renamed.name))
+        assert (
+            await seen(driver, uid)
+        ).definition_hash == renamed.definition_hash  # nobody takes it for somebody's change
         await driver.start(uid)
         await driver.destroy(uid)
         await driver.destroy(uid)

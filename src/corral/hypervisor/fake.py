@@ -189,6 +189,7 @@ class FakeHypervisor:
             self._names.pop(domain.name, None)
             self._names[name] = uid
             domain.name = name
+            domain.definition_hash = definition_hash(domain)
             self._emit(domain, "defined")
 
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
