@@ -1138,6 +1138,14 @@ class SnapshotDisk(TypedDict):
     size_bytes: int
 
 
+class SnapshotPolicy(TypedDict):
+    hourly: NotRequired[int]
+    daily: NotRequired[int]
+    weekly: NotRequired[int]
+    monthly: NotRequired[int]
+    quiesce: NotRequired[bool]
+
+
 class SnapshotSpec(TypedDict):
     vm_uid: str
     description: NotRequired[str]
@@ -1318,6 +1326,7 @@ class UpdateVmRequest(TypedDict):
     protected: NotRequired[bool | None]
     run_policy: NotRequired[RunPolicy | None]
     boot: NotRequired[BootOrder | None]
+    snapshot_policy: NotRequired[SnapshotPolicy | None]
     vcpus: NotRequired[int | None]
     memory_mib: NotRequired[int | None]
     cpu_shares: NotRequired[int | None]
@@ -1385,6 +1394,7 @@ class VmSpec(TypedDict):
     graphics_listen: NotRequired[str]
     os: NotRequired[str]
     hardware: NotRequired[HardwareSpec]
+    snapshot_policy: NotRequired[SnapshotPolicy | None]
     description: NotRequired[str]
     protected: NotRequired[bool]
     template_uid: NotRequired[str | None]

@@ -23,6 +23,7 @@ from corral.agent.orphans import OrphanHunt
 from corral.agent.pool import PoolKeeper
 from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
+from corral.agent.snapshot_keeper import SnapshotKeeper
 from corral.agent.space import SpaceWatch
 from corral.agent.status import AWAY, HostKnown
 from corral.agent.template import TemplateKeeper
@@ -110,6 +111,7 @@ class Agent:
             self._wake_layered,
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
+        self.snapshot_keeper = SnapshotKeeper(objects, self.cache, volumes, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -266,6 +268,7 @@ class Agent:
             if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
                 self.dispatcher.wake(uid, Found(by_uid.get(uid)) if first else None)
         await self.orphans.run(domains)
+        await self.snapshot_keeper.look()
         if first:
             await forget_abandoned(self.objects, self.cache, self.clock.now())
         self._host_changed.set()

@@ -10,6 +10,7 @@ from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
 from corral.cli.progress import finish, wait_for
 from corral.cli.session import Session, pass_session
+from corral.cli.snapshot_policy import policy
 from corral.names import format_bytes
 
 if TYPE_CHECKING:
@@ -229,3 +230,6 @@ def delete(session: Session, vm: str, names: tuple[str, ...], yes: bool, asynchr
         done="deleted",
         asynchronous=asynchronous,
     )
+
+
+snapshot.add_command(policy)

@@ -15,6 +15,7 @@ DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
 CLONES_MAX: Final = 100  # of one request
 SNAPSHOTS_MAX: Final = 256  # of one VM
+POLICY_SNAPSHOTS_MAX: Final = 48  # that a policy keeps, of one period and of all: a chain has CHAIN_LAYERS_MAX
 CHAIN_LAYERS_MAX: Final = 64  # of one disk; each is an open file, and a place to look for a block
 CPU_FEATURES_MAX: Final = 64
 NUMA_CELLS_MAX: Final = 8

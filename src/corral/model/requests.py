@@ -14,6 +14,7 @@ from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.identity import Role
 from corral.model.image import ImageSource
+from corral.model.snapshot_policy import SnapshotPolicy
 from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
 
 LABELS_DOC: Final = "key=value pairs that selectors find"
@@ -201,6 +202,8 @@ class UpdateVmRequest(Model):
     protected: bool | None = None
     run_policy: RunPolicy | None = None
     boot: BootOrder | None = None
+    snapshot_policy: SnapshotPolicy | None = None
+    """One that keeps nothing ends it; what it took and still keeps stays, as the user's own."""
     vcpus: Annotated[int, Field(ge=1, le=limits.VCPUS_MAX)] | None = None
     """More than it was started with needs a restart, unless `hardware.cpu.vcpus_max` left room."""
     memory_mib: Annotated[int, Field(ge=limits.MEMORY_MIN_MIB, le=limits.MEMORY_MAX_MIB)] | None = None

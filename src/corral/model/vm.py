@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from corral.model import limits
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid, written_unless
 from corral.model.hardware import PLAIN, HardwareSpec
+from corral.model.snapshot_policy import SnapshotPolicy
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
 """On a VM that was rebuilt after a lost database: its spec has no user-data and no password hashes, the seed on disk
@@ -170,6 +171,8 @@ class VmSpec(Model):
     os: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$|^$"), written_unless("")] = ""
     """libosinfo's short id of the guest's system: `debian12`, `win11`; empty: unknown."""
     hardware: Annotated[HardwareSpec, written_unless(PLAIN)] = PLAIN
+    snapshot_policy: Annotated[SnapshotPolicy | None, written_unless(None)] = None
+    """When snapshots are taken by themselves, and which are kept."""
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     protected: bool = False
     """Deletion is refused while this is set."""

@@ -279,6 +279,7 @@ def _vm(
             "hardware": hardware,
             "protected": False,
             "snapshot_uid": None,
+            "snapshot_policy": None,
         }
     )
     return Vm(

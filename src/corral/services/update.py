@@ -6,8 +6,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from corral.errors import CorralError
+from corral.model import limits
 from corral.model.hardware import HardwareSpec
 from corral.model.requests import UpdateVmRequest
+from corral.model.snapshot_policy import SnapshotPolicy
 from corral.model.vm import Vm
 
 _PARTICULARS: Final = ("description", "protected", "run_policy", "boot")
@@ -29,11 +31,24 @@ def takes_from_host(request: UpdateVmRequest) -> bool:
 def updated(vm: Vm, request: UpdateVmRequest, new_name: str | None, asked: str) -> Vm:
     """The VM with what the request gives, validated."""
     given = {name: value for name in (*_PARTICULARS, *_MACHINE) if (value := getattr(request, name)) is not None}
+    if request.snapshot_policy is not None:
+        given["snapshot_policy"] = _policy(request.snapshot_policy, asked)
     if request.hardware is not None:
         given["hardware"] = _merged(vm.spec.hardware, request.hardware, asked)
     labels = dict(vm.labels if request.labels is None else request.labels) | request.add_labels
     labels = {key: value for key, value in labels.items() if key not in request.remove_labels}
     return vm.changed(name=new_name or vm.name, labels=labels, spec=vm.spec.model_copy(update=given))
+
+
+def _policy(policy: SnapshotPolicy, asked: str) -> SnapshotPolicy | None:
+    if policy.total > limits.POLICY_SNAPSHOTS_MAX:
+        raise CorralError(
+            "invalid-argument",
+            asked,
+            f"the policy would keep {policy.total} snapshots, each a layer of every disk",
+            f"keep at most {limits.POLICY_SNAPSHOTS_MAX} together",
+        )
+    return policy if policy.total else None
 
 
 def _merged(hardware: HardwareSpec, patch: Mapping[str, Any], asked: str) -> HardwareSpec:
