@@ -5,6 +5,22 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 has() { command -v "$1" >/dev/null 2>&1; }
 quietly() { "$@" >/dev/null 2>&1; }
+newline='
+'
+# Write a file anew with each $2 in it turned into $3, if there is one.
+swap() {
+    content='' found=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        while :; do
+            case $line in
+            *"$2"*) found=yes content=$content${line%%"$2"*}$3 line=${line#*"$2"} ;;
+            *) break ;;
+            esac
+        done
+        content=$content$line$newline
+    done <"$1"
+    [ -z "$found" ] || printf %s "$content" >"$1"
+}
 
 # Randomness first: all forks have the template's. A kernel that has heard of its new generation has taken in its own; others
 # are told to take in ours at once.
@@ -17,24 +33,35 @@ fi
 # The clock stood still while the template lay on disk.
 quietly date -u -s "@${now}" || quietly date -u -s "@${now%.*}"
 
-# Who it is.
+# Who it is. In /etc/hosts its name stands as a word, or before its domain.
+introduce_hosts() {
+    content=''
+    set -f
+    while IFS= read -r line || [ -n "$line" ]; do
+        case " $line " in
+        *[[:space:]]"$former"[[:space:].]*)
+            words=''
+            for word in $line; do
+                case $word in
+                "$former") word=$name ;;
+                "$former".*) word=$name.${word#*.} ;;
+                esac
+                words=$words${words:+ }$word
+            done
+            line=$words
+            ;;
+        esac
+        content=$content$line$newline
+    done </etc/hosts
+    set +f
+    printf %s "$content" >/etc/hosts
+}
 printf '%s\n' "$name" >/etc/hostname
 printf '%s\n' "$name" >/proc/sys/kernel/hostname
-[ -n "$former" ] && [ -f /etc/hosts ] && sed -i "s/\\b$former\\b/$name/g" /etc/hosts
+[ -n "$former" ] && [ -f /etc/hosts ] && introduce_hosts
 if [ -f /etc/machine-id ]; then
     printf '%s\n' "$machine_id" >/etc/machine-id
     [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ] && printf '%s\n' "$machine_id" >/var/lib/dbus/machine-id
-fi
-
-# cloud-init has done its work for this instance: nothing is to be done again at the next boot.
-cloud=/var/lib/cloud before=
-[ -r "$cloud/data/instance-id" ] && read -r before <"$cloud/data/instance-id"
-if [ -n "$instance_id" ] && [ -d "$cloud/instance/" ] && [ "$before" != "$instance_id" ]; then
-    cp -a "$cloud/instance/" "$cloud/instances/$instance_id"
-    ln -sfn "$cloud/instances/$instance_id" "$cloud/instance"
-    printf '%s\n' "$instance_id" >"$cloud/data/instance-id"
-    printf '%s\n' "$instance_id" >"$cloud/data/previous-instance-id"
-    [ -d "$cloud/instance/sem" ] && : >"$cloud/instance/sem/bootper.corral-machine-id.instance"
 fi
 
 # The keys that sshd had, of the kinds that it had; the files keep their modes.
@@ -55,10 +82,10 @@ fi
 for card in $cards; do
     old=${card%%=*} new=${card#*=}
     [ "$old" = "$new" ] && continue
-    for file in $(grep -lsi "$old" /etc/systemd/network/* /run/systemd/network/* /etc/netplan/* /etc/udev/rules.d/* \
+    for file in /etc/systemd/network/* /run/systemd/network/* /etc/netplan/* /etc/udev/rules.d/* \
         /etc/network/interfaces /etc/network/interfaces.d/* /run/network/interfaces.d/* \
-        /etc/NetworkManager/system-connections/*); do
-        sed -i "s/$old/$new/gI" "$file"
+        /etc/NetworkManager/system-connections/*; do
+        [ -f "$file" ] && swap "$file" "$old" "$new"
     done
 done
 # They come in a moment.
@@ -83,4 +110,16 @@ fi
 for hook in /etc/corral/on-fork.d/*; do
     [ -x "$hook" ] && quietly "$hook" "$name"
 done
+# cloud-init has done its work for this instance: nothing is to be done again at the next boot, so nobody waits for this.
+(
+    cloud=/var/lib/cloud before=
+    [ -r "$cloud/data/instance-id" ] && read -r before <"$cloud/data/instance-id"
+    if [ -n "$instance_id" ] && [ -d "$cloud/instance/" ] && [ "$before" != "$instance_id" ]; then
+        cp -a "$cloud/instance/" "$cloud/instances/$instance_id"
+        ln -sfn "$cloud/instances/$instance_id" "$cloud/instance"
+        printf '%s\n' "$instance_id" >"$cloud/data/instance-id"
+        printf '%s\n' "$instance_id" >"$cloud/data/previous-instance-id"
+        [ -d "$cloud/instance/sem" ] && : >"$cloud/instance/sem/bootper.corral-machine-id.instance"
+    fi
+) </dev/null >/dev/null 2>&1 &
 exit 0
