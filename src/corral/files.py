@@ -53,14 +53,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
-        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-        fsync_dir(path.parent)
+        publish(temporary, path, mode)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

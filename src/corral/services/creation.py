@@ -25,7 +25,7 @@ from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.media import find_media, ready_image
-from corral.services.nics import Allocated, allocate_nics, find_networks
+from corral.services.nics import Allocated, allocate_nics, claim_identity, find_networks
 from corral.services.os import apply_os, find_os, warnings_of
 from corral.services.rules import check_system_hypervisor
 from corral.services.seeds import plan_cloud_init
@@ -242,12 +242,7 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
                 transaction.require(volume)
             else:
                 transaction.update(volume)
-        for nic in nics:
-            transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
-            if nic.address:
-                transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
-        if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
-            transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
+        claim_identity(transaction, vm)
         for image in plan.images:
             transaction.require(image)
         operation = new_operation(context, mutation, vm, CreateVm(), vm.generation)

@@ -44,9 +44,8 @@ from corral.services.disks import volume_name
 from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
-from corral.services.nics import Allocated
+from corral.services.nics import Allocated, claim_identity
 from corral.services.rules import check_system_hypervisor
-from corral.store.objects import claim_key
 
 
 @dataclass(frozen=True)
@@ -199,12 +198,7 @@ async def _attempt(
             transaction.create(head_on(origin.layers[disk], volume, operation.uid))
     for layer in origin.layers.values():
         transaction.require(layer)
-    for nic in nics:
-        transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
-        if nic.address:
-            transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
-    if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
-        transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
+    claim_identity(transaction, vm)
     for image in images:
         transaction.require(image)
     revision = await submit(context, mutation, transaction, operation)

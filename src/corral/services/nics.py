@@ -8,11 +8,12 @@ from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.network import Network
 from corral.model.requests import CreateVmRequest, NicRequest
-from corral.model.vm import NicSpec
+from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, NicSpec, Vm
 from corral.names import new_mac
 from corral.network import ipam
 from corral.services.context import Context
 from corral.services.ledger import Ledger
+from corral.store.objects import Transaction, claim_key
 
 
 class Allocated:
@@ -63,6 +64,16 @@ class Allocated:
                 )
         self._held.append((pool, number))
         return ipam.address_at(subnet, number)
+
+
+def claim_identity(transaction: Transaction, vm: Vm) -> None:
+    """What no other VM may have: the addresses of its cards, and its QEMU's uid."""
+    for nic in vm.spec.nics:
+        transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
+        if nic.address:
+            transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
+    if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
+        transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
 
 
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:

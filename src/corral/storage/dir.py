@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -98,7 +97,7 @@ class DirVolumes:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             await make(temporary)
-            await _blocking(f"publish {path}", lambda: _publish(temporary, path))
+            await _blocking(f"publish {path}", lambda: files.publish(temporary, path, FILE_MODE))
         finally:
             temporary.unlink(missing_ok=True)
         return path
@@ -288,15 +287,3 @@ def _check_size(image_disk: Path, image_format: qemu_img.Format, size_bytes: int
             f"smaller than its image, which has {least} bytes",
             "leave the size out, or give at least the image's",
         )
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Make a finished file durable under its name."""
-    fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fchmod(fd, FILE_MODE)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path)
-    files.fsync_dir(path.parent)
