@@ -107,7 +107,7 @@ class Agent:
             library,
             self.progress,
             clock,
-            lambda: self.executor.places,
+            self._places,
             self._wake_layered,
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
@@ -345,6 +345,10 @@ class Agent:
 
     def _situation(self) -> Situation:
         return Situation(self.identity.installation_id, self.identity.boot_id, self._draining)
+
+    def _places(self) -> Places | None:
+        """Once everything was looked at."""
+        return self.executor.places if self.dispatcher.open else None
 
     def _wake_layered(self) -> None:
         for uid, vm in self.cache.vms.items():
