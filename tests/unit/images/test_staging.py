@@ -70,7 +70,7 @@ def test_a_second_archive_begins_on_a_boundary_of_four_bytes(tmp_path: Path) -> 
     (tmp_path / "initrd").write_bytes(b"12345")
     (tmp_path / "more").write_bytes(b"070701")
     _append(tmp_path / "initrd", tmp_path / "more")
-    assert (tmp_path / "initrd").read_bytes() == b"12345" + bytes(3) + b"070701"
+    assert (tmp_path / "initrd").read_bytes() == b"12345" + bytes(3 + 4) + b"070701"
 
 
 def test_kernel_arguments_reach_the_kernel_as_they_are() -> None:
