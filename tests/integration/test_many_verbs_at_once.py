@@ -17,8 +17,8 @@ ASKING_S = 6.0
 ENDING_S = 60.0
 SEED = int(os.environ.get("CORRAL_SEED") or random.SystemRandom().randrange(1 << 32))
 UNDER_WAY = ("accepted", "running")
-# What a request may meet that was right when it was accepted.
-MET = {"wrong-state", "operation-cancelled", "vm-not-found"}
+# What a request may meet that was right when it was accepted: another one was quicker, or has paused the guest.
+MET = {"wrong-state", "operation-cancelled", "vm-not-found", "shutdown-timeout"}
 
 
 def ask(client: Client, chance: random.Random) -> None:
