@@ -78,7 +78,13 @@ OTHERS = {
     "/v1/watch",  # a stream
     "/v1/vms/{name}/console/log",  # the fake hypervisor writes none
 }
-NAMES = {"/v1/images": "micro", "/v1/networks": "default", "/v1/hosts": "self", "/v1/os": "debian12"}
+NAMES = {
+    "/v1/images": "micro",
+    "/v1/networks": "default",
+    "/v1/hosts": "self",
+    "/v1/os": "debian12",
+    "/v1/pools": "fast",
+}
 
 
 def _routes(method: str) -> list[str]:
@@ -96,6 +102,7 @@ def running(world: World, client: Client) -> dict[str, Any]:
 
 def test_every_get_answers_as_documented(client: Client, running: dict[str, Any]) -> None:
     wrong: list[str] = []
+    client.create_pool({"name": "fast", "path": "/srv/fast"})
     for route in _routes("get"):
         values = {"name": NAMES.get(route.partition("/{")[0], "web"), "uid": running["operation"]["uid"]}
         if route == "/v1/volumes/{name}":
