@@ -18,7 +18,7 @@ from corral.images.identity import SEED_BYTES, Card, Identity, build_script, mak
 from corral.model.template import Template
 from corral.model.vm import Vm
 
-AGENT_PATIENCE_S: Final = 120.0
+AGENT_PATIENCE_S: Final = 300.0
 """The template's guest had an agent: a fork's answers too, in a fifth of a second where the host is not busy."""
 
 

@@ -31,6 +31,7 @@ AGENT_PATIENCE_S: Final = 15.0
 # Half a second, and two under emulation; a busy host takes its time, and a guest that is not told is a double.
 SCRIPT_TIMEOUT_S: Final = 300.0
 LOOK_S: Final = 0.03
+LOOK_MAX_S: Final = 0.3
 _PREPARE: Final = "sync"
 
 
@@ -176,9 +177,10 @@ class LibvirtForking:
             "capture-output": False,
         }
         pid = (await tell(ask, "guest-exec", _Pid, arguments)).pid
-        status = _Ended(exited=False)
+        status, pause_s = _Ended(exited=False), LOOK_S
         while not status.exited:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, LOOK_MAX_S)  # of fifty guests, each is asked in its turn
             status = await tell(ask, "guest-exec-status", _Ended, {"pid": pid})
         if status.exit_code != 0:
             reason = f"the script that was run there ended with status {status.exit_code}"
