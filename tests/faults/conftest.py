@@ -343,7 +343,9 @@ class AgentWorld:
         owners = {
             owner
             for key, owner in claims.items()
-            if not key.startswith(tuple(f"/claims/name/{kind}" for kind in ("network", "image", "host", "pool", "template")))
+            if not key.startswith(
+                tuple(f"/claims/name/{kind}" for kind in ("network", "image", "host", "pool", "template"))
+            )
         }
         snapshots = {snapshot.uid for snapshot in await self.objects.list(Snapshot)}
         assert owners <= set(vms) | set(volumes) | snapshots, claims
