@@ -374,7 +374,10 @@ def _first_below(domain: libvirt.virDomain, name: str) -> str:
 
 def _flush(domain: libvirt.virDomain, name: str) -> None:
     """QEMU's own tables to disk: the job has changed the header, and what it copied may be known to its memory alone."""
-    command = f"qemu-io -d {DISK_ALIAS}{name} flush"
+    found = (str(block.get("qdev", "")) for block in monitor.ask(domain, "query-block"))
+    # A virtio disk's is its path, `/machine/peripheral/ALIAS/virtio-backend`.
+    device = next((qdev for qdev in found if f"{DISK_ALIAS}{name}" in qdev.split("/")), f"{DISK_ALIAS}{name}")
+    command = f"qemu-io -d {device} flush"
     said = str(monitor.ask(domain, "human-monitor-command", **{"command-line": command})).strip()
     if said:
         raise CorralError("hypervisor-error", f"flush disk {name} of {domain.name()}", said)
