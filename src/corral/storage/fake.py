@@ -180,10 +180,7 @@ class FakeVolumes:
         return Path(self.places[pool])
 
     def _volumes_in(self, pool: str) -> list[str]:
-        kept = (
-            (uid, json.loads(text)["spec"]["pool"] if text else DEFAULT_POOL) for uid, text in self.pool.volumes.items()
-        )
-        return [uid for uid, place in kept if place == pool]
+        return [uid for uid, text in self.pool.volumes.items() if _pool_of(text) == pool]
 
     def _call(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.simulation.call(f"storage.{name}")
@@ -207,3 +204,11 @@ class FakeVolumes:
     def _room(self, asked: str) -> None:
         if self.full:
             raise CorralError("disk-full", asked, "no space left on the device", "free space or add a disk, then retry")
+
+
+def _pool_of(sidecar: str) -> str:
+    """A sidecar that says nothing of it lies in the default one."""
+    try:
+        return str(json.loads(sidecar)["spec"]["pool"])
+    except (ValueError, KeyError, TypeError):
+        return DEFAULT_POOL
