@@ -204,7 +204,7 @@ class DirVolumes:
         for pool, directory in self._places.there().items():
             sidecars = {path.stem: path for path in directory.glob("*.json") if _UID.fullmatch(path.stem)}
             for uid, sidecar in sorted(sidecars.items()):
-                document = files.read_limited(sidecar, SIDECAR_MAX_BYTES)
+                document = _read(sidecar)
                 if (path := _head(sidecar, document)) is not None:
                     found.append(FoundVolume(uid, path, files.allocated_bytes(path), document, pool))
             found += [
@@ -221,10 +221,18 @@ class DirVolumes:
             for sidecar in directory.glob("*.json"):
                 if not _UID.fullmatch(sidecar.stem):
                     continue
-                if _head(sidecar, files.read_limited(sidecar, SIDECAR_MAX_BYTES)) is None:
+                if _head(sidecar, _read(sidecar)) is None:
                     files.remove_file(sidecar)
                     count += 1
         return count
+
+
+def _read(sidecar: Path) -> bytes:
+    """One that is no sidecar of ours (too long) says nothing."""
+    try:
+        return files.read_limited(sidecar, SIDECAR_MAX_BYTES)
+    except CorralError:
+        return b""
 
 
 def _head(sidecar: Path, document: bytes) -> Path | None:
