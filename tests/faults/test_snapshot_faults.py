@@ -72,6 +72,10 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 }
 
 
+# In an ordinary run, for the time that they take; all of them in a soak.
+WORST = ("crash before", "crash after", "refused though done", "disk full")
+
+
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
     """Waiting between tries is not the subject."""
@@ -205,16 +209,24 @@ async def _all(runs: list[Callable[[], Awaitable[None]]]) -> None:
     assert not failures, f"{len(failures)} of {len(runs)} failed:\n{shown}"
 
 
+async def _every(new_world, verb: Verb, faults) -> None:
+    calls = await _trace(new_world, verb)
+    assert "store.transact" in calls
+    await _all(
+        [
+            partial(_disturbed, new_world, verb, name, FAULTS[name](nth))
+            for nth in range(1, len(calls) + 1)
+            for name in faults
+        ]
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_death_refusal_and_a_full_disk_at_every_call(new_world, verb):
+    asyncio.run(_every(new_world, verb, WORST))
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_every_fault_at_every_call(new_world, verb):
-    async def main():
-        calls = await _trace(new_world, verb)
-        assert "store.transact" in calls
-        runs = [
-            partial(_disturbed, new_world, verb, name, make(nth))
-            for nth in range(1, len(calls) + 1)
-            for name, make in FAULTS.items()
-        ]
-        await _all(runs)
-
-    asyncio.run(main())
+    asyncio.run(_every(new_world, verb, FAULTS))

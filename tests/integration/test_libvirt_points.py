@@ -122,3 +122,34 @@ def test_firmware_variables_and_a_tpm_go_with_it(definition: DomainDefinition, o
         await driver.start(uid)
 
     with_driver(uefi, scene)
+
+
+def test_with_its_memory_a_guest_goes_on_and_comes_back(definition: DomainDefinition, open_dir: Path) -> None:
+    async def scene(driver: LibvirtDriver) -> None:
+        uid = definition.uid
+        await driver.start(uid)
+        await agent(driver, uid)
+        await said(driver, uid, "echo remembered > /tmp/thought")
+        disks = on_head(definition, open_dir / "head.qcow2")
+        taken = await driver.points.take(uid, PointWanted(disks, open_dir, with_memory=True, dac_uid=TEST_DAC_UID))
+        assert taken.state is VmState.RUNNING
+        assert taken.pause_ms is not None
+        assert taken.pause_ms > 0
+        assert await said(driver, uid, "rm /tmp/thought; echo on") == "on"
+        await driver.destroy(uid)
+        back = (replace(disks[0], path=str(open_dir / "back.qcow2")),)
+        overlay(open_dir / "back.qcow2", Path(definition.disks[0].path))
+        await driver.points.place(uid, back, TEST_DAC_UID)
+        await driver.points.restore(uid, open_dir, back, paused=False)
+        assert await said(driver, uid, "cat /tmp/thought") == "remembered"
+        seen = await driver.observe(uid)
+        assert seen is not None
+        assert seen.files == (("root", back[0].path),)
+
+    with_driver(definition, scene)
+
+
+async def said(driver: LibvirtDriver, uid: str, script: str) -> str:
+    await agent(driver, uid)
+    ran = await driver.guest_exec(uid, ["sh", "-c", script], stdin=b"", timeout_s=60, capture_max_bytes=1000)
+    return ran.stdout.decode().strip()

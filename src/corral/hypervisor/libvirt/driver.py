@@ -64,7 +64,7 @@ class LibvirtDriver:
         self._capabilities: dict[Accelerator, str] = {}
         self._agent_turns = guest_agent.Turns()
         self.screens = LibvirtScreens(self._on)
-        self.points = LibvirtPoints(self._slow_on, host)
+        self.points = LibvirtPoints(self._slow_on, host, self._events.listen)
         self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
         self.forking = LibvirtForking(
             self._host,

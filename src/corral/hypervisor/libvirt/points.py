@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from corral.hypervisor.libvirt.fork_document import restorable
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.observe import STATES
+from corral.hypervisor.libvirt.standstill import Listen, Standstill
 from corral.hypervisor.points import PointTaken, PointWanted, Sinking
 from corral.model.vm import VmState
 
@@ -56,9 +58,10 @@ class Slowly(Protocol):
 class LibvirtPoints:
     """`Points` over libvirt."""
 
-    def __init__(self, on: Slowly, host: Host) -> None:
+    def __init__(self, on: Slowly, host: Host, listen: Listen) -> None:
         self._on = on
         self._host = host
+        self._listen = listen
 
     async def take(self, uid: str, wanted: PointWanted) -> PointTaken:
         state, document = await self._on(uid, "look at", _live)
@@ -70,8 +73,13 @@ class LibvirtPoints:
             await self.thaw(uid)
             return PointTaken(state, None, wanted.quiesce, ())
         await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
-        timeout_s = MEMORY_TIMEOUT_S if wanted.with_memory else TAKE_TIMEOUT_S
-        return await self._on(uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), timeout_s)
+        if not wanted.with_memory:
+            return await self._on(uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), TAKE_TIMEOUT_S)
+        async with Standstill(self._listen, uid) as still:  # it runs on while most of its memory is written
+            taken = await self._on(
+                uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), MEMORY_TIMEOUT_S
+            )
+        return taken if taken.pause_ms is not None else replace(taken, pause_ms=still.ms)
 
     async def thaw(self, uid: str) -> None:
         await self._on(uid, "thaw", _thaw)
