@@ -6,6 +6,7 @@ from corral.agent.plan_snapshot import files_of
 from corral.agent.queue import Queue
 from corral.agent.steps import MergeLayer, PlaceDisks, RemoveLayer, RemovePoint, SinkLayer, Step
 from corral.agent.view import Plan, View, Wait, Writes
+from corral.hypervisor.base import StopCause
 from corral.model.base import Object
 from corral.model.layer import Layer
 from corral.model.operation import SnapshotVm
@@ -21,8 +22,8 @@ def plan_tidying(view: View, queue: Queue, settled: Plan) -> Plan:
         return settled
     if (stale := _stale(view)) is not None:
         return _without(settled, (stale,))
-    if view.domain is not None and view.domain.has_managed_save:
-        return settled  # it resumes with the chains that it had
+    if view.domain is not None and (view.domain.has_managed_save or view.domain.stop_cause is StopCause.SAVED):
+        return settled  # it resumes, perhaps from a file of the user's own (`virsh save`), with the chains that it had
     later_s: float | None = None
     for layer in view.tree.rubbish_of(view.vm.uid):
         due_s = view.known.postponed.get(layer.uid, 0.0)

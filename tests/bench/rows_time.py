@@ -1,0 +1,109 @@
+"""Rows of clones, and of memory that is kept and brought back, on real libvirt against qemu-img and virsh."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stage import Daemon, Row, median, process_s, say, timed
+
+from corral.client import Client, raise_for_operation
+from corral.client_types import Operation
+
+ROUNDS = 8
+MEMORY_ROUNDS = 4
+MEMORY_MIB = 256
+FULL_MIB = 512
+LATE_S = 120.0
+
+
+def time_rows(one: Daemon, image: str, prefix: str, uri: str) -> Iterator[Row]:
+    name = f"{prefix}-vm"
+    one.run("create", "--name", name, "--image", image, "--memory", str(MEMORY_MIB), "--wait", "agent")
+    with Client(one.socket) as client:
+        yield _clone_row(client, name)
+        yield _full_row(one, client, name)
+        yield from _memory_rows(one, client, name, uri)
+
+
+def _done(client: Client, operation: Operation) -> Operation:
+    final = client.wait_operation(operation["uid"], timeout_s=LATE_S)
+    raise_for_operation(final)
+    return final
+
+
+def _clone_row(client: Client, name: str) -> Row:
+    say(f"{ROUNDS} linked clones of a VM that is off")
+    _done(client, client.vm_action(name, "destroy")["operation"])
+    _done(client, client.create_snapshot(name, {"name": "origin"})["operation"])
+    times = []
+    for number in range(ROUNDS):
+        began = time.perf_counter()
+        accepted = client.clone_vm(name, {"names": [f"{name}-{number}"], "from_snapshot": "origin"})
+        _done(client, accepted["operations"][0])
+        times.append(time.perf_counter() - began)
+        _done(client, client.delete_vm(f"{name}-{number}")["operation"])
+    how = f"from the request until it is defined, from a snapshot, median of {ROUNDS}"
+    return Row("a linked clone, without its start", 50, median(times) * 1000, "ms", how)
+
+
+def _full_row(one: Daemon, client: Client, name: str) -> Row:
+    """The copy alone, by the operation's record, against qemu-img convert of the same frozen chain."""
+    say(f"full clones of {FULL_MIB} MiB, qemu-img convert")
+    _done(client, client.delete_snapshot(name, "origin")["operation"])
+    head = _head(one, client, name)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -q -P 7 0 {FULL_MIB}M", str(head)], check=True)
+    _done(client, client.create_snapshot(name, {"name": "full"})["operation"])
+    layer = client.get_snapshot(name, "full")["spec"]["disks"][0]["layer_uid"]
+    frozen, target = one.state_dir / "volumes" / f"{layer}.qcow2", one.state_dir / "bare.qcow2"
+    ours, theirs = [], []
+    for number in range(MEMORY_ROUNDS):
+        copy = f"{name}-full-{number}"
+        began = time.perf_counter()
+        _done(client, client.clone_vm(name, {"names": [copy], "from_snapshot": "full", "full": True})["operations"][0])
+        ours.append(time.perf_counter() - began)
+        _done(client, client.delete_vm(copy)["operation"])
+        argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(frozen), str(target)]
+        theirs.append(process_s(argv, one.environment))
+        target.unlink()
+    _done(client, client.delete_snapshot(name, "full")["operation"])
+    how = f"from the request until it is defined, interleaved, {len(ours)} times, {FULL_MIB} MiB of data: {median(ours):.2f} s against {median(theirs):.2f} s"
+    return Row("a full clone against `qemu-img convert`", 1.0, median(ours) / median(theirs), "", how)
+
+
+def _memory_rows(one: Daemon, client: Client, name: str, uri: str) -> Iterator[Row]:
+    say(f"{MEMORY_ROUNDS} times memory kept and brought back, virsh save and restore")
+    _done(client, client.vm_action(name, "start")["operation"])
+    client.wait_vm(name, "agent", LATE_S)
+    kept, saved, back, restored = [], [], [], []
+    file = one.state_dir / "bare.save"
+    for number in range(MEMORY_ROUNDS):
+        point = f"m{number}"
+        kept.append(
+            timed(
+                lambda point=point: _done(
+                    client, client.create_snapshot(name, {"name": point, "memory": True})["operation"]
+                )
+            )
+        )
+        back.append(timed(lambda point=point: _done(client, client.revert_to_snapshot(name, point)["operation"])))
+        _done(client, client.delete_snapshot(name, point)["operation"])
+        saved.append(_virsh(uri, "save", name, str(file)))
+        restored.append(_virsh(uri, "restore", str(file)))
+        client.wait_vm(name, "agent", LATE_S)
+        file.unlink()
+    which = f"interleaved, {MEMORY_ROUNDS} times, {MEMORY_MIB} MiB micro guest"
+    how = f"{which}: {median(kept):.2f} s against {median(saved):.2f} s"
+    yield Row("a snapshot with memory against `virsh save`", 1.15, median(kept) / median(saved), "", how)
+    how = f"{which}, stopping what runs included: {median(back):.2f} s against {median(restored):.2f} s"
+    yield Row("back to a snapshot with memory against `virsh restore`", 1.2, median(back) / median(restored), "", how)
+
+
+def _virsh(uri: str, *words: str) -> float:
+    return timed(lambda: subprocess.run(["virsh", "-q", "-c", uri, *words], check=True, stdout=subprocess.DEVNULL))
+
+
+def _head(one: Daemon, client: Client, name: str) -> Path:
+    uid = client.get_vm(name)["spec"]["disks"][0]["volume_uid"]
+    volume = next(volume for volume in client.list_volumes() if volume["uid"] == uid)
+    return Path(volume["status"]["path"])
