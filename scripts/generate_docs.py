@@ -135,6 +135,7 @@ def metrics_page() -> str:
         [f"`corral_host_{field.replace('_mib', '_bytes')}`", "gauge", "host, uid", text]
         for field, _, text in metrics._HOST_FIELDS
     ]
+    rows += [[f"`corral_pool_{field}`", "gauge", "pool", text] for field, text in metrics._POOL_FIELDS]
     return (
         "# Metrics\n\n" + NOTE + "\n`GET /metrics` answers in Prometheus' text format, measured when it is asked.\n\n"
         + table(["Metric", "Type", "Labels", "Meaning"], sorted(rows))

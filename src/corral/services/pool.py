@@ -12,7 +12,7 @@ from corral.model.volume import Volume
 from corral.model.volume_requests import CreatePoolRequest
 from corral.names import new_uid, parse_name
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize, commit, record
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.disks import SYSTEM_PLACES
@@ -62,7 +62,14 @@ class PoolService:
                 await context.volumes.open_pool(pool)
                 transaction = context.objects.transaction()
                 transaction.create(pool)
-                done = await commit(context, transaction, caller, DEFAULT_PROJECT, action, request.name, str(path))
+                try:
+                    done = await commit(context, transaction, caller, DEFAULT_PROJECT, action, request.name, str(path))
+                except CorralError as error:
+                    if error.code != "precondition-failed":
+                        raise
+                    # The agent looked in between, and made the object of the place that it found.
+                    await record(context, caller, DEFAULT_PROJECT, action, request.name, "accepted", str(path))
+                    return await context.objects.require(Pool, DEFAULT_PROJECT, request.name)
         return pool.model_copy(update={"revision": done.revision})
 
     async def delete(self, caller: Caller, name: str) -> None:

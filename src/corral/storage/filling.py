@@ -26,12 +26,22 @@ async def fill(target: Path, source: Source, volume: Volume, on_share: OnShare) 
 
 
 async def flatten(target: Path, source: Source, disk_format: DiskFormat, on_share: OnShare) -> None:
-    """`target` holds all of `source`, chain and all."""
+    """`target` holds all of `source`, chain and all. Whatever it takes is left over by running guests."""
+    if disk_format == "raw":
+        await asyncio.to_thread(_check_room, target, source)
     try:
         await _content(target, source, disk_format, on_share)
     except BaseException:
         await asyncio.to_thread(target.unlink, missing_ok=True)
         raise
+
+
+def _check_room(target: Path, source: Source) -> None:
+    """A raw disk's length bounds nothing that qemu-img could be told: it is taken at its full size."""
+    needed, free = qemu_img.virtual_bytes(source.path, source.format), files.free_bytes(target.parent)
+    if needed + qemu_img.KEPT_FREE_BYTES > free:
+        reason = f"it may take {format_bytes(needed)} meanwhile, {format_bytes(free)} are free"
+        raise CorralError("disk-full", f"copy {source.path.name}", reason, "free space, or take it as qcow2")
 
 
 async def _content(target: Path, source: Source, disk_format: DiskFormat, on_share: OnShare) -> int:
