@@ -1,7 +1,10 @@
 """An operation that was asked for in the instant in which its VM went ends all the same: nothing is stuck."""
 
-from corral.model.operation import CreateVm, DeleteVm, OperationState, ResetVm
+import asyncio
+
+from corral.model.operation import CreateVm, DeleteVm, Operation, OperationState, ResetVm
 from corral.model.vm import Vm
+from corral.simulation import Fault, FaultKind
 
 
 async def gone(w):
@@ -85,5 +88,35 @@ def test_a_deletion_that_is_seen_before_its_operation_is_not_carried_out_without
         assert (await w.ended(asked)).status.state is OperationState.SUCCEEDED
         assert w.volumes.pool.volumes == {}
         await w.quiet()
+
+    world(scene)
+
+
+def test_a_deletion_that_has_begun_is_not_taken_back_with_a_later_one(world):
+    """Its disks may be gone: a VM that came back would never start again."""
+
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.quiet()
+        w.simulation.inject(Fault(FaultKind.ERROR, "storage.remove_seed", times=1000))
+        first = await w.wish(vm, DeleteVm(keep_disks=False), delete=True)
+
+        async def begun():
+            return (await w.objects.get(Operation, first.uid)).status.state is OperationState.RUNNING
+
+        await w.until(begun)
+        later = await w.wish(vm, DeleteVm(keep_disks=True), delete=True)
+        await w.cancel(later)
+        await asyncio.sleep(0.1)
+        w.simulation.clear()
+        w.agent.dispatcher.forgive()
+        w.agent.dispatcher.wake(vm.uid)
+        assert (await w.ended(later)).status.state is OperationState.SUCCEEDED
+        assert (await w.ended(first)).status.state is OperationState.SUPERSEDED
+        assert await w.objects.get(Vm, vm.uid) is None
+        assert w.volumes.pool.volumes == {}
+        await w.check_whole()
 
     world(scene)

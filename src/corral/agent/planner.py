@@ -241,13 +241,19 @@ def _drifted(view: View) -> bool:
 
 
 def _plan_delete(view: View, queue: Queue) -> Plan:
-    """Everything goes but the disks that are to be kept. With no operation that says so, disks are kept."""
+    """Everything goes but the disks that are to be kept. With no operation that says so, disks are kept.
+
+    A deletion that has begun goes on, whatever becomes of one that was asked for after it."""
     operation = queue.delete
-    if operation is not None and cancelled(operation) and operation.status.state is OperationState.ACCEPTED:
+    begun = [o.spec.intent for o in queue.superseded if o.status.state is OperationState.RUNNING]
+    removing = [intent for intent in begun if isinstance(intent, DeleteVm)]
+    accepted = operation is not None and operation.status.state is OperationState.ACCEPTED
+    if operation is not None and cancelled(operation) and accepted and not removing:
         ending = Ending(operation, OperationState.CANCELLED)
         return Plan(settle=Settle(endings=(ending, *superseded_endings(queue)), undelete=True))
     intent = operation.spec.intent if operation is not None else None
-    keep_all = not isinstance(intent, DeleteVm) or intent.keep_disks or not view.ours
+    gone = any(not former.keep_disks for former in removing)  # some of them, maybe
+    keep_all = not isinstance(intent, DeleteVm) or (intent.keep_disks and not gone) or not view.ours
     kept = frozenset(
         uid
         for uid, volume in view.volumes.items()
