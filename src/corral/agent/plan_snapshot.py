@@ -123,7 +123,7 @@ def begin_take(view: View, operation: Operation, otherwise: Plan) -> Plan:
 def _take(view: View, operation: Operation, snapshot: Snapshot, heads: tuple[Layer, ...]) -> Plan:
     if not _switched(view, heads):
         if operation.status.error is not None or cancelled(operation):
-            return _take_back(view, operation, heads, (Thaw(),), snapshot)
+            return _take_back(view, operation, heads, (Thaw(snapshot.spec.quiesce),), snapshot)
         return _acting(operation, MakeHeads(heads), TakePoint(operation.uid, snapshot))
     pairs = tuple((disk.volume_uid, disk.head_uid) for disk in snapshot.spec.disks)
     writes = _settled_heads(view, heads, {disk.head_uid: disk for disk in snapshot.spec.disks})

@@ -31,7 +31,7 @@ from corral.hypervisor.base import DomainDefinition, DomainDisk, HypervisorDrive
 from corral.hypervisor.points import PointWanted, Sinking
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
-from corral.model.vm import Vm, VmState
+from corral.model.vm import Power, Vm, VmState
 from corral.storage.base import VolumeStore
 from corral.storage.layers import Backing
 
@@ -67,8 +67,8 @@ class PointEffects:
                 return self._sync_clock(vm)
             case SealPoint():
                 return self._seal(vm, step)
-            case Thaw():
-                return self._thaw(vm)
+            case Thaw(frozen=frozen):
+                return self._thaw(vm, frozen=frozen)
             case RemoveHeads():
                 return self._remove_heads(step)
             case RemovePoint():
@@ -129,6 +129,7 @@ class PointEffects:
             with_memory=spec.with_memory,
             quiesce=spec.quiesce,
             dac_uid=definition.dac_uid,
+            runs=vm.spec.power is Power.ON,
         )
         at = self.clock.now()
         seen = await self.hypervisor.points.take(vm.uid, wanted)
@@ -169,6 +170,7 @@ class PointEffects:
         for volume in step.volumes:
             await self.volumes.grow(volume, in_use=True)  # which writes the sidecar, and nothing else
         for snapshot in step.snapshots:
+            await self._thaw(vm, frozen=snapshot.spec.quiesce)
             directory = self.volumes.layers.point_dir(snapshot.uid)
             taken = self.taken.get(step.operation_uid) or Taken(None, self._state(vm))
             taken = replace(taken, memory_bytes=_size(directory / MEMORY_FILE), kept=taken.kept or _kept(directory))
@@ -176,11 +178,13 @@ class PointEffects:
             await self.volumes.layers.write_point(finished(snapshot, taken))
 
     def _state(self, vm: Vm) -> VmState:
-        return vm.status.seen_state
+        """As it was at that instant; one that is to run was stopped for it alone."""
+        runs = vm.spec.power is Power.ON and vm.status.seen_state is VmState.PAUSED
+        return VmState.RUNNING if runs else vm.status.seen_state
 
-    async def _thaw(self, vm: Vm) -> None:
+    async def _thaw(self, vm: Vm, *, frozen: bool) -> None:
         try:
-            await self.hypervisor.points.thaw(vm.uid)
+            await self.hypervisor.points.thaw(vm.uid, frozen=frozen, runs=vm.spec.power is Power.ON)
         except CorralError as error:
             if error.code != "domain-not-found":
                 raise

@@ -253,6 +253,7 @@ class SealPoint(Step):
 @dataclass(frozen=True)
 class Thaw(Step):
     NAME, PHASE = "thaw", "letting the guest run on"
+    frozen: bool
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,12 @@ class FakePoints:
             self._changed(domain, "defined")
             return PointTaken(domain.state, 0.0, wanted.quiesce)
 
-    async def thaw(self, uid: str) -> None:
+    async def thaw(self, uid: str, *, frozen: bool, runs: bool) -> None:
         async with self._call("point_thaw"):
-            self._domain(uid)
+            domain = self._domain(uid)
+            if runs and domain.state is VmState.PAUSED:
+                domain.state, domain.reason = VmState.RUNNING, "unpaused"
+                self._changed(domain, "resumed")
 
     async def place(self, uid: str, disks: tuple[DomainDisk, ...], dac_uid: int | None) -> None:
         async with self._call("point_place"):

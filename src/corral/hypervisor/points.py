@@ -19,6 +19,8 @@ class PointWanted:
     with_memory: bool = False
     quiesce: bool = False
     dac_uid: int | None = None
+    runs: bool = True
+    """It is to run: where it stands still, a former process stopped it for this very instant."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Points(Protocol):
         is thawed in every case; one that stood still runs on."""
         ...
 
-    async def thaw(self, uid: str) -> None:
-        """Whatever a former process left frozen or paused for a point in time goes on. Nothing happens to others."""
+    async def thaw(self, uid: str, *, frozen: bool, runs: bool) -> None:
+        """What a former process left as it was for the instant goes on: file systems, where they were `frozen`, and, where
+        it is to run, the guest. Nothing happens to one that is off."""
         ...
 
     async def place(self, uid: str, disks: tuple[DomainDisk, ...], dac_uid: int | None) -> None:

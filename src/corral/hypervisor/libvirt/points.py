@@ -5,7 +5,6 @@ a domain whose disks are on their new heads already has been there.
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -15,13 +14,13 @@ from typing import Final, Protocol, TypeVar
 import libvirt
 from lxml.etree import Element, SubElement, _Element, tostring
 
-from corral import files
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk
-from corral.hypervisor.libvirt import confinement, monitor, reading, starting
+from corral.hypervisor.libvirt import confinement, domains, monitor, reading, starting
 from corral.hypervisor.libvirt.disks import DISK_ALIAS, add_backing_chain
 from corral.hypervisor.libvirt.fork_document import restorable
 from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.kept import keep, kept_files, put_back
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.observe import STATES
 from corral.hypervisor.libvirt.standstill import Listen, Standstill
@@ -31,8 +30,6 @@ from corral.model.vm import VmState
 T = TypeVar("T")
 
 MEMORY_FILE: Final = "memory"
-NVRAM_FILE: Final = "nvram.fd"
-TPM_DIR: Final = "tpm"
 # A guest's memory goes to disk: as long as a managed save may take.
 MEMORY_TIMEOUT_S: Final = 900.0
 # A guest that is asked to freeze its file systems may flush for a while; then it is thawed, whatever it says.
@@ -65,13 +62,13 @@ class LibvirtPoints:
 
     async def take(self, uid: str, wanted: PointWanted) -> PointTaken:
         state, document = await self._on(uid, "look at", _live)
-        kept = _kept_files(document, uid, self._host)
+        kept = kept_files(document, uid, self._host)
         if state is VmState.SHUT_OFF:
-            names = await asyncio.to_thread(_keep, kept, wanted.directory)
+            names = await asyncio.to_thread(keep, kept, wanted.directory)
             return PointTaken(state, None, False, names)
         if _is_on(document, wanted.disks):
-            await self.thaw(uid)
-            return PointTaken(state, None, wanted.quiesce, ())
+            await self.thaw(uid, frozen=wanted.quiesce, runs=wanted.runs)
+            return PointTaken(VmState.RUNNING if wanted.runs else state, None, wanted.quiesce, ())
         await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
         if not wanted.with_memory:
             return await self._on(uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), TAKE_TIMEOUT_S)
@@ -81,8 +78,8 @@ class LibvirtPoints:
             )
         return taken if taken.pause_ms is not None else replace(taken, pause_ms=still.ms)
 
-    async def thaw(self, uid: str) -> None:
-        await self._on(uid, "thaw", _thaw)
+    async def thaw(self, uid: str, *, frozen: bool, runs: bool) -> None:
+        await self._on(uid, "thaw", lambda domain: _release(domain, frozen=frozen, runs=runs))
 
     async def place(self, uid: str, disks: tuple[DomainDisk, ...], dac_uid: int | None) -> None:
         await asyncio.to_thread(self._own, disks, dac_uid)
@@ -120,9 +117,9 @@ class LibvirtPoints:
 
     async def put_back(self, uid: str, directory: Path, kept: tuple[str, ...], dac_uid: int | None) -> None:
         document = await self._on(uid, "look at", _persistent)
-        places = _kept_files(document, uid, self._host)
+        places = kept_files(document, uid, self._host)
         owner = (dac_uid, self._host.dac_gid) if self._host.privileged and dac_uid is not None else None
-        await asyncio.to_thread(_put_back, places, directory, kept, owner)
+        await asyncio.to_thread(put_back, places, directory, kept, owner)
 
     async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
         target = await self._on(uid, "pull a layer of", lambda domain: _begin_pull(domain, disk, base))
@@ -192,17 +189,18 @@ def _take(
     domain: libvirt.virDomain, document: _Element, wanted: PointWanted, kept: Sequence[tuple[str, Path]]
 ) -> PointTaken:
     state = STATES.get(domain.state(0)[0], VmState.UNKNOWN)
-    held = bool(kept) and state is VmState.RUNNING
+    held = wanted.runs and (bool(kept) or state is VmState.PAUSED)
+    state = VmState.RUNNING if held else state
     began = time.monotonic()
     if held:
         # Firmware variables and TPM are files that the guest writes by itself: it stands still while they are copied.
-        domain.suspend()
+        domains.suspend(domain)
     try:
-        names = _keep(kept, wanted.directory)
+        names = keep(kept, wanted.directory)
         _create(domain, document, wanted, live=not held)
     finally:
         if held:
-            domain.resume()
+            domains.resume(domain)
     pause_ms = None if wanted.with_memory and not held else (time.monotonic() - began) * 1000
     return PointTaken(state, pause_ms, wanted.quiesce, names)
 
@@ -223,6 +221,16 @@ def _create(domain: libvirt.virDomain, document: _Element, wanted: PointWanted, 
         if wanted.quiesce:
             _thaw(domain)
             domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
+
+
+def _release(domain: libvirt.virDomain, *, frozen: bool, runs: bool) -> None:
+    if not domain.isActive():
+        return
+    if frozen:
+        domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S, 0)
+        _thaw(domain)
+    if runs:
+        domains.resume(domain)
 
 
 def _thaw(domain: libvirt.virDomain) -> None:
@@ -289,54 +297,6 @@ def _put(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -
         for below in reversed(list(chain)):
             source.addnext(below)
     return tostring(document) != before
-
-
-def _kept_files(document: _Element, uid: str, host: Host) -> tuple[tuple[str, Path], ...]:
-    """What of the guest's lies beside its disks: its name among us, and the place."""
-    found = []
-    if nvram := document.findtext("os/nvram"):
-        found.append(("nvram", Path(nvram)))
-    if document.find("devices/tpm") is not None and host.privileged:
-        found.append(("tpm", Path(host.tpm_state(uid))))
-    return tuple(found)
-
-
-def _keep(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
-    names = []
-    try:
-        for name, place in kept:
-            if not place.exists():
-                continue
-            if name == "nvram":
-                files.write_atomic(directory / NVRAM_FILE, place.read_bytes())
-            else:
-                shutil.rmtree(directory / TPM_DIR, ignore_errors=True)
-                shutil.copytree(place, directory / TPM_DIR)
-            names.append(name)
-    except OSError as error:
-        raise files.storage_error(f"keep a guest's firmware variables in {directory}", error) from error
-    return tuple(names)
-
-
-def _put_back(
-    places: Sequence[tuple[str, Path]], directory: Path, kept: Sequence[str], owner: tuple[int, int] | None
-) -> None:
-    try:
-        for name, place in places:
-            if name not in kept:
-                continue
-            if name == "nvram":
-                files.write_atomic(place, (directory / NVRAM_FILE).read_bytes())
-                found = [place]
-            else:
-                shutil.rmtree(place, ignore_errors=True)
-                shutil.copytree(directory / TPM_DIR, place)
-                place.chmod(0o700)
-                found = [place, *place.rglob("*")]
-            for path in found if owner is not None else ():
-                shutil.chown(path, *owner)  # type: ignore[misc]
-    except OSError as error:
-        raise files.storage_error(f"put a guest's firmware variables back from {directory}", error) from error
 
 
 # ---- pulling -------------------------------------------------------------------------------------------------------
