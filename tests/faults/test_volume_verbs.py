@@ -211,3 +211,24 @@ def test_an_original_is_not_deleted_while_it_is_copied(world):
         ).status.state is OperationState.SUCCEEDED
 
     world(scene)
+
+
+def test_what_is_short_does_not_wait_for_copies(world):
+    async def scene(w):
+        await prepared(w, "copy")
+        w.simulation.inject(Fault(FaultKind.HANG, "storage.fill", times=8))
+        maker = VolumeMaker(w.devices._context)
+        copies = [
+            (await maker.copy(ADMIN, "default", "data", CopyVolumeRequest(name=f"copy{number}")))[1]
+            for number in range(4)
+        ]
+        await w.until(lambda: _called(w, "storage.fill"))
+        done = await w.ended(await create(w, name="other"))
+        assert done.status.state is OperationState.SUCCEEDED
+        assert w.simulation.trace.count("storage.fill") == 2
+        for copying in copies:
+            await w.cancel(copying)
+        for copying in copies:
+            assert (await w.ended(copying)).status.state is OperationState.CANCELLED
+
+    world(scene)

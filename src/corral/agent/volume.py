@@ -11,7 +11,7 @@ from corral.agent.failures import Verdict, backoff_s, judge
 from corral.agent.operations import Progress, Shown, ended, running, write_end
 from corral.agent.queue import problem_of
 from corral.agent.view import Ending
-from corral.agent.volume_work import PHASES, VolumeWork, users_of
+from corral.agent.volume_work import PHASES, VolumeWork, is_long, users_of
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
@@ -30,8 +30,9 @@ from corral.model.volume import Volume
 from corral.storage.base import OnShare
 from corral.store.objects import Objects, Transaction, work_claim
 
-PARALLEL_MAX: Final = 4
-"""Copies keep the disk busy; what is short does not wait long behind so few."""
+PARALLEL_MAX: Final = 8
+LONG_MAX: Final = 2
+"""Copies keep the disk busy, for minutes: so few at once, and what is short does not wait for them."""
 DONE: Final = {
     "volume-create": "VolumeCreated",
     "volume-resize": "VolumeResized",
@@ -58,6 +59,8 @@ class VolumeKeeper:
     """Of operations that failed: how often, and when to try again (monotonic)."""
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """By volume."""
+    _long: set[str] = field(default_factory=set)
+    """The volumes among them that are being filled."""
     _fills: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """What a cancellation may cut, by operation."""
 
@@ -84,18 +87,28 @@ class VolumeKeeper:
                 await asyncio.wait(tasks, timeout=5.0)
 
     def _begin_due(self, pending: Iterable[Operation]) -> None:
-        taken = set(self._tasks)
+        while operation := next(
+            (one for one in self._startable(pending) if self._due_s(one) <= self.clock.monotonic_s()), None
+        ):
+            uid = operation.spec.target_uid
+            self._tasks[uid] = asyncio.get_running_loop().create_task(self._turn(operation))
+            self._long |= {uid} if is_long(operation) else set()
+
+    def _startable(self, pending: Iterable[Operation]) -> list[Operation]:
+        """The oldest of each volume that nobody works on, as far as there is room for one of its kind."""
+        taken, found = set(self._tasks), list[Operation]()
         for operation in pending:
             uid = operation.spec.target_uid
-            if uid in taken or len(self._tasks) >= PARALLEL_MAX:
+            if uid in taken:
                 continue
             taken.add(uid)  # its later operations wait for this one
-            if self._due_s(operation) <= self.clock.monotonic_s():
-                self._tasks[uid] = asyncio.get_running_loop().create_task(self._turn(operation))
+            if len(self._tasks) < PARALLEL_MAX and not (is_long(operation) and len(self._long) >= LONG_MAX):
+                found.append(operation)
+        return found
 
     async def _wait(self, pending: Iterable[Operation]) -> None:
-        due = [self._due_s(o) for o in pending if o.spec.target_uid not in self._tasks]
-        pause_s = max(0.0, min(due) - self.clock.monotonic_s()) if due and len(self._tasks) < PARALLEL_MAX else None
+        due = [self._due_s(operation) for operation in self._startable(pending)]
+        pause_s = max(0.0, min(due) - self.clock.monotonic_s()) if due else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._wanted.wait()
@@ -108,6 +121,7 @@ class VolumeKeeper:
             self._tries[operation.uid] = (1, self.clock.monotonic_s() + backoff_s(16))
         finally:
             self._tasks.pop(operation.spec.target_uid, None)
+            self._long.discard(operation.spec.target_uid)
             self._wanted.set()
 
     def _pending(self) -> list[Operation]:

@@ -11,7 +11,7 @@ from corral.agent.cache import Cache
 from corral.errors import CorralError
 from corral.images.base import ImageLibrary
 from corral.model.layer import Layer
-from corral.model.operation import CreateVolume, MoveVolume
+from corral.model.operation import CreateVolume, MoveVolume, Operation
 from corral.model.volume import Volume, VolumeStatus
 from corral.storage.base import OnShare, Source, VolumeStore
 
@@ -21,6 +21,13 @@ PHASES: Final = {
     "volume-move": "moving it",
     "volume-delete": "deleting",
 }
+
+
+def is_long(operation: Operation) -> bool:
+    """It reads and writes a whole disk."""
+    intent = operation.spec.intent
+    filled = isinstance(intent, CreateVolume) and (intent.copy_of is not None or bool(intent.staged))
+    return filled or isinstance(intent, MoveVolume)
 
 
 def users_of(cache: Cache, volume: Volume) -> Iterator[str]:
