@@ -347,7 +347,7 @@ def test_panic(walk: Walk, guest: Guest) -> None:
         return  # its kernel has no such device, and reboots
     name, qemu = guest.name, guest.qemu()
     newest = walk.json("events", "-n", "1")[-1]["sequence"]
-    walk("exec", name, "--timeout", "5s", "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
+    walk("exec", name, "--timeout", "60s", "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     walk.until("it runs again", lambda: guest.qemu() not in ("", qemu) and virsh("domstate", name) == "running", BOOT_S)
     mine = [event for event in walk.json("events", "--after", str(newest)) if event["object_name"] == name]
     assert "VmRestarted" in [event["reason"] for event in mine]
