@@ -88,7 +88,9 @@ class Ledger:
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
         demand = demand_of_vm(vm)
-        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus, bool(vm.spec.template_uid)))
+        self._enter(
+            vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus, bool(vm.spec.template_uid))
+        )
 
     def known(self, uid: str) -> KnownVm | None:
         return self._entries.get(uid)

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 BLOCK_BYTES = 1 << 16
+LOOK_S = 60.0
 DAMAGED_STATUS = 3
 TAKEN_STATUS = 4
 # linux/fcntl.h: no more writing, shrinking and growing. (Punching a hole is writing.)
@@ -72,11 +73,17 @@ def load(path: str, digest: str) -> int:
     return held
 
 
-def serve(listener: socket.socket, held: int, lock: int) -> None:
-    """Until it is told to quit. One line asks: `UID GID`, or `quit`."""
+def serve(listener: socket.socket, held: int, lock: int, memory: Path) -> None:
+    """Until it is told to quit, or the template is gone. One line asks: `UID GID`, or `quit`."""
+    listener.settimeout(LOOK_S)
     size_bytes = os.fstat(held).st_size
     while True:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            if memory.exists():
+                continue
+            return
         with connection:
             connection.settimeout(5)
             try:
@@ -120,7 +127,7 @@ def main(memory: str, digest: str, path: str) -> None:
     listener.bind(str(fresh))
     listener.listen(64)
     fresh.rename(path)
-    serve(listener, held, lock)
+    serve(listener, held, lock, Path(memory))
     Path(path).unlink(missing_ok=True)
 
 
