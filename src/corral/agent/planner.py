@@ -7,7 +7,7 @@ sees a world in which some of the steps are already done.
 from corral.agent.definition import recovered_nics, recovered_volumes
 from corral.agent.plan_layers import OBJECTS_AT_ONCE, leftovers, plan_tidying, removal_of
 from corral.agent.plan_power import plan_news, plan_power
-from corral.agent.plan_snapshot import plan_in_time
+from corral.agent.plan_snapshot import begun_heads, plan_in_time
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
@@ -82,13 +82,22 @@ def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
     """Nothing is touched; whoever waits is told. An adoption that found no domain takes its object back."""
     endings = (
         *superseded_endings(queue),
-        *(Ending(o, OperationState.FAILED, problem) for o in (*queue.declarative, *queue.imperative)),
+        *(
+            Ending(o, OperationState.FAILED, problem)
+            for o in (*queue.declarative, *queue.imperative)
+            if not _begun(view, o)
+        ),
     )
     adopting = any(isinstance(operation.spec.intent, AdoptVm) for operation in queue.document)
     if adopting or queue.create is not None:
         kept = frozenset(uid for uid, volume in view.volumes.items() if volume.status.ready)
         return Plan(settle=Settle(endings=endings, forget=True, kept=kept))
     return Plan(settle=Settle(endings=endings, refused=problem))
+
+
+def _begun(view: View, operation: Operation) -> bool:
+    """On a point in time: the domain may be on new heads already, which only its own end may record."""
+    return bool(begun_heads(view, operation))
 
 
 # ---- there at all -----------------------------------------------------------------------------------------------
