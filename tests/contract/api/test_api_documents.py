@@ -103,8 +103,11 @@ def running(world: World, client: Client) -> dict[str, Any]:
 def test_every_get_answers_as_documented(client: Client, running: dict[str, Any]) -> None:
     wrong: list[str] = []
     client.create_pool({"name": "fast", "path": "/srv/fast"})
+    client.create_template({"name": "web", "source": "web"})
+    client.create_snapshot("web", {"name": "first"})
     for route in _routes("get"):
         values = {"name": NAMES.get(route.partition("/{")[0], "web"), "uid": running["operation"]["uid"]}
+        values["snapshot"] = "first"
         if route == "/v1/volumes/{name}":
             values["name"] = client.list_volumes()[0]["name"]
         content = client.request_bytes("GET", route.format(**values), query=QUERIES.get(route, {}))
