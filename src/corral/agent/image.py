@@ -6,17 +6,16 @@ from datetime import datetime
 
 from corral.agent.cache import Cache
 from corral.agent.failures import BACKOFF_MAX_S, backoff_s
-from corral.agent.operations import Progress, Shown, ended, write_end
+from corral.agent.operations import Progress, Shown, ended, ended_event, write_end
 from corral.agent.queue import problem_of
 from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.images.base import ImageLibrary
 from corral.log import logger
-from corral.model.event import Event, EventLevel
 from corral.model.image import Image, ImageState, ImageStatus
 from corral.model.operation import BuildImage, Operation, OperationState, Problem
-from corral.store.objects import Objects, Transaction
+from corral.store.objects import Objects
 
 log = logger("agent.image")
 
@@ -156,34 +155,21 @@ class ImageKeeper:
             transaction.delete(current)
         elif changed is not None:
             transaction.update(changed)
-        self._say(transaction, operation, state, problem)
+        transaction.event(
+            ended_event(
+                operation,
+                state,
+                problem,
+                "ImageReady" if isinstance(operation.spec.intent, BuildImage) else "ImageDeleted",
+                self.clock.now(),
+            )
+        )
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
         if current is not None and delete:
             self.cache.forget(Image, current.uid)
         elif changed is not None:
             self.cache.put(changed.model_copy(update={"revision": committed.revision}))
-
-    def _say(
-        self, transaction: Transaction, operation: Operation, state: OperationState, problem: Problem | None
-    ) -> None:
-        verb, name = operation.spec.intent.verb, operation.spec.target_name
-        failed = state is OperationState.FAILED
-        good = "ImageReady" if isinstance(operation.spec.intent, BuildImage) else "ImageDeleted"
-        transaction.event(
-            Event(
-                time=self.clock.now(),
-                project=operation.project,
-                level=EventLevel.ERROR if failed else EventLevel.INFO,
-                reason="OperationFailed" if failed else good if state is OperationState.SUCCEEDED else "OperationEnded",
-                message=f"{verb} of {name}: {problem.reason if problem else state}",
-                object_kind="image",
-                object_uid=operation.spec.target_uid,
-                object_name=name,
-                operation_uid=operation.uid,
-                source="agent",
-            )
-        )
 
 
 def _digest(image: Image) -> str:

@@ -10,7 +10,8 @@ from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
-from corral.model.operation import Operation, OperationState, OperationStatus, StepRecord
+from corral.model.event import Event, EventLevel
+from corral.model.operation import Operation, OperationState, OperationStatus, Problem, StepRecord
 from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode
 
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -32,6 +33,25 @@ class Shown:
     progress: float | None = None
     detail: str = ""
     attempts: int = 0
+
+
+def ended_event(
+    operation: Operation, state: OperationState, problem: Problem | None, done: str, now: datetime
+) -> Event:
+    """What is told of an operation's end; `done` is the word for a good one."""
+    spec, failed = operation.spec, state is OperationState.FAILED
+    return Event(
+        time=now,
+        project=operation.project,
+        level=EventLevel.ERROR if failed else EventLevel.INFO,
+        reason="OperationFailed" if failed else done if state is OperationState.SUCCEEDED else "OperationEnded",
+        message=f"{spec.intent.verb} of {spec.target_name}: {problem.reason if problem else state}",
+        object_kind=spec.target_kind,
+        object_uid=spec.target_uid,
+        object_name=spec.target_name,
+        operation_uid=operation.uid,
+        source="agent",
+    )
 
 
 def running(operation: Operation, shown: Shown) -> Operation:

@@ -12,7 +12,7 @@ from corral.agent.executor import Drivers
 from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.fork import template_files
 from corral.agent.hidden_points import forgetting, is_forgotten
-from corral.agent.operations import Progress, Shown, ended, write_end
+from corral.agent.operations import Progress, Shown, ended, ended_event, write_end
 from corral.agent.queue import problem_of
 from corral.agent.view import Ending
 from corral.clock import Clock
@@ -22,7 +22,6 @@ from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
 from corral.images.base import ImageLibrary
 from corral.log import logger
-from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer, LayerSpec, LayerStatus
 from corral.model.operation import (
     CreateTemplate,
@@ -303,7 +302,15 @@ class TemplateKeeper:
             for layer in layers:
                 transaction.delete(layer)
         forgotten = self._forget_point(transaction, operation, made or removed)
-        self._say(transaction, operation, state, problem)
+        transaction.event(
+            ended_event(
+                operation,
+                state,
+                problem,
+                "TemplateCreated" if isinstance(operation.spec.intent, CreateTemplate) else "TemplateDeleted",
+                self.clock.now(),
+            )
+        )
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
         if made is not None:
@@ -330,28 +337,3 @@ class TemplateKeeper:
         forget = forgetting(vm, template.spec.snapshot_uid, spec.requested_by, spec.request_id, self.clock.now())
         transaction.create(forget)
         return forget
-
-    def _say(
-        self, transaction: Transaction, operation: Operation, state: OperationState, problem: Problem | None
-    ) -> None:
-        spec, failed = operation.spec, state is OperationState.FAILED
-        made = isinstance(spec.intent, CreateTemplate)
-        done = (
-            ("TemplateCreated" if made else "TemplateDeleted")
-            if state is OperationState.SUCCEEDED
-            else "OperationEnded"
-        )
-        transaction.event(
-            Event(
-                time=self.clock.now(),
-                project=operation.project,
-                level=EventLevel.ERROR if failed else EventLevel.INFO,
-                reason="OperationFailed" if failed else done,
-                message=f"{spec.intent.verb} of {spec.target_name}: {problem.reason if problem else state}",
-                object_kind="template",
-                object_uid=spec.target_uid,
-                object_name=spec.target_name,
-                operation_uid=operation.uid,
-                source="agent",
-            )
-        )

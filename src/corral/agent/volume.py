@@ -8,14 +8,13 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.failures import Verdict, backoff_s, judge
-from corral.agent.operations import Progress, Shown, ended, running, write_end
+from corral.agent.operations import Progress, Shown, ended, ended_event, running, write_end
 from corral.agent.queue import problem_of
 from corral.agent.view import Ending
 from corral.agent.volume_work import PHASES, VolumeWork, is_long, users_of
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
-from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer
 from corral.model.operation import (
     CreateVolume,
@@ -28,7 +27,7 @@ from corral.model.operation import (
 )
 from corral.model.volume import Volume
 from corral.storage.base import OnShare
-from corral.store.objects import Objects, Transaction, work_claim
+from corral.store.objects import Objects, work_claim
 
 PARALLEL_MAX: Final = 8
 LONG_MAX: Final = 2
@@ -298,7 +297,7 @@ class VolumeKeeper:
             transaction.update(stays)
         if isinstance(operation.spec.intent, ResizeVolume | MoveVolume):
             transaction.release(work_claim(operation.spec.target_uid))
-        self._say(transaction, operation, state, problem)
+        transaction.event(ended_event(operation, state, problem, DONE[operation.spec.intent.verb], self.clock.now()))
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
         if volume is not None and delete:
@@ -306,23 +305,3 @@ class VolumeKeeper:
                 self.cache.forget(type(gone), gone.uid)
         elif stays is not None:
             self.cache.put(stays.model_copy(update={"revision": committed.revision}))
-
-    def _say(
-        self, transaction: Transaction, operation: Operation, state: OperationState, problem: Problem | None
-    ) -> None:
-        spec, failed = operation.spec, state is OperationState.FAILED
-        done = DONE[spec.intent.verb] if state is OperationState.SUCCEEDED else "OperationEnded"
-        transaction.event(
-            Event(
-                time=self.clock.now(),
-                project=operation.project,
-                level=EventLevel.ERROR if failed else EventLevel.INFO,
-                reason="OperationFailed" if failed else done,
-                message=f"{spec.intent.verb} of {spec.target_name}: {problem.reason if problem else state}",
-                object_kind="volume",
-                object_uid=spec.target_uid,
-                object_name=spec.target_name,
-                operation_uid=operation.uid,
-                source="agent",
-            )
-        )
