@@ -39,7 +39,6 @@ AUDIT_ANCHORS: Final = "audit-anchors"
 # QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
 TRAVERSABLE: Final = 0o711
 CLOSE_TIMEOUT_S: Final = 5.0
-SWITCH_S: Final = 0.0005  # between threads that compute at once
 NETWORK_RETRY_S: Final = 5.0
 DEFAULT_NETWORK: Final = "default"
 # ICANN has reserved .internal for private networks.
@@ -70,9 +69,6 @@ class Backend:
 
 def run(settings: Settings) -> int:
     """Be the daemon until SIGTERM or SIGINT; returns the exit status. A start that fails says why on standard error."""
-    # A thread that parses what libvirt said gives the event loop its turn sooner than after Python's own 5 ms: a start
-    # waited for one or two of those.
-    sys.setswitchinterval(SWITCH_S)
     gc.disable()  # until the daemon is ready: start-up makes little garbage and many modules
     log.configure(settings.log_level, settings.log_json)
     proc.complete_search_path()
