@@ -73,7 +73,6 @@ def hurried(monkeypatch):
     monkeypatch.setattr("corral.agent.vm.backoff_s", lambda attempts: 0.02 * attempts)
     monkeypatch.setattr("corral.agent.template.backoff_s", lambda attempts: 0.02 * attempts)
     monkeypatch.setattr("corral.agent.template.LOOK_S", 0.01)
-    monkeypatch.setattr("corral.agent.template.LATER_S", 0.01)
     monkeypatch.setattr("corral.agent.vm.TIDY_AGAIN_S", 0.05)
     shorter = tuple((kinds, min(factor, 8.0)) for kinds, factor in executor._FACTORS)
     monkeypatch.setattr("corral.agent.executor._FACTORS", shorter)

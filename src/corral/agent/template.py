@@ -37,8 +37,6 @@ from corral.store.objects import Objects, Transaction
 
 LOOK_S: Final = 0.2
 """How often it is looked whether the point in time was taken."""
-LATER_S: Final = 1.0
-STALE: Final = "it was frozen under another QEMU, libvirt, accelerator or processor"
 MEMORY: Final = "memory"
 NVRAM: Final = "nvram.fd"
 
@@ -66,12 +64,9 @@ class TemplateKeeper:
 
     async def run(self) -> None:
         attempts = 0
-        looked = False
         while True:
             self._wanted.clear()
             pause_s: float | None = None
-            if not looked:
-                looked = await self._mark_stale()
             for operation in self._pending():
                 try:
                     if not await self._one(operation):
@@ -89,29 +84,8 @@ class TemplateKeeper:
                     await self.cache.refresh(Operation, operation.uid)
                     self.wake_layered()  # it may have happened all the same
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LATER_S if not looked else pause_s if self._pending() else None):
+                async with asyncio.timeout(pause_s if self._pending() else None):
                     await self._wanted.wait()
-
-    async def _mark_stale(self) -> bool:
-        """Once in a process, where there are hot ones: those whose memory another QEMU was, or another processor. False:
-        the host cannot be asked yet."""
-        places = self.places()
-        if places is None:
-            return False
-        hot = [found for found in self.cache.templates.values() if found.spec.hot and found.status.ready]
-        try:
-            key = await self.drivers.hypervisor.forking.key(places.accelerator) if hot else ""
-            for template in hot:
-                stale = "" if template.status.key == key else STALE
-                if stale != template.status.stale:
-                    status = template.status.model_copy(update={"stale": stale})
-                    transaction = self.objects.transaction()
-                    transaction.update(template.model_copy(update={"status": status}))
-                    await transaction.commit()
-        except CorralError as error:
-            log.warning("templates could not be looked at", code=error.code)
-            return False
-        return True
 
     def _files(self, template: Template) -> Files:
         places = self.places()
