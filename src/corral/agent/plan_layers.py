@@ -63,11 +63,11 @@ def _merge(view: View, middle: Layer, child: Layer, settled: Plan) -> Plan | Non
     if (child.uid, middle.uid) in view.known.merged:
         settle = replace(settled.settle, writes=Writes(updated=(lying_on(child, base),)), more=True)
         return replace(settled, settle=settle)
-    if (middle.uid, child.uid) in view.known.merged:
-        return _sunk(view, middle, child, settled)
     is_broken = base is None and middle.spec.parent_uid is not None  # not mended by taking something away
     if is_broken or view.tree.users_of(child.uid) != {view.vm.uid}:
         return None
+    if (middle.uid, child.uid) in view.known.merged:  # else who came meanwhile stands on `child`, which is what it was
+        return _sunk(view, middle, child, settled)
     if not view.active:
         return Plan((MergeLayer(child, middle, base),), again=True)
     return _merge_live(view, middle, child, base)
