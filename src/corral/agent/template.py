@@ -58,34 +58,45 @@ class TemplateKeeper:
     wake_layered: Callable[[], None]
     """VMs stand on layers that may be merged now."""
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _tries: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Of operations that wait: how often they failed, and when to look again (monotonic)."""
 
     def wake(self) -> None:
         self._wanted.set()
 
     async def run(self) -> None:
-        attempts = 0
+        """What failed waits for its time, whatever is written meanwhile."""
         while True:
             self._wanted.clear()
-            pause_s: float | None = None
             for operation in self._pending():
-                try:
-                    if not await self._one(operation):
-                        pause_s = LOOK_S
-                    else:
-                        self.wake_layered()
-                    attempts = 0
-                except CorralError as error:
-                    attempts += 1
-                    pause_s = backoff_s(attempts)
-                    log.warning("a template waits", template=operation.spec.target_name, code=error.code)
-                    shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason, attempts=attempts)
-                    self.progress.show(operation, shown)
-                    await self.cache.refresh(Template, operation.spec.target_uid)
-                    await self.cache.refresh(Operation, operation.uid)
-                    self.wake_layered()  # it may have happened all the same
+                if self._due_s(operation) <= self.clock.monotonic_s():
+                    await self._try(operation)
+            waiting = [self._due_s(operation) for operation in self._pending()]
+            pause_s = max(0.0, min(waiting) - self.clock.monotonic_s()) if waiting else None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s if self._pending() else None):
+                async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
+
+    def _due_s(self, operation: Operation) -> float:
+        return self._tries.get(operation.uid, (0, 0.0))[1]
+
+    async def _try(self, operation: Operation) -> None:
+        attempts = self._tries.get(operation.uid, (0, 0.0))[0]
+        try:
+            if await self._one(operation):
+                self._tries.pop(operation.uid, None)
+                self.wake_layered()
+            else:
+                self._tries[operation.uid] = (0, self.clock.monotonic_s() + LOOK_S)
+        except CorralError as error:
+            attempts += 1
+            self._tries[operation.uid] = (attempts, self.clock.monotonic_s() + backoff_s(attempts))
+            log.warning("a template waits", template=operation.spec.target_name, code=error.code)
+            shown = Shown(f"waiting: {error.code}", self.clock.now(), detail=error.reason, attempts=attempts)
+            self.progress.show(operation, shown)
+            await self.cache.refresh(Template, operation.spec.target_uid)
+            await self.cache.refresh(Operation, operation.uid)
+            self.wake_layered()  # it may have happened all the same
 
     def _files(self, template: Template) -> Files:
         places = self.places()
