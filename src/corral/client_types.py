@@ -1272,7 +1272,6 @@ class TemplateSpec(TypedDict):
 class TemplateStatus(TypedDict):
     ready: NotRequired[bool]
     taken_at: NotRequired[str | None]
-    stale: NotRequired[str]
     agent: NotRequired[bool]
     key: NotRequired[str]
     digest: NotRequired[str]

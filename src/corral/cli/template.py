@@ -21,7 +21,7 @@ def state(template: Document) -> str:
         return "being deleted"
     if not template["status"]["ready"]:
         return "being made"
-    return "stale" if template["status"]["stale"] else "ready"
+    return "ready"
 
 
 COLUMNS: Final = (
@@ -78,7 +78,6 @@ def show(session: Session, name: str, output: str) -> None:
         ("description", spec["description"]),
         ("disks", ", ".join(disk["name"] for disk in spec["disks"])),
         ("guest can be told who it is", status["agent"] if spec["hot"] else None),
-        ("stale", status["stale"] or None),
         ("created", found["created_at"]),
     ]
     show_one(found, rows, output)

@@ -41,8 +41,6 @@ class TemplateSpec(Model):
 class TemplateStatus(Model):
     ready: bool = False
     taken_at: datetime | None = None
-    stale: str = ""
-    """Why its memory can be used no more; empty: it can. Its disks always can."""
     agent: bool = False
     """The guest's agent answered: VMs that go on from its memory can be told who they are."""
     key: str = ""
