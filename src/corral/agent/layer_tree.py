@@ -45,9 +45,6 @@ class LayerTree:
     def children(self, uid: str) -> tuple[str, ...]:
         return self._children.get(uid, ())
 
-    def is_referenced(self, uid: str) -> bool:
-        return uid in self._referenced
-
     def users_of(self, uid: str) -> frozenset[str]:
         """The VMs whose disks or points in time stand on this layer; NOBODY for what belongs to none."""
         above = self._above(uid)

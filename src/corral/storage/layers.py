@@ -1,7 +1,6 @@
 """Layers as files of a pool, and what belongs to points in time. A head is made, frozen, merged, removed; never changed else."""
 
 import asyncio
-import json
 import secrets
 import shutil
 from collections.abc import Callable
@@ -185,14 +184,6 @@ class DirLayers:
 
     def _sidecar(self, layer_uid: str, pool: str) -> Path:
         return self._path(layer_uid, pool).with_suffix(LAYER_SIDECAR)
-
-
-def document_uid(document: bytes) -> str:
-    """Whose document it says it is; empty for what is none."""
-    try:
-        return str(json.loads(document)["uid"])
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 async def _blocking(asked: str, call: Callable[[], T]) -> T:
