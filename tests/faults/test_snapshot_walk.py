@@ -87,13 +87,15 @@ class Files:
         self.background = {IMAGE_BLOCK: IMAGE_VALUE}
 
     async def read(self, vm, name: str | None) -> dict[int, int]:
-        """Each block is of one byte. Not while a layer is merged: a reader that opened the file before takes what lies
-        beyond the end that it knew for zeros."""
-        await self.w.quiet(30)
+        """Each block is of one byte. As a copy is made: what is being merged gives way."""
         if name is None:
             path = Path(self.w.hypervisor.domains[vm.uid].disks[0].path)
         else:
             path = self.w.volumes.path((await found(self.w, name)).spec.disks[0].layer_uid)
+        async with self.w.volumes.layers.use.reading(path):
+            return await asyncio.to_thread(self._read, path)
+
+    def _read(self, path: Path) -> dict[int, int]:
         raw = path.with_suffix(".walk")
         try:
             count = f"count={BLOCKS}"

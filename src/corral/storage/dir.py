@@ -79,13 +79,15 @@ class DirVolumes:
 
     async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
         async def make(temporary: Path) -> None:
-            await filling.fill(temporary, source, volume, on_share)
+            async with self.layers.use.reading(source.path):
+                await filling.fill(temporary, source, volume, on_share)
 
         await self._make(volume, make)
 
     async def flatten(self, source: Source, disk_format: DiskFormat, on_share: OnShare) -> Path:
         temporary = self._volumes / f".flat.{secrets.token_hex(8)}.tmp"
-        await filling.flatten(temporary, source, disk_format, on_share)
+        async with self.layers.use.reading(source.path):
+            await filling.flatten(temporary, source, disk_format, on_share)
         return temporary
 
     async def _make(self, volume: Volume, make: Callable[[Path], Awaitable[None]]) -> Path:

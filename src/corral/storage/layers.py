@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol, TypeVar
 from corral import files, qemu_img
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
+from corral.storage.chain_use import ChainUse
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class LayerStore(Protocol):
 
     async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
         """Take `middle`, which `layer` lies on, into `layer`, which lies on `base` then; what is read through it stays the
-        same at any instant."""
+        same at any instant. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
         ...
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
@@ -96,6 +97,7 @@ class DirLayers:
         self._snapshots = state_dir / "snapshots"
         self._path = path
         self._directories = directories
+        self.use = ChainUse(lambda: directories().values())
         try:
             self._snapshots.mkdir(parents=True, exist_ok=True)
             self._snapshots.chmod(DIRECTORY_MODE)
@@ -105,6 +107,8 @@ class DirLayers:
     async def make(self, layer: Layer, backing: Backing | None) -> None:
         path = self._path(layer.uid, layer.spec.pool)
         await self.write(layer)
+        if backing is not None:
+            await self.use.stop_merges(backing.path)
         if await _blocking(f"look for {path}", path.exists):
             return
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -131,8 +135,12 @@ class DirLayers:
 
     async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
         path, below = self._path(layer.uid, layer.spec.pool), self._path(middle.uid, middle.spec.pool)
-        await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2")
-        await _blocking(f"write {path}", lambda: files.fsync_file(path))
+
+        async def merge() -> None:
+            await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2")
+            await _blocking(f"write {path}", lambda: files.fsync_file(path))
+
+        await self.use.merge(path, merge)
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
         await asyncio.to_thread(files.remove_file, self._path(volume_uid, pool).with_suffix(".json"))
