@@ -27,6 +27,16 @@ class TemplateCalls:
     def fork_template(self, name: str, body: t.ForkRequest) -> t.ClonesAccepted:
         return cast("t.ClonesAccepted", self._template("POST", f"/{path_name(name)}/forks", body))
 
+    def refresh_template(self, name: str, body: t.RefreshTemplateRequest) -> t.OperationAccepted:
+        return cast("t.OperationAccepted", self._template("POST", f"/{path_name(name)}/actions/refresh", body))
+
+    def publish_template(self, name: str, project: str) -> t.Template:
+        return cast("t.Template", self._template("POST", f"/{path_name(name)}/publications", {"project": project}))
+
+    def unpublish_template(self, name: str, project: str) -> t.Template:
+        path = f"/{path_name(name)}/publications/{path_name(project)}"
+        return cast("t.Template", self._template("DELETE", path))
+
     def delete_template(self, name: str) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._template("DELETE", f"/{path_name(name)}"))
 

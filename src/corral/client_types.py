@@ -47,6 +47,9 @@ PoolLevel = Literal['ok', 'warning', 'critical']
 Power = Literal['on', 'off', 'paused']
 
 
+Right = Literal['template.fork']
+
+
 Role = Literal['viewer', 'operator', 'admin']
 
 
@@ -302,6 +305,7 @@ class CreateTemplateRequest(TypedDict):
 class CreateTokenRequest(TypedDict):
     name: str
     role: NotRequired[Role]
+    rights: NotRequired[list[Right]]
     expires_at: NotRequired[str | None]
 
 
@@ -502,6 +506,7 @@ class FindingItems(TypedDict):
 
 
 class ForkRequest(TypedDict):
+    of_project: NotRequired[str | None]
     names: list[str]
     boot: NotRequired[bool]
     force: NotRequired[bool]
@@ -794,7 +799,7 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | MoveVolume | DeleteVolume | CreateTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | MoveVolume | DeleteVolume | CreateTemplate | RefreshTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
     target_kind: Literal['vm', 'image', 'volume', 'network', 'host', 'template']
     target_uid: str
     target_name: str
@@ -1027,6 +1032,10 @@ class ProblemDocument(TypedDict):
     request_id: str
 
 
+class PublishTemplateRequest(TypedDict):
+    project: str
+
+
 class Readiness(TypedDict):
     ready: bool
     reasons: NotRequired[list[str]]
@@ -1047,6 +1056,19 @@ class RecoveryReport(TypedDict):
     volumes: NotRequired[list[str]]
     vms: NotRequired[list[str]]
     lost: NotRequired[list[str]]
+
+
+class RefreshTemplate(TypedDict):
+    verb: NotRequired[Literal['template-refresh']]
+    vm_uid: str
+    vm_operation_uid: str
+    successor_uid: str
+    freeze_operation_uid: str
+    deadline_s: float
+
+
+class RefreshTemplateRequest(TypedDict):
+    deadline_s: NotRequired[float]
 
 
 class ResetVm(TypedDict):
@@ -1267,6 +1289,7 @@ class TemplateSpec(TypedDict):
     vm_spec: NotRequired[VmSpec | None]
     hostname: NotRequired[str]
     cloud_init: NotRequired[CloudInitSpec | None]
+    published_to: NotRequired[list[str]]
 
 
 class TemplateStatus(TypedDict):
@@ -1277,6 +1300,7 @@ class TemplateStatus(TypedDict):
     digest: NotRequired[str]
     memory_bytes: NotRequired[int]
     stored_bytes: NotRequired[int]
+    stale: NotRequired[str]
 
 
 class Token(TypedDict):
@@ -1295,6 +1319,7 @@ class Token(TypedDict):
 
 class TokenSpec(TypedDict):
     role: Role
+    rights: NotRequired[list[Right]]
     secret_hash: str
     expires_at: NotRequired[str | None]
 

@@ -126,6 +126,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "chain-too-long": ErrorKind.CONFLICT,
         "template-damaged": ErrorKind.CONFLICT,
         "template-stale": ErrorKind.CONFLICT,
+        "template-not-published": ErrorKind.FORBIDDEN,
         "template-in-use": ErrorKind.CONFLICT,
         "template-not-ready": ErrorKind.CONFLICT,
         "operation-finished": ErrorKind.CONFLICT,

@@ -15,7 +15,7 @@ from corral.errors import CorralError
 from corral.model.identity import Identity, Role
 from corral.model.operation import DeleteVm, Operation, OperationState
 from corral.model.template import Template
-from corral.model.template_requests import CreateTemplateRequest, ForkRequest
+from corral.model.template_requests import CreateTemplateRequest, ForkRequest, RefreshTemplateRequest
 from corral.model.vm import Vm
 from corral.services.caller import Caller
 from corral.services.template import TemplateService
@@ -64,7 +64,17 @@ async def _delete_source(w, service: TemplateService, vm: Vm) -> Operation:
     return await w.wish(vm, DeleteVm(), delete=True)
 
 
-VERBS = (Verb("create", _create), Verb("fork", _fork), Verb("delete", _delete), Verb("delete its VM", _delete_source))
+async def _refresh(w, service: TemplateService, vm: Vm) -> Operation:
+    return await service.refresh(CALLER, "default", "base", RefreshTemplateRequest(deadline_s=30))
+
+
+VERBS = (
+    Verb("create", _create),
+    Verb("fork", _fork),
+    Verb("delete", _delete),
+    Verb("delete its VM", _delete_source),
+    Verb("refresh", _refresh),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +120,10 @@ async def _judge(w, verb: Verb, operation: Operation, vm: Vm) -> None:
         assert reads(w, vm) == HELD
     elif verb.name == "delete":
         assert set(there) == (set() if succeeded else {"base"})
+    elif verb.name == "refresh":
+        assert set(there) == {"base"}
+        assert [found.name for found in await w.objects.list(Vm)] == [vm.name]
+        assert (there["base"].uid == operation.spec.target_uid) is not succeeded
     for template in there.values():
         [disk] = template.spec.disks
         assert w.hypervisor.disks.content(str(w.volumes.path(disk.layer_uid))) == HELD

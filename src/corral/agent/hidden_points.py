@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from corral.agent.cache import Cache
+from corral.agent.operations import requested
 from corral.log import logger
-from corral.model.operation import DeleteSnapshot, Operation, OperationSpec
+from corral.model.operation import DeleteSnapshot, Operation
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Vm
-from corral.names import new_uid
 from corral.store.objects import Objects
 
 log = logger("agent.hidden-points")
@@ -45,18 +45,4 @@ def is_forgotten(cache: Cache, vm: Vm, snapshot_uid: str) -> bool:
 
 
 def forgetting(vm: Vm, snapshot_uid: str, requested_by: str, request_id: str, now: datetime) -> Operation:
-    uid = new_uid()
-    return Operation(
-        project=vm.project,
-        name=uid,
-        uid=uid,
-        created_at=now,
-        spec=OperationSpec(
-            intent=DeleteSnapshot(snapshot_uid=snapshot_uid),
-            target_kind="vm",
-            target_uid=vm.uid,
-            target_name=vm.name,
-            requested_by=requested_by,
-            request_id=request_id,
-        ),
-    )
+    return requested(vm, DeleteSnapshot(snapshot_uid=snapshot_uid), requested_by, request_id, now)

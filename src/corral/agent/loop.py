@@ -269,6 +269,7 @@ class Agent:
                 self.dispatcher.wake(uid, Found(by_uid.get(uid)) if first else None)
         await self.orphans.run(domains)
         await self.snapshot_keeper.look()
+        await self.template_keeper.look()
         if first:
             await forget_abandoned(self.objects, self.cache, self.clock.now())
         self._host_changed.set()

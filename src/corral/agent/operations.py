@@ -10,8 +10,18 @@ from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
+from corral.model.base import Object
 from corral.model.event import Event, EventLevel
-from corral.model.operation import Operation, OperationState, OperationStatus, Problem, StepRecord
+from corral.model.operation import (
+    Intent,
+    Operation,
+    OperationSpec,
+    OperationState,
+    OperationStatus,
+    Problem,
+    StepRecord,
+)
+from corral.names import new_uid
 from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode
 
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -33,6 +43,26 @@ class Shown:
     progress: float | None = None
     detail: str = ""
     attempts: int = 0
+
+
+def requested(target: Object, intent: Intent, requested_by: str, request_id: str, now: datetime) -> Operation:
+    """An operation that the agent asks for itself, in somebody's name."""
+    uid, kind = new_uid(), target.kind
+    assert kind in ("vm", "template")
+    return Operation(
+        project=target.project,
+        name=uid,
+        uid=uid,
+        created_at=now,
+        spec=OperationSpec(
+            intent=intent,
+            target_kind=kind,
+            target_uid=target.uid,
+            target_name=target.name,
+            requested_by=requested_by,
+            request_id=request_id,
+        ),
+    )
 
 
 def ended_event(

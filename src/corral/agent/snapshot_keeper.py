@@ -6,6 +6,7 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.hidden_points import forgetting, is_forgotten
+from corral.agent.operations import requested
 from corral.agent.view import ACTIVE
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -83,9 +84,7 @@ class SnapshotKeeper:
                 quiesce=policy.quiesce and active and vm.status.agent_connected,
             ),
         )
-        operation = forgetting(vm, snapshot.uid, BY, "", now)
-        spec = operation.spec.model_copy(update={"intent": SnapshotVm(snapshot_uid=snapshot.uid)})
-        await self._submit(operation.model_copy(update={"spec": spec}), snapshot)
+        await self._submit(requested(vm, SnapshotVm(snapshot_uid=snapshot.uid), BY, "", now), snapshot)
 
     async def _submit(self, operation: Operation, snapshot: Snapshot | None = None) -> None:
         transaction = self.objects.transaction()

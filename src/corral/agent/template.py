@@ -1,9 +1,10 @@
-"""Templates: frozen from a point in time, and removed; one at a time. A crash anywhere repeats from the start."""
+"""Templates: frozen from a point in time, refreshed and removed; one at a time. A crash anywhere repeats from the start."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from corral.agent.cache import Cache
@@ -14,6 +15,7 @@ from corral.agent.fork import template_files
 from corral.agent.hidden_points import forgetting, is_forgotten
 from corral.agent.operations import Progress, Shown, ended, ended_event, write_end
 from corral.agent.queue import problem_of
+from corral.agent.refresh import Refresher, forks_under_way
 from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -22,12 +24,14 @@ from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
 from corral.images.base import ImageLibrary
 from corral.log import logger
+from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer, LayerSpec, LayerStatus
 from corral.model.operation import (
     CreateTemplate,
     Operation,
     OperationState,
     Problem,
+    RefreshTemplate,
 )
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template, TemplateDisk, TemplateStatus
@@ -37,6 +41,7 @@ from corral.store.objects import Objects, Transaction
 
 LOOK_S: Final = 0.2
 """How often it is looked whether the point in time was taken."""
+STALE: Final = "it was frozen under another QEMU, libvirt, accelerator or processor"
 MEMORY: Final = "memory"
 NVRAM: Final = "nvram.fd"
 
@@ -57,9 +62,13 @@ class TemplateKeeper:
     """Known once the host has been looked at."""
     wake_layered: Callable[[], None]
     """VMs stand on layers that may be merged now."""
+    refresher: Refresher = field(init=False)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _tries: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Of operations that wait: how often they failed, and when to look again (monotonic)."""
+
+    def __post_init__(self) -> None:
+        self.refresher = Refresher(self.objects, self.cache, self.progress, self.clock)
 
     def wake(self) -> None:
         self._wanted.set()
@@ -68,14 +77,41 @@ class TemplateKeeper:
         """What failed waits for its time, whatever is written meanwhile."""
         while True:
             self._wanted.clear()
-            for operation in self._pending():
-                if self._due_s(operation) <= self.clock.monotonic_s():
+            for uid in [operation.uid for operation in self._pending()]:
+                # As it is now: one that came before it may have changed it.
+                operation = next((found for found in self._pending() if found.uid == uid), None)
+                if operation is not None and self._due_s(operation) <= self.clock.monotonic_s():
                     await self._try(operation)
             waiting = [self._due_s(operation) for operation in self._pending()]
             pause_s = max(0.0, min(waiting) - self.clock.monotonic_s()) if waiting else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
+
+    async def look(self) -> None:
+        """At each relist: which memories this host can use. Its key is worked out once for each connection to libvirt."""
+        places = self.places()
+        hot = [found for found in self.cache.templates.values() if found.spec.hot and found.status.ready]
+        if places is None or not hot:
+            return
+        try:
+            key = await self.drivers.hypervisor.forking.key(places.accelerator)
+            for template in hot:
+                await self._mark(template, "" if template.status.key == key else STALE)
+        except CorralError as error:
+            log.warning("templates could not be looked at", code=error.code)
+
+    async def _mark(self, template: Template, stale: str) -> None:
+        if template.status.stale == stale:
+            return
+        status = template.status.model_copy(update={"stale": stale})
+        marked = template.model_copy(update={"status": status})
+        transaction = self.objects.transaction()
+        transaction.update(marked)
+        if stale:
+            transaction.event(_stale_event(template, stale, self.clock.now()))
+        revision = (await transaction.commit(durable=False)).revision
+        self.cache.put(marked.model_copy(update={"revision": revision}))
 
     def _due_s(self, operation: Operation) -> float:
         return self._tries.get(operation.uid, (0, 0.0))[1]
@@ -112,6 +148,8 @@ class TemplateKeeper:
         """False: it waits for something else."""
         template = self.cache.templates.get(operation.spec.target_uid)
         intent = operation.spec.intent
+        if isinstance(intent, RefreshTemplate):
+            return await self.refresher.go_on(operation, intent)
         if template is None:
             gone = Problem(code="template-not-found", asked=operation.spec.target_name, reason="the template is gone")
             failed = isinstance(intent, CreateTemplate)
@@ -119,6 +157,8 @@ class TemplateKeeper:
             return True
         if isinstance(intent, CreateTemplate):
             return await self._create(operation, intent, template)
+        if forks_under_way(self.cache, template.uid):
+            return False
         await self._remove(operation, OperationState.SUCCEEDED, template)
         return True
 
@@ -322,3 +362,17 @@ class TemplateKeeper:
         forget = forgetting(vm, template.spec.snapshot_uid, spec.requested_by, spec.request_id, self.clock.now())
         transaction.create(forget)
         return forget
+
+
+def _stale_event(template: Template, why: str, now: datetime) -> Event:
+    return Event(
+        time=now,
+        project=template.project,
+        level=EventLevel.WARNING,
+        reason="TemplateStale",
+        message=f"template {template.name} is stale: {why}; corral template refresh {template.name}",
+        object_kind=Template.KIND,
+        object_uid=template.uid,
+        object_name=template.name,
+        source="agent",
+    )

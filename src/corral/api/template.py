@@ -1,5 +1,8 @@
 """Routes of templates."""
 
+from typing import Annotated
+
+from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +19,12 @@ from corral.api.documents import (
 )
 from corral.api.route import noun_router
 from corral.model.template import Template
-from corral.model.template_requests import CreateTemplateRequest, ForkRequest
+from corral.model.template_requests import (
+    CreateTemplateRequest,
+    ForkRequest,
+    PublishTemplateRequest,
+    RefreshTemplateRequest,
+)
 
 router = noun_router("templates", "/templates")
 
@@ -38,9 +46,31 @@ async def get_template(call: CallParam, name: NameParam, request: Request) -> Re
     return document_response(request, await call.services.templates.get(call.caller, call.project, name))
 
 
+@router.post("/{name}/actions/refresh", status_code=202, response_model=OperationAccepted, summary="Refresh a template")
+async def refresh_template(call: ChangeParam, name: NameParam, body: RefreshTemplateRequest | None = None) -> Response:
+    """Its guest boots from its disks and is frozen anew, in its place; until then it is what it was."""
+    request = body or RefreshTemplateRequest()
+    return accepted_response(await call.services.templates.refresh(call.caller, call.project, name, request))
+
+
+@router.post("/{name}/publications", response_model=Template, summary="Publish a template to another project")
+async def publish_template(call: CallParam, name: NameParam, body: PublishTemplateRequest) -> Response:
+    """Who may fork in that project gets what the template's memory and disks hold."""
+    return model_response(await call.services.templates.publish(call.caller, call.project, name, body.project))
+
+
+@router.delete("/{name}/publications/{other}", response_model=Template, summary="Take a publication back")
+async def unpublish_template(
+    call: CallParam, name: NameParam, other: Annotated[str, Path(description="The other project.")]
+) -> Response:
+    """VMs that were made of it stay what they are."""
+    return model_response(await call.services.templates.unpublish(call.caller, call.project, name, other))
+
+
 @router.post("/{name}/forks", status_code=202, response_model=ClonesAccepted, summary="Make VMs of a template")
 async def fork_template(call: ChangeParam, name: NameParam, body: ForkRequest) -> Response:
-    """They run: of a hot template they go on from its memory, each told who it is; of another one they boot."""
+    """They run: of a hot template they go on from its memory, each told who it is; of another one they boot. With
+    `of_project` of another project's template, which has published it to this one."""
     vms, operations = await call.services.templates.fork(call.caller, call.project, name, body)
     return model_response(ClonesAccepted(vms=vms, operations=operations), 202)
 

@@ -16,11 +16,12 @@ from corral.names import format_bytes, parse_duration_s
 from corral.settings import load
 
 if TYPE_CHECKING:
-    from corral.client_types import CreateTokenRequest, Role
+    from corral.client_types import CreateTokenRequest, Right, Role
 
 COLUMNS: Final = (
     Column("name", lambda token: token["name"]),
     Column("role", lambda token: token["spec"]["role"]),
+    Column("rights", lambda token: ", ".join(token["spec"].get("rights", ()))),
     Column("project", lambda token: token["project"]),
     Column("expires", lambda token: token["spec"].get("expires_at") or "never"),
     Column("age", lambda token: age(token["created_at"])),
@@ -51,18 +52,30 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="viewer", show_default=True)
+@click.option(
+    "--right",
+    "rights",
+    type=click.Choice(["template.fork"]),
+    multiple=True,
+    help="What an operator may do only by name: make VMs of templates, whose memory can hold secrets.",
+)
 @click.option("--expires", metavar="TIME", help="Valid for this long: 12h, 90d.  [default: for ever]")
 @output_option
 @pass_session
-def create(session: Session, name: str, role: "Role", expires: str | None, output: str) -> None:
+def create(
+    session: Session, name: str, role: "Role", rights: tuple["Right", ...], expires: str | None, output: str
+) -> None:
     """Make a token for the project; its secret is printed once and kept nowhere.
 
     \b
     Examples:
       corral admin token create ci --role operator --expires 90d
+      corral admin token create lab --role operator --right template.fork
       export CORRAL_TOKEN=$(corral admin token create laptop -o name)
     """
     body: CreateTokenRequest = {"name": name, "role": role}
+    if rights:
+        body["rights"] = list(rights)
     if expires:
         body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=parse_duration_s(expires, "--expires"))).isoformat()
     answer: Any = session.client().create_token(body)

@@ -50,8 +50,9 @@ def fork(
       corral fork base web-1
       corral fork base --count 50 --wait ip
       corral fork base web-2 --boot
+      corral --project lab fork default/base web-3
     """
-    wanted = clone_names(session.client(), template, names, count)
+    wanted = clone_names(session.client(), template.rpartition("/")[2], names, count)
     options = {"asynchronous": asynchronous, "output": output, "wait_condition": wait_condition}
     timeout_s = parse_duration_s(timeout, "--timeout")
     _make(session, template, {"names": wanted, "boot": boot, "force": force}, options, timeout_s)
@@ -66,7 +67,10 @@ def fork_one(session: Session, template: str, options: dict[str, Any], timeout_s
 
 
 def _make(session: Session, template: str, body: "ForkRequest", options: dict[str, Any], timeout_s: float) -> None:
-    accepted = session.client().fork_template(template, body)
+    of_project, _, name = template.rpartition("/")
+    if of_project:  # another project's, published to this one
+        body["of_project"] = of_project
+    accepted = session.client().fork_template(name, body)
     operations = {operation["spec"]["target_name"]: operation for operation in accepted["operations"]}
     asynchronous, output = options["asynchronous"], options["output"]
     finish(session, body["names"], operations.__getitem__, output=output, done="running", asynchronous=asynchronous)

@@ -1,4 +1,4 @@
-"""Templates: VMs as they were at one instant, memory included if wished; list, show, create, delete."""
+"""Templates: VMs as they were at one instant, memory included if wished; made, shown, refreshed, published, deleted."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +9,7 @@ from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_list, show_one
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
-from corral.names import format_bytes
+from corral.names import format_bytes, parse_duration_s
 
 if TYPE_CHECKING:
     from corral.client_types import CreateTemplateRequest
@@ -21,7 +21,7 @@ def state(template: Document) -> str:
         return "being deleted"
     if not template["status"]["ready"]:
         return "being made"
-    return "ready"
+    return "stale" if template["status"].get("stale") else "ready"
 
 
 COLUMNS: Final = (
@@ -43,6 +43,7 @@ def template() -> None:
     Examples:
       corral template create base --from web --hot
       corral fork base --count 50
+      corral template refresh base
     """
 
 
@@ -78,6 +79,8 @@ def show(session: Session, name: str, output: str) -> None:
         ("description", spec["description"]),
         ("disks", ", ".join(disk["name"] for disk in spec["disks"])),
         ("guest can be told who it is", status["agent"] if spec["hot"] else None),
+        ("stale", _stale(found)),
+        ("published to", ", ".join(spec.get("published_to", ()))),
         ("created", found["created_at"]),
     ]
     show_one(found, rows, output)
@@ -105,6 +108,74 @@ def create(
     body: CreateTemplateRequest = {"name": name, "source": source, "hot": hot, "description": description}
     operation = session.client().create_template(body)["operation"]
     finish(session, [name], lambda _: operation, output=output, done="frozen", asynchronous=asynchronous)
+
+
+def _stale(template: Document) -> str:
+    why = template["status"].get("stale")
+    return f"{why}; corral template refresh {template['name']}" if why else ""
+
+
+@template.command()
+@click.argument("names", nargs=-1, required=True, metavar="TEMPLATE…")
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    default="10m",
+    show_default=True,
+    help="How long the template's guest may take to boot.",
+)
+@async_option
+@output_option
+@pass_session
+def refresh(session: Session, names: tuple[str, ...], timeout: str, asynchronous: bool, output: str) -> None:
+    """Take the memory of hot templates anew: after an upgrade of QEMU or libvirt, or on another processor.
+
+    \b
+    Its guest boots from its disks, in a VM called refresh-…, and is frozen when it has. Until then the template is what it
+    was; VMs that were made of it stay what they are.
+    Examples:
+      corral template refresh base
+    """
+    deadline_s = parse_duration_s(timeout, "--timeout")
+    finish(
+        session,
+        names,
+        lambda name: session.client().refresh_template(name, {"deadline_s": deadline_s})["operation"],
+        output=output,
+        done="refreshed",
+        asynchronous=asynchronous,
+    )
+
+
+@template.command()
+@click.argument("name", metavar="TEMPLATE")
+@click.option("--to", "project", metavar="PROJECT", required=True, help="The project that may make VMs of it.")
+@pass_session
+def publish(session: Session, name: str, project: str) -> None:
+    """Let another project make VMs of a template: it gets all that its memory and its disks hold.
+
+    \b
+    There it is called by its own project's name too: corral --project lab fork default/base web-1
+    Examples:
+      corral template publish base --to lab
+    """
+    session.client().publish_template(name, project)
+    click.echo(f"{name}: published to {project}")
+
+
+@template.command()
+@click.argument("name", metavar="TEMPLATE")
+@click.option("--from", "project", metavar="PROJECT", required=True, help="The project that may no longer.")
+@pass_session
+def unpublish(session: Session, name: str, project: str) -> None:
+    """Take a publication back. VMs that were made of the template stay what they are.
+
+    \b
+    Examples:
+      corral template unpublish base --from lab
+    """
+    session.client().unpublish_template(name, project)
+    click.echo(f"{name}: no longer published to {project}")
 
 
 @template.command()

@@ -13,11 +13,13 @@ from corral.host.machine import Machine
 from corral.host.packages import check_nftables, check_reboot, check_tools, check_updates
 from corral.host.places import check_places
 from corral.host.pools import check_pools
+from corral.host.secrets import KeptMemory, check_memories, check_stale
 from corral.hypervisor.base import HypervisorFacts, ObservedDomain
 from corral.model.doctor import Finding
 from corral.model.host import HostStatus
 from corral.model.network import Network
 from corral.model.pool import Pool
+from corral.model.template import Template
 from corral.model.vm import Vm
 
 
@@ -32,6 +34,8 @@ class Subject:
     networks: tuple[Network, ...] = ()
     vms: tuple[Vm, ...] = ()
     pools: tuple[Pool, ...] = ()
+    templates: tuple[Template, ...] = ()
+    memories: tuple[KeptMemory, ...] = ()
 
 
 async def examine(subject: Subject, root: Path = Path("/")) -> tuple[Finding, ...]:
@@ -50,6 +54,8 @@ def _look(subject: Subject, machine: Machine) -> Iterator[Finding]:
     yield from check_pools(subject.pools)
     yield from check_kernel(machine, subject.networks)
     yield check_consoles(subject.vms)
+    yield check_stale(subject.templates)
+    yield from check_memories(machine, subject.memories)
     yield check_clock()
     yield check_tools()
     yield check_reboot(machine)

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from corral.model.base import Model, Object
+from pydantic import Field
+
+from corral.model.base import Model, Object, written_unless
 
 
 class Role(StrEnum):
@@ -13,6 +15,12 @@ class Role(StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+
+class Right(StrEnum):
+    """What a role smaller than admin may do only if it was given by name."""
+
+    FORK = "template.fork"
 
 
 class Project(Object):
@@ -26,6 +34,8 @@ class Project(Object):
 
 class TokenSpec(Model):
     role: Role
+    rights: Annotated[tuple[Right, ...], written_unless(())] = ()
+    """Beyond its role, in its project."""
     secret_hash: str
     """argon2id of the secret half; the secret itself is shown once and kept nowhere."""
     expires_at: datetime | None = None
@@ -48,3 +58,5 @@ class Identity(Model):
     """`local:root`, `local:1000`, `token:ci`."""
     roles: dict[str, Role]
     """Project name to role; `*` is every project."""
+    rights: dict[str, tuple[Right, ...]] = Field(default_factory=dict)
+    """Project name to what may be done there beyond the role."""

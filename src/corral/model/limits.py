@@ -14,6 +14,7 @@ DISKS_MAX: Final = 16
 DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
 CLONES_MAX: Final = 100  # of one request
+PUBLICATIONS_MAX: Final = 64  # projects that one template is published to
 SNAPSHOTS_MAX: Final = 256  # of one VM
 POLICY_SNAPSHOTS_MAX: Final = 48  # that a policy keeps, of one period and of all: a chain has CHAIN_LAYERS_MAX
 CHAIN_LAYERS_MAX: Final = 64  # of one disk; each is an open file, and a place to look for a block
@@ -72,6 +73,8 @@ COPY_MAX_BYTES: Final = 1 * 2**30  # a file, or a directory's archive; larger on
 # time
 SHUTDOWN_DEADLINE_DEFAULT_S: Final = 120.0
 SHUTDOWN_DEADLINE_MAX_S: Final = 3600.0
+REFRESH_DEADLINE_DEFAULT_S: Final = 600.0  # for the boot of a template's guest
+REFRESH_DEADLINE_MAX_S: Final = 3600.0
 WAIT_TIMEOUT_DEFAULT_S: Final = 60.0
 WAIT_TIMEOUT_MAX_S: Final = 3600.0
 OPERATION_WAIT_MAX_S: Final = 60.0  # one long poll; the client asks again

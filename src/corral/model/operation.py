@@ -166,6 +166,20 @@ class CreateTemplate(Model):
     snapshot_operation_uid: Uid
 
 
+class RefreshTemplate(Model):
+    """Declarative on a template: a VM boots from its disks and is frozen, and what comes of it takes its place and name."""
+
+    verb: Literal["template-refresh"] = "template-refresh"
+    vm_uid: Uid
+    vm_operation_uid: Uid
+    """What makes and starts the VM; it was written together with this."""
+    successor_uid: Uid
+    freeze_operation_uid: Uid
+    """The template that is frozen of the VM, and the operation that does it, once the guest has booted."""
+    deadline_s: float
+    """For booting."""
+
+
 class DeleteTemplate(Model):
     verb: Literal["template-delete"] = "template-delete"
 
@@ -211,6 +225,7 @@ Intent = Annotated[
     | MoveVolume
     | DeleteVolume
     | CreateTemplate
+    | RefreshTemplate
     | DeleteTemplate
     | SnapshotVm
     | RevertVm

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 from corral.model import limits
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import PLAIN, HardwareSpec
-from corral.model.identity import Role
+from corral.model.identity import Right, Role
 from corral.model.image import ImageSource
 from corral.model.snapshot_policy import SnapshotPolicy
 from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
@@ -331,6 +331,8 @@ class CreateTokenRequest(Model):
 
     name: str
     role: Role = Role.VIEWER
+    rights: tuple[Right, ...] = ()
+    """What it may do beyond its role: `template.fork`."""
     expires_at: datetime | None = None
 
 

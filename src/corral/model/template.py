@@ -1,13 +1,16 @@
 """A template: a VM as it was at one instant, its disks and, if it is hot, its memory; others go on from there."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
 from corral.model import limits
-from corral.model.base import Model, Name, Object, Uid
+from corral.model.base import Model, Name, Object, Uid, written_unless
 from corral.model.vm import CloudInitSpec, VmSpec
+
+# What of a template's spec is of the instant at which it was frozen. All else is wished of it.
+_FROZEN: Final = ("source_uid", "snapshot_uid", "disks", "vm_spec", "hostname", "cloud_init")
 
 
 class TemplateDisk(Model):
@@ -36,6 +39,8 @@ class TemplateSpec(Model):
     """Its guest's, for all that is known of it."""
     cloud_init: CloudInitSpec | None = None
     """What its VMs' seeds are like: the guest's own, without documents and passwords."""
+    published_to: Annotated[tuple[Name, ...], Field(max_length=limits.PUBLICATIONS_MAX), written_unless(())] = ()
+    """Other projects that may make VMs of it. They get all that its memory and its disks hold."""
 
 
 class TemplateStatus(Model):
@@ -50,6 +55,8 @@ class TemplateStatus(Model):
     memory_bytes: int = 0
     stored_bytes: int = 0
     """What memory and state take on disk."""
+    stale: Annotated[str, written_unless("")] = ""
+    """Why its memory cannot be used on this host any more; empty: it can, as far as is known. Its disks always can."""
 
 
 class Template(Object):
@@ -60,3 +67,12 @@ class Template(Object):
     name: Name
     spec: TemplateSpec
     status: TemplateStatus = TemplateStatus()
+
+
+def successor_of(old: Template, fresh: Template) -> Template:
+    """`fresh`, which was frozen to refresh `old`, in its place: what was wished of the one holds for the other."""
+    frozen = {name: getattr(fresh.spec, name) for name in _FROZEN}
+    spec = old.spec.model_copy(update=frozen)
+    return fresh.model_copy(
+        update={"name": old.name, "labels": old.labels, "annotations": old.annotations, "spec": spec}
+    )

@@ -23,10 +23,30 @@ class CreateTemplateRequest(Model):
     labels: Labels = Field(default_factory=dict)
 
 
+class RefreshTemplateRequest(Model):
+    """A template whose memory is taken anew: its guest is booted from its disks, and frozen when it has."""
+
+    model_config = example({}, {"deadline_s": 120})
+
+    deadline_s: Annotated[float, Field(gt=0, le=limits.REFRESH_DEADLINE_MAX_S)] = limits.REFRESH_DEADLINE_DEFAULT_S
+    """How long the guest may take to boot."""
+
+
+class PublishTemplateRequest(Model):
+    """Another project that may make VMs of a template."""
+
+    model_config = example({"project": "lab"})
+
+    project: Name
+
+
 class ForkRequest(Model):
     """New VMs from a template."""
 
     model_config = example({"names": ["web-1", "web-2"]}, {"names": ["web-1"], "boot": True})
+
+    of_project: Name | None = None
+    """The project that the template belongs to, which has published it to this one; null: this one."""
 
     names: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.CLONES_MAX)]
     boot: bool = False

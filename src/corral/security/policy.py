@@ -6,7 +6,7 @@ from typing import Final
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
-from corral.model.identity import Identity, Role
+from corral.model.identity import Identity, Right, Role
 
 ALL_PROJECTS: Final = "*"
 SERVER_PROJECT: Final = DEFAULT_PROJECT
@@ -55,7 +55,9 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "snapshot.delete": Role.OPERATOR,
         "template.read": Role.VIEWER,
         "template.create": Role.OPERATOR,
-        "template.fork": Role.OPERATOR,  # a right of its own: its memory can hold secrets
+        "template.refresh": Role.OPERATOR,
+        "template.publish": Role.ADMIN,
+        "template.fork": Role.ADMIN,  # a right of its own (see `GRANTABLE`): its memory can hold secrets
         "template.delete": Role.OPERATOR,
         "volume.read": Role.VIEWER,
         "volume.create": Role.OPERATOR,
@@ -87,6 +89,10 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
 )
 
 
+# Whoever was given the right to it by name (a token can carry it) may do it with this role already.
+GRANTABLE: Final[Mapping[str, Role]] = MappingProxyType({Right.FORK.value: Role.OPERATOR})
+
+
 def role_in(identity: Identity, project: str) -> Role | None:
     """The larger of the caller's roles in `project` and in every project."""
     roles = [role for name in (project, ALL_PROJECTS) if (role := identity.roles.get(name)) is not None]
@@ -95,8 +101,10 @@ def role_in(identity: Identity, project: str) -> Role | None:
 
 def allows(identity: Identity, project: str, action: str) -> bool:
     project = SERVER_PROJECT if action.partition(".")[0] in _OF_THE_SERVER else project
-    held = role_in(identity, project)
-    return held is not None and _RANK[held] >= _RANK[MINIMAL_ROLE[action]]
+    held, wanted = role_in(identity, project), MINIMAL_ROLE[action]
+    if action in GRANTABLE and action in identity.rights.get(project, ()):
+        wanted = GRANTABLE[action]
+    return held is not None and _RANK[held] >= _RANK[wanted]
 
 
 def check(identity: Identity, project: str, action: str) -> None:
@@ -105,10 +113,11 @@ def check(identity: Identity, project: str, action: str) -> None:
     wanted, held = MINIMAL_ROLE[action], role_in(identity, project)
     if allows(identity, project, action):
         return
+    needed = f"{wanted.value}, or the right {action}" if action in GRANTABLE else wanted.value
     raise CorralError(
         "forbidden",
         action,
-        f"{identity.name} {f'is {held.value}' if held else 'has no role'} in project {project!r}; this needs {wanted.value}",
+        f"{identity.name} {f'is {held.value}' if held else 'has no role'} in project {project!r}; this needs {needed}",
         "ask an administrator for a token of that role, or for membership in the daemon's admin group",
         {"action": action, "role_wanted": wanted.value, "role_held": held.value if held else "none"},
     )

@@ -45,10 +45,12 @@ def issue() -> NewToken:
 
 
 def identity_of(token: Token) -> Identity:
-    """A token acts under its own name, in its own project, with its role. The name says the project: tokens of two
+    """A token acts under its own name, in its own project, with its role and rights. The name says the project: tokens of two
     tenants that are called the same share neither idempotency keys nor a rate."""
     prefix = "token" if token.project == DEFAULT_PROJECT else f"token:{token.project}"
-    return Identity(name=f"{prefix}:{token.name}", roles={token.project: token.spec.role})
+    project, spec = token.project, token.spec
+    rights = {project: spec.rights} if spec.rights else {}
+    return Identity(name=f"{prefix}:{token.name}", roles={project: spec.role}, rights=rights)
 
 
 class TokenVerifier:

@@ -142,6 +142,23 @@ def new_operation(
 
 async def submit(context: Context, mutation: Mutation, transaction: Transaction, operation: Operation) -> int:
     """Put the operation, its idempotency claim, the event and the audit record beside the change; commit all."""
+    spec = operation.spec
+    put_operation(mutation, transaction, operation)
+    return (
+        await commit(
+            context,
+            transaction,
+            mutation.caller,
+            mutation.project,
+            mutation.action,
+            f"{spec.target_kind}/{spec.target_name}",
+            detail=f"operation {operation.uid}",
+        )
+    ).revision
+
+
+def put_operation(mutation: Mutation, transaction: Transaction, operation: Operation) -> None:
+    """The operation, its idempotency claim and the event."""
     caller, spec = mutation.caller, operation.spec
     transaction.create(operation)
     if caller.client_key:
@@ -159,17 +176,6 @@ async def submit(context: Context, mutation: Mutation, transaction: Transaction,
             source=f"service:{caller.identity.name}",
         )
     )
-    return (
-        await commit(
-            context,
-            transaction,
-            caller,
-            mutation.project,
-            mutation.action,
-            f"{spec.target_kind}/{spec.target_name}",
-            detail=f"operation {operation.uid}",
-        )
-    ).revision
 
 
 async def repeated(context: Context, mutation: Mutation) -> Operation | None:

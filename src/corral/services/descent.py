@@ -1,7 +1,7 @@
 """A new VM from another one's: its hardware, an identity of its own, its disks on frozen layers or copied from them.
 Clones come about so, and VMs from templates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +34,7 @@ from corral.services.changes import (
     CLIENT_KEY_MAX_CHARS,
     Mutation,
     new_operation,
+    put_operation,
     repeated,
     submit,
     too_busy,
@@ -70,6 +71,8 @@ class Descendant:
     keep_identity: bool = False
     """The guest goes on being who it is. MAC, address and UUID are new all the same: two VMs cannot have one."""
     force: bool = False
+    part_of: Callable[[Vm, Operation], tuple[Mutation, Operation]] | None = None
+    """The request that the VM is only a part of, and its operation: told of with the VM's own."""
 
 
 Descendants = tuple[tuple[Vm, ...], tuple[Operation, ...]]
@@ -201,7 +204,12 @@ async def _attempt(
     claim_identity(transaction, vm)
     for image in images:
         transaction.require(image)
-    revision = await submit(context, mutation, transaction, operation)
+    if wish.part_of is None:
+        revision = await submit(context, mutation, transaction, operation)
+    else:
+        put_operation(mutation, transaction, operation)
+        whole, leading = wish.part_of(vm, operation)
+        revision = await submit(context, whole, transaction, leading)
     allocated.keep()
     vm = vm.model_copy(update={"revision": revision})
     context.ledger.observe(vm)

@@ -1,10 +1,12 @@
 """Hosts: what they have, what is promised, and what `doctor` finds on this one."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from corral.errors import CorralError
 from corral.host.doctor import Subject, examine
+from corral.host.secrets import KeptMemory
 from corral.hypervisor.capabilities import MATRIX
 from corral.model.answers import Incapability
 from corral.model.base import DEFAULT_PROJECT
@@ -13,6 +15,8 @@ from corral.model.host import Host
 from corral.model.network import Network
 from corral.model.pool import Pool
 from corral.model.requests import ListRequest
+from corral.model.snapshot import Snapshot
+from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.services import listing
 from corral.services.access import authorize
@@ -70,6 +74,8 @@ class HostService:
         except CorralError:  # that it does not answer is a finding, which `facts` brings
             domains = ()
         host = await self._context.objects.get(Host, self._context.host_uid)
+        vms = tuple(await self._context.objects.list(Vm))
+        templates = tuple(await self._context.objects.list(Template))
         return await examine(
             Subject(
                 state_dir=settings.state_dir,
@@ -77,7 +83,29 @@ class HostService:
                 status=host.status if host is not None else None,
                 domains=domains,
                 networks=tuple(await self._context.objects.list(Network)),
-                vms=tuple(await self._context.objects.list(Vm)),
+                vms=vms,
                 pools=tuple(await self._context.objects.list(Pool)),
+                templates=templates,
+                memories=tuple(self._memories(vms, templates, await self._context.objects.list(Snapshot))),
             )
         )
+
+    def _memories(
+        self, vms: Sequence[Vm], templates: Sequence[Template], snapshots: Sequence[Snapshot]
+    ) -> Iterator[KeptMemory]:
+        """All that is kept of guests' memory. Where libvirt keeps that of a saved VM is its own affair."""
+        layers, kept = self._context.volumes.layers, self._context.settings.state_dir / "templates"
+        for template in templates:
+            if template.spec.hot and template.status.ready:
+                directory = kept / template.uid
+                files = (directory, directory / "memory", directory / "state")
+                yield KeptMemory(f"template {template.name}", files, template.status.stored_bytes)
+        names = {vm.uid: vm.name for vm in vms}
+        for snapshot in snapshots:
+            if snapshot.spec.with_memory and snapshot.status.ready:
+                what = f"snapshot {snapshot.name} of {names.get(snapshot.spec.vm_uid, 'a VM that is gone')}"
+                memory = layers.point_dir(snapshot.uid) / "memory"
+                yield KeptMemory(what, (memory,), snapshot.status.memory_bytes)
+        for vm in vms:
+            if vm.status.has_saved_memory:
+                yield KeptMemory(f"saved memory of {vm.name}", ())

@@ -1,26 +1,41 @@
-"""Templates: made from a VM at one instant, listed, deleted; and VMs made from them."""
+"""Templates: made from a VM at one instant, listed, refreshed, published, deleted; and VMs made from them."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together
+from corral.model import limits
+from corral.model.base import DEFAULT_PROJECT
+from corral.model.identity import Project
 from corral.model.layer import Layer
-from corral.model.operation import CreateTemplate, CreateVm, DeleteTemplate, Operation, SnapshotVm
+from corral.model.operation import CreateTemplate, CreateVm, DeleteTemplate, Operation, RefreshTemplate, SnapshotVm
 from corral.model.requests import ListRequest
 from corral.model.snapshot import Snapshot, SnapshotSpec
 from corral.model.snapshot_rules import check_take
 from corral.model.template import Template, TemplateSpec
-from corral.model.template_requests import CreateTemplateRequest, ForkRequest
-from corral.model.vm import CloudInitSpec, Vm, VmSpec, VmState
+from corral.model.template_requests import CreateTemplateRequest, ForkRequest, RefreshTemplateRequest
+from corral.model.vm import CloudInitSpec, Vm, VmState
 from corral.model.volume import Volume
 from corral.names import new_uid, parse_name
 from corral.services import listing
-from corral.services.access import audited, authorize
+from corral.services.access import audited, authorize, commit
 from corral.services.caller import Caller
-from corral.services.changes import Decision, Mutation, change, new_operation, repeated, submit
+from corral.services.changes import (
+    ATTEMPTS_MAX,
+    Decision,
+    Mutation,
+    change,
+    new_operation,
+    repeated,
+    submit,
+    too_busy,
+)
 from corral.services.context import Context
-from corral.services.descent import Descendant, Descendants, Origin, create_all
+from corral.services.descent import Descendant, Descendants, create_all
 from corral.services.documents import Document, Listing
+from corral.services.template_refresh import refresh_template
+from corral.services.template_use import check_fresh, find_usable, origin_of
 from corral.store.objects import name_claim
 
 
@@ -112,61 +127,107 @@ class TemplateService:
         return template.model_copy(update={"revision": revision}), operation.model_copy(update={"revision": revision})
 
     async def delete(self, caller: Caller, project: str, name: str, *, if_revision: int | None = None) -> Operation:
-        """VMs that were made from it stay what they are."""
-        forks = [
-            operation.spec.target_name
+        """VMs that were made from it stay what they are; those that are being made are waited for."""
+        refreshed = {
+            operation.spec.target_uid: operation.uid
             for operation in await self._context.objects.list(Operation)
-            if isinstance(operation.spec.intent, CreateVm)
-            and operation.spec.intent.fork_of is not None
-            and not operation.status.state.final
-        ]
+            if isinstance(operation.spec.intent, RefreshTemplate) and not operation.status.state.final
+        }
 
         def decide(template: Template) -> Decision:
             asked = f"delete template {template.name!r}"
+            if template.uid in refreshed:
+                hint = f"corral operation cancel {refreshed[template.uid]}"
+                raise CorralError("template-in-use", asked, "it is being refreshed", hint)
             if not template.status.ready and template.deletion_requested_at is None:
                 hint = "cancel its operation: corral operation cancel"
                 raise CorralError("template-in-use", asked, "it is being made", hint)
-            if forks:
-                raise CorralError("template-in-use", asked, f"VM {forks[0]} is being forked", "wait for it")
             asked_at = template.deletion_requested_at or self._context.clock.now()
             return Decision(DeleteTemplate(), template.model_copy(update={"deletion_requested_at": asked_at}))
 
         mutation = Mutation(caller, project, "template.delete", name, None, if_revision)
         return (await change(self._context, mutation, Template, decide))[1]
 
+    async def refresh(self, caller: Caller, project: str, name: str, request: RefreshTemplateRequest) -> Operation:
+        """Its memory taken anew; VMs that were made of it stay what they are."""
+        return await refresh_template(self._context, caller, project, name, request)
+
+    # ---- other projects ----
+
+    async def publish(self, caller: Caller, project: str, name: str, to: str) -> Template:
+        """From now on `to` may make VMs of it, and read there what its memory and its disks hold."""
+        asked = f"publish template {name!r} to project {to[:64]!r}"
+        await authorize(self._context, caller, project, "template.publish", name)
+        async with audited(self._context, caller, project, "template.publish", name):
+            if to == project:
+                raise CorralError("invalid-argument", asked, "it is that project's own", "name another project")
+            if await self._context.objects.find(Project, DEFAULT_PROJECT, to) is None:
+                raise CorralError("project-not-found", asked, "there is no project of that name")
+
+            def add(found: tuple[str, ...]) -> tuple[str, ...]:
+                if len(found) >= limits.PUBLICATIONS_MAX and to not in found:
+                    reason = f"it is published to {limits.PUBLICATIONS_MAX} projects already"
+                    raise CorralError("invalid-argument", asked, reason, "corral template unpublish")
+                return tuple(sorted({*found, to}))
+
+            return await self._set_publications(caller, project, "template.publish", name, to, add)
+
+    async def unpublish(self, caller: Caller, project: str, name: str, to: str) -> Template:
+        """VMs that were made of it stay what they are."""
+        action = "template.publish"
+        await authorize(self._context, caller, project, action, name)
+        async with audited(self._context, caller, project, action, name):
+
+            def remove(found: tuple[str, ...]) -> tuple[str, ...]:
+                return tuple(one for one in found if one != to)
+
+            return await self._set_publications(caller, project, action, name, f"not {to}", remove)
+
+    async def _set_publications(
+        self,
+        caller: Caller,
+        project: str,
+        action: str,
+        name: str,
+        detail: str,
+        change_to: Callable[[tuple[str, ...]], tuple[str, ...]],
+    ) -> Template:
+        objects = self._context.objects
+        for _ in range(ATTEMPTS_MAX):
+            template = await objects.require(Template, project, name)
+            spec = template.spec.model_copy(update={"published_to": change_to(template.spec.published_to)})
+            if spec == template.spec:
+                return template
+            changed = template.model_copy(update={"spec": spec, "generation": template.generation + 1})
+            transaction = objects.transaction()
+            transaction.update(changed)
+            target = f"template/{name}"
+            try:
+                done = await commit(self._context, transaction, caller, project, action, target, detail)
+            except CorralError as error:
+                if error.code != "precondition-failed":
+                    raise
+            else:
+                return changed.model_copy(update={"revision": done.revision})
+        raise too_busy(Mutation(caller, project, action, name))
+
     # ---- VMs from it ----
 
     async def fork(self, caller: Caller, project: str, name: str, request: ForkRequest) -> Descendants:
-        """VMs called `request.names`, running, and an operation for each."""
+        """VMs called `request.names`, running, and an operation for each. The right to it is asked for in the project that
+        gets them; another project's template must have been published to that."""
         context, action = self._context, "template.fork"
         await authorize(context, caller, project, action, name)
         async with audited(context, caller, project, action, name):
-            template = await self._usable(project, name)
-            origin = await self._origin(template)
+            template = await find_usable(context, project, request.of_project, name)
             goes_on = template.spec.hot and not request.boot
+            if goes_on:
+                check_fresh(template)
+            origin = await origin_of(context, project, template)
             intent = CreateVm(fork_of=template.uid if goes_on else None)
             wish = Descendant(start=True, force=request.force)
             asked, found = f"make VMs of template {name!r}", nullcontext(origin)
             return await create_all(context, caller, project, request, found, origin.spec, wish, asked, intent)
-
-    async def _usable(self, project: str, name: str) -> Template:
-        template = await self._context.objects.require(Template, project, name)
-        if not template.status.ready or template.being_deleted:
-            reason = "it is being deleted" if template.being_deleted else "it is not frozen yet"
-            raise CorralError("template-not-ready", f"make VMs of template {name!r}", reason, "corral template list")
-        return template
-
-    async def _origin(self, template: Template) -> Origin:
-        layers: dict[str, Layer] = {}
-        for disk in template.spec.disks:
-            layer = await self._context.objects.get(Layer, disk.layer_uid)
-            if layer is None:
-                reason = f"the layer of disk {disk.name} is gone"
-                raise CorralError("chain-broken", f"make VMs of template {template.name!r}", reason, "corral doctor")
-            layers[disk.name] = layer
-        spec = template.spec.vm_spec or VmSpec()
-        spec = spec.model_copy(update={"template_uid": template.uid})
-        return Origin(template.name, spec, template.spec.cloud_init, layers, template.labels)
 
 
 def _without_secrets(seed: CloudInitSpec | None) -> CloudInitSpec | None:

@@ -40,14 +40,15 @@ class TokenService:
             if expires_at is not None and expires_at <= now:
                 raise CorralError("invalid-argument", asked, "its end lies in the past", "choose a later expires_at")
             issued = await asyncio.to_thread(issue)
-            spec = TokenSpec(role=request.role, secret_hash=issued.secret_hash, expires_at=expires_at)
+            rights = tuple(sorted(set(request.rights)))
+            secret_hash = issued.secret_hash
+            spec = TokenSpec(role=request.role, rights=rights, secret_hash=secret_hash, expires_at=expires_at)
             token = Token(project=project, name=request.name, uid=issued.uid, created_at=now, spec=spec)
             transaction = self._context.objects.transaction()
             transaction.create(token)
             try:
-                done = await commit(
-                    self._context, transaction, caller, project, action, request.name, f"role {request.role.value}"
-                )
+                given = " ".join(["role", request.role.value, *rights])
+                done = await commit(self._context, transaction, caller, project, action, request.name, given)
             except CorralError as error:
                 if error.code != "precondition-failed":
                     raise

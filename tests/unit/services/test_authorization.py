@@ -36,7 +36,7 @@ from corral.model.requests import (
 )
 from corral.model.snapshot_requests import CreateSnapshotRequest
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
-from corral.model.template_requests import CreateTemplateRequest, ForkRequest
+from corral.model.template_requests import CreateTemplateRequest, ForkRequest, RefreshTemplateRequest
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.model.volume_requests import (
@@ -63,6 +63,7 @@ ARGUMENTS: dict[str, Any] = {
     "condition": WaitCondition.RUNNING,
     "timeout_s": 0.01,
     "kind": "vms",
+    "to": "lab",
     "since": 0,
     "after": 0,
     "path": "/etc/hosts",
@@ -99,6 +100,7 @@ REQUESTS: dict[str, Any] = {
     "snapshots.create": CreateSnapshotRequest(name="new"),
     "templates.create": CreateTemplateRequest(name="new", source="web"),
     "templates.fork": ForkRequest(names=("new",)),
+    "templates.refresh": RefreshTemplateRequest(),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),
