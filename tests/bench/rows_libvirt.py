@@ -207,8 +207,8 @@ def _step_s(operation: Operation, name: str) -> float:
 def _asked_before(connection: libvirt.virConnect, name: str) -> None:
     """What the driver asks before it starts a domain."""
     domain = connection.lookupByName(name)
-    domain.isActive()
-    ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    ET.fromstring(domain.XMLDesc(0))
+    domain.hasManagedSaveImage(0)
 
 
 def _done(client: Client, uid: str) -> None:

@@ -188,7 +188,8 @@ def _devices(spec: VmSpec, support: HardwareSupport) -> Iterator[Lack]:
 
 
 def _pci(device: PciDevice, given: frozenset[str], support: HardwareSupport) -> Iterator[Lack]:
-    known = {fact.address: fact for fact in support.pci_devices}
+    devices = support.pci_devices()
+    known = {fact.address: fact for fact in devices}
     if device.address not in known:
         hint = f"nearest: {_nearest(device.address, known)}"
         yield Lack(f"this host has no PCI device {device.address}", f"{hint}; lspci -D lists them")
@@ -198,12 +199,12 @@ def _pci(device: PciDevice, given: frozenset[str], support: HardwareSupport) -> 
             "switch VT-d or AMD-Vi on in the firmware, and boot the host with intel_iommu=on",
         )
     else:
-        for reason in iommu.explain(known[device.address], support.pci_devices, given):
+        for reason in iommu.explain(known[device.address], devices, given):
             yield Lack(reason, "give the whole group to this VM, or take a device that is alone in its group")
 
 
 def _usb(device: UsbDevice, support: HardwareSupport) -> Iterator[Lack]:
-    known = {f"{fact.vendor}:{fact.product}" for fact in support.usb_devices}
+    known = {f"{fact.vendor}:{fact.product}" for fact in support.usb_devices()}
     wished = f"{device.vendor}:{device.product}"
     if wished not in known:
         yield Lack(f"no USB device {wished} is plugged into this host", f"there is {_nearest(wished, known)}")

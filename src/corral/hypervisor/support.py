@@ -1,5 +1,6 @@
 """What a host's hypervisor can give to guests, as one typed value: read from libvirt and the kernel, asked by the rules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -74,5 +75,7 @@ class HardwareSupport:
     huge_pages_mib: tuple[tuple[str, int], ...] = (("2M", 1 << 19), ("1G", 1 << 19))
     """How much memory is set aside, in use or not, in huge pages of each size that the kernel has."""
     iommu: bool = True
-    pci_devices: tuple[PciFact, ...] = ()
-    usb_devices: tuple[UsbFact, ...] = ()
+    pci_devices: Callable[[], tuple[PciFact, ...]] = tuple
+    """Read when somebody wishes for one: a server has hundreds, each in five files."""
+
+    usb_devices: Callable[[], tuple[UsbFact, ...]] = tuple

@@ -21,7 +21,7 @@ CARD = {"name": "net0", "network_uid": UID, "mac": "52:54:00:00:00:01", "address
 DEVICE = PciFact("0000:01:00.0", "10de", "1234", "030000", "", 1, ("0000:01:00.0", "0000:01:00.1"))
 SOUND = PciFact("0000:01:00.1", "10de", "1235", "040300", "snd_hda_intel", 1, ("0000:01:00.0", "0000:01:00.1"))
 MOUSE = UsbFact("046d", "c52b", "receiver")
-EVERYTHING = HardwareSupport(pci_devices=(DEVICE, replace(SOUND, driver="")), usb_devices=(MOUSE,))
+EVERYTHING = HardwareSupport(pci_devices=lambda: (DEVICE, replace(SOUND, driver="")), usb_devices=lambda: (MOUSE,))
 
 
 def spec(hardware: dict[str, Any] | None = None, **update: Any) -> VmSpec:
@@ -170,7 +170,7 @@ LACKS = [
     (spec(pci("0000:01:00.0")), {"host_devices": NO}, "PCI devices", "without"),
     (spec(pci("0000:02:00.0")), {}, "no PCI device 0000:02:00.0", "0000:01:00.0"),
     (spec(pci("0000:01:00.0")), {"iommu": False}, "IOMMU", "intel_iommu=on"),
-    (spec(pci("0000:01:00.0")), {"pci_devices": (DEVICE, SOUND)}, "snd_hda_intel", "whole group"),
+    (spec(pci("0000:01:00.0")), {"pci_devices": lambda: (DEVICE, SOUND)}, "snd_hda_intel", "whole group"),
     (spec(usb("ffff")), {}, "046d:ffff", "046d:c52b"),
 ]
 

@@ -3,6 +3,7 @@
 import platform
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,6 @@ def read_support(
     filesystems = _values(known, "devices/filesystem/enum[@name='driverType']")
     sound = _SOUND | {"virtio"} if all(map(int.__ge__, found, _VIRTIO_SOUND_SINCE)) else _SOUND
     vcpus = known.find("vcpu")
-    pci_devices = iommu.read_pci_devices(root)
     return HardwareSupport(
         accelerator=accelerator,
         machine=MACHINE,
@@ -73,8 +73,8 @@ def read_support(
         locked_memory=_may_lock(root),
         huge_pages_mib=_huge_pages(root),
         iommu=iommu.has_iommu(root),
-        pci_devices=pci_devices,
-        usb_devices=iommu.read_usb_devices(root),
+        pci_devices=partial(iommu.read_pci_devices, root),
+        usb_devices=partial(iommu.read_usb_devices, root),
     )
 
 

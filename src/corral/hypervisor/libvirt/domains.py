@@ -1,6 +1,7 @@
 """What is done to libvirt's domains: blocking functions, each of which may be repeated."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,13 +18,14 @@ from corral.hypervisor.base import (
     ObservedDomain,
     StopCause,
 )
-from corral.hypervisor.libvirt import confinement, metadata, owned, reading
+from corral.hypervisor.libvirt import confinement, metadata, reading
 from corral.hypervisor.libvirt.document import Host, build_document, build_domain
 from corral.hypervisor.libvirt.fork_document import is_introduced, restorable
 from corral.hypervisor.libvirt.live import live_document
 from corral.hypervisor.libvirt.observe import STATES, state_reason, stop_cause
 from corral.hypervisor.libvirt.pending import Left
 from corral.hypervisor.libvirt.redefinition import redefine, with_boot_device
+from corral.hypervisor.libvirt.standing import standing_in
 from corral.hypervisor.libvirt.starting import Needs, needs_of
 
 Remembered = Callable[[str], StopCause | None]
@@ -71,7 +73,7 @@ def observe(domain: libvirt.virDomain, remembered: Remembered, left: Left) -> Ob
         left,
         persistent=persistent,
         autostart=persistent and bool(domain.autostart()),
-        saved=bool(domain.hasManagedSaveImage(0)),
+        saved=lambda: bool(domain.hasManagedSaveImage(0)),
     )
 
 
@@ -95,7 +97,7 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered, left: Left) 
                     left,
                     persistent=uid in persistent,
                     autostart=uid in autostart,
-                    saved=uid in saved,
+                    saved=partial(saved.__contains__, uid),
                 )
             )
         except libvirt.libvirtError as error:
@@ -105,34 +107,44 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered, left: Left) 
 
 
 def _observed(
-    domain: libvirt.virDomain, remembered: Remembered, left: Left, *, persistent: bool, autostart: bool, saved: bool
+    domain: libvirt.virDomain,
+    remembered: Remembered,
+    left: Left,
+    *,
+    persistent: bool,
+    autostart: bool,
+    saved: Callable[[], bool],
 ) -> ObservedDomain:
     uid = domain.UUIDString()
-    document = persistent_document(domain)
+    document = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    standing = standing_in(document, uid)
     state, reason = domain.state(0)
     active = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
     running = metadata.parse_document(domain.XMLDesc(0)) if active else None
     mark = metadata.parse_metadata(running, uid) if running is not None else None
-    fields = owned.owned_in(document)
+
+    def waiting() -> tuple[str, ...]:
+        return left.of(uid, lambda: live_document(domain), lambda: metadata.parse_document(document))
+
     return ObservedDomain(
         uid=uid,
-        name=fields.name,
+        name=standing.name,
         state=STATES.get(state, STATES[libvirt.VIR_DOMAIN_NOSTATE]),
         reason=NO_SPACE if _has_no_space(domain, state, reason) else state_reason(state, reason),
         stop_cause=stop_cause(state, reason, remembered(uid)),
         persistent=persistent,
-        metadata=metadata.parse_metadata(document, uid),
+        metadata=standing.metadata,
         autostart=autostart,
-        has_managed_save=saved,
-        vcpus=fields.vcpus,
-        memory_mib=fields.memory_mib,
-        pid=_pid(fields.name) if active else None,
+        has_managed_save=not active and saved(),  # a running guest has none: it went when it was restored
+        vcpus=standing.vcpus,
+        memory_mib=standing.memory_mib,
+        pid=_pid(standing.name) if active else None,
         agent_connected=running is not None and reading.agent_connected(running),
-        definition_hash=fields.digest(),
+        definition_hash=standing.digest,
         live_spec_json=mark.spec_json if mark is not None else None,
-        pending=left.of(uid, lambda: live_document(domain), document) if active and persistent else (),
+        pending=waiting() if active and persistent else (),
         introduced=running is None or is_introduced(running),
-        files=reading.disk_files(document if running is None else running),
+        files=standing.files if running is None else reading.disk_files(running),
     )
 
 
@@ -236,9 +248,9 @@ def rename(handle: libvirt.virConnect, uid: str, name: str) -> None:
 def start(domain: libvirt.virDomain, prepared: Needs | None = None, boot_from: str = "") -> Needs | None:
     """The run directory is made anew: it lies where a reboot of the host clears it. Where something else must be there
     first, nothing is started, and what is needed is told."""
-    if domain.isActive():
+    document = metadata.parse_document(domain.XMLDesc(0))
+    if document.get("id") is not None:  # running ones alone have a number; the document of others is the persistent one
         return None
-    document = persistent_document(domain)
     needs = needs_of(document)
     if needs and needs != prepared:
         return needs

@@ -220,7 +220,8 @@ class LibvirtDriver:
         await self._on(uid, "write metadata of", lambda domain: domains.set_metadata(domain, metadata))
 
     async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
-        self._left.tried(uid, await self._slow_on(uid, "change", partial(apply_live, mark=metadata)))
+        applied = await self._slow_on(uid, "change", partial(apply_live, mark=metadata))
+        self._left.tried(uid, applied.reasons, settled=applied.settled)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         return await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))

@@ -4,8 +4,9 @@ Level-triggered: it looks at what differs and changes that, so that it may be cu
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,7 @@ from lxml.etree import Element, SubElement, _Element, tostring
 from corral.hypervisor.base import DomainMetadata
 from corral.hypervisor.libvirt import metadata
 from corral.hypervisor.libvirt.metadata import parse_document
-from corral.hypervisor.libvirt.pending import named, people_call, plain, vcpus
+from corral.hypervisor.libvirt.pending import named, people_call, plain, same, settled, vcpus
 from corral.hypervisor.libvirt.reading import attribute, memory_mib
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -51,17 +52,27 @@ _REFUSED: Final = frozenset(
 Change = tuple[str, Callable[[], object]]
 
 
-def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> dict[str, str]:
-    """Change what can be changed; by name, why a change was refused. Nothing happens to a domain that is off.
+@dataclass(frozen=True)
+class Applied:
+    """Why changes were refused, by name, and whether nothing at all is left to change."""
+
+    reasons: Mapping[str, str]
+    settled: bool
+
+
+def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> Applied:
+    """Change what can be changed. Nothing happens to a domain that is off.
 
     `mark` is written last: it says that the running domain was brought to this spec. Cut before, it is done again."""
     if not domain.isActive():
-        return {}
+        return Applied({}, settled=False)
     live, wanted = live_document(domain), _persistent_document(domain)
     reasons: dict[str, str] = {}
+    done: set[str] = set()
     for name, change in _changes(domain, live, wanted):
         try:
             change()
+            done.add(name)
         except libvirt.libvirtError as error:
             if error.get_error_code() not in _REFUSED:
                 raise
@@ -70,7 +81,7 @@ def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> dict[str, str
         text = metadata.metadata_text(mark, metadata.hardware_mark(wanted))
         kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, _LIVE)
-    return reasons
+    return Applied(reasons, settled=not reasons and settled(live, wanted, done))
 
 
 def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> bool:
@@ -172,7 +183,7 @@ def _devices(domain: libvirt.virDomain, live: dict[str, _Element], wanted: dict[
     for alias, element in wanted.items():
         if alias not in live:
             yield people_call(alias), partial(_attach, domain, element)
-        elif plain(live[alias]) != plain(element):
+        elif not same(live[alias], element):
             yield from _device(domain, alias, live[alias], element)
 
 
@@ -182,7 +193,7 @@ def _device(domain: libvirt.virDomain, alias: str, live: _Element, wanted: _Elem
     if wanted.tag == "disk":
         if wanted.get("device") == "cdrom":
             yield name, lambda: domain.updateDeviceFlags(text, _LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE)
-        if plain(live.find("iotune")) != plain(wanted.find("iotune")):
+        if not same(live.find("iotune"), wanted.find("iotune")):
             limits = {limit: int(wanted.findtext(f"iotune/{limit}") or 0) for limit in _IO_LIMITS}
             target = attribute(wanted, "target", "dev")
             yield name, lambda: domain.setBlockIoTune(target, limits, _LIVE)

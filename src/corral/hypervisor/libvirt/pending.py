@@ -4,7 +4,7 @@ The live document is read as for a migration (`VIR_DOMAIN_XML_MIGRATABLE`): libv
 in the words of the persistent one, without what it found out since.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Final
 
@@ -46,11 +46,17 @@ _RUNTIME_ATTRIBUTES: Final = {
     "graphics": ("port", "tlsPort", "autoport", "socket"),
 }
 _STARTED_WITH: Final = "it keeps what it was started with"
+_MISSING: Final = "it is not there yet"
 
 
 def pending(live: _Element, wanted: _Element, reasons: Mapping[str, str]) -> tuple[str, ...]:
     """A sentence for each difference. `reasons` says, by name, why an attempt to change it live failed."""
     return tuple(f"{name}: {reasons.get(name, why)}" for name, why in _differences(live, wanted))
+
+
+def settled(live: _Element, wanted: _Element, done: Container[str]) -> bool:
+    """Whether what was `done`, by name, was all that differed: devices that were missing and are plugged in now."""
+    return all(why == _MISSING and name in done for name, why in _differences(live, wanted))
 
 
 def _differences(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
@@ -63,10 +69,10 @@ def _differences(live: _Element, wanted: _Element) -> Iterator[tuple[str, str]]:
     if (live.find("genid") is None) != (wanted.find("genid") is None):
         yield "the generation id", _STARTED_WITH
     for path, name in _PARTS.items():
-        if plain(live.find(path)) != plain(wanted.find(path)):
+        if not same(live.find(path), wanted.find(path)):
             yield name, _STARTED_WITH
     for path, name in _DEVICES.items():
-        if _all(live, f"devices/{path}") != _all(wanted, f"devices/{path}"):
+        if not _all_same(live.findall(f"devices/{path}"), wanted.findall(f"devices/{path}")):
             yield name, _STARTED_WITH
     if len(live.findall("devices/serial")) != len(wanted.findall("devices/serial")):
         yield "serial ports", _STARTED_WITH
@@ -114,8 +120,8 @@ def _devices(live: Mapping[str, _Element], wanted: Mapping[str, _Element]) -> It
         if alias not in wanted:
             yield people_call(alias), "it is still there"
         elif alias not in live:
-            yield people_call(alias), "it is not there yet"
-        elif plain(live[alias]) != plain(wanted[alias]):
+            yield people_call(alias), _MISSING
+        elif not same(live[alias], wanted[alias]):
             yield people_call(alias), _STARTED_WITH
 
 
@@ -136,8 +142,17 @@ def named(domain: _Element, tag: str) -> dict[str, _Element]:
     return {alias: element for alias, element in found if alias.startswith("ua-")}
 
 
-def _all(domain: _Element, path: str) -> list[str]:
-    return sorted(plain(element) for element in domain.iterfind(path))
+def _all_same(some: Sequence[_Element], others: Sequence[_Element]) -> bool:
+    if len(some) != len(others):
+        return False
+    return all(map(same, some, others)) or sorted(map(plain, some)) == sorted(map(plain, others))
+
+
+def same(one: _Element | None, other: _Element | None) -> bool:
+    """Whether two documents agree upon an element; most are the same to the letter, which is told at once."""
+    if one is None or other is None:
+        return plain(one) == plain(other)
+    return tostring(one, with_tail=False) == tostring(other, with_tail=False) or plain(one) == plain(other)
 
 
 def plain(element: _Element | None, *, without: Callable[[_Element], bool] = lambda _: False) -> str:
@@ -188,17 +203,20 @@ class Left:
         if kind == "undefined":
             self._heard.pop(uid, None)
 
-    def tried(self, uid: str, reasons: Mapping[str, str]) -> None:
-        """What was tried to change while it runs, and why that failed."""
+    def tried(self, uid: str, reasons: Mapping[str, str], *, settled: bool) -> None:
+        """What was tried to change while it runs, and why that failed; `settled`: nothing is left."""
         self._reasons[uid] = reasons
         self._heard[uid] = self._heard.get(uid, 0) + 1
-        self._found.pop(uid, None)
+        if settled:
+            self._found[uid] = ()
+        else:
+            self._found.pop(uid, None)
 
-    def of(self, uid: str, live: Callable[[], _Element], wanted: _Element) -> tuple[str, ...]:
-        """Of a running domain; `live` reads its document, which takes a call to libvirt."""
+    def of(self, uid: str, live: Callable[[], _Element], wanted: Callable[[], _Element]) -> tuple[str, ...]:
+        """Of a running domain; `live` reads its document, which takes a call to libvirt, `wanted` that of its next start."""
         found, heard = self._found.get(uid), self._heard.get(uid, 0)
         if found is None:
-            found = pending(live(), wanted, self._reasons.get(uid, {}))
+            found = pending(live(), wanted(), self._reasons.get(uid, {}))
             if self._heard.get(uid, 0) == heard:
                 self._found[uid] = found
         return found
