@@ -207,7 +207,13 @@ class Executor:
         definition = build_definition(vm, self.cache.around, self._placed())
         if active:  # a running domain keeps its name until it is off
             definition = replace(definition, name=domain_name)
-        await self.drivers.hypervisor.define(definition)
+        layers = self.drivers.volumes.layers
+        inheritance = layers.inheritance(vm.uid)
+        if inheritance is None:
+            await self.drivers.hypervisor.define(definition)
+            return
+        await self.drivers.hypervisor.define(replace(definition, begins_with=str(inheritance)))
+        await layers.forget_inheritance(vm.uid)  # it has it
 
     async def _reserve(self, vm: Vm, nic_name: str) -> None:
         nic = next(nic for nic in vm.spec.nics if nic.name == nic_name)
@@ -245,6 +251,8 @@ class Executor:
 
         if log.exists() or directory.exists():
             await asyncio.to_thread(remove)
+        if self.drivers.volumes.layers.inheritance(vm.uid) is not None:
+            await self.drivers.volumes.layers.forget_inheritance(vm.uid)
 
     async def _reboot(self, vm: Vm, by_agent: bool) -> None:
         if by_agent:

@@ -247,6 +247,7 @@ class Agent:
         await self.volumes.clean()
         await self.library.clean()
         await self.cache.load()
+        await self.volumes.layers.forget_heirs(self.cache.vms.keys())
 
     def _image_files(self, image: Image) -> ImageFiles | None:
         return self.library.files(image.status.facts) if image.status.facts is not None else None

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from corral.agent.cache import Cache
@@ -19,6 +20,7 @@ from corral.agent.refresh import Refresher, forks_under_way
 from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
+from corral.files import storage_error, write_atomic
 from corral.hypervisor.base import DomainDisk
 from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
@@ -261,9 +263,11 @@ class TemplateKeeper:
             parent = self.cache.layers[layer.spec.parent_uid or ""]
             below = Backing(self.drivers.volumes.path(parent.uid, parent.spec.pool), "qcow2")
             await self.drivers.volumes.layers.make_anew(layer, below)
-        if not template.spec.hot:
-            return None
         directory, files = self.drivers.volumes.layers.point_dir(snapshot.uid), self._files(template)
+        if not template.spec.hot:
+            if "nvram" in snapshot.status.kept:
+                await asyncio.to_thread(_keep_variables, directory / NVRAM, files.directory)
+            return None
         disks = tuple(
             DomainDisk(
                 disk.name,
@@ -362,6 +366,15 @@ class TemplateKeeper:
         forget = forgetting(vm, template.spec.snapshot_uid, spec.requested_by, spec.request_id, self.clock.now())
         transaction.create(forget)
         return forget
+
+
+def _keep_variables(source: Path, directory: Path) -> None:
+    """Those of UEFI, for VMs that boot from the template's disks."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(directory / NVRAM, source.read_bytes())
+    except OSError as error:
+        raise storage_error(f"keep the UEFI variables in {directory}", error) from error
 
 
 def _stale_event(template: Template, why: str, now: datetime) -> Event:

@@ -114,6 +114,9 @@ class DomainDefinition:
     hardware: HardwareSpec = PLAIN
     graphics_listen: str = ""
     """An IP address; empty: a Unix socket."""
+    begins_with: str = ""
+    """A directory with the UEFI variables (`nvram.fd`) and the TPM's state (`tpm`) of a VM that comes from another one; what
+    the VM has already stays."""
 
 
 # ---- what is: an observation ---------------------------------------------------------------------------------------

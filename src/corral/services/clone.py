@@ -70,4 +70,5 @@ class CloneService:
                 )
             layers[disk.name] = layer
         spec = snapshot.spec.vm_spec or source.spec
-        return Origin(source.name, spec, source.spec.cloud_init, layers, source.labels)
+        beside = self._context.volumes.layers.point_dir(snapshot.uid) if snapshot.status.kept else None
+        return Origin(source.name, spec, source.spec.cloud_init, layers, source.labels, beside)

@@ -1,9 +1,10 @@
 """A new VM from another one's: its hardware, an identity of its own, its disks on frozen layers or copied from them.
 Clones come about so, and VMs from templates."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
@@ -47,6 +48,7 @@ from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.nics import Allocated, claim_identity
 from corral.services.rules import check_system_hypervisor
+from corral.storage.layers import NVRAM_FILE, TPM_DIR
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Origin:
     cloud_init: CloudInitSpec | None
     layers: Mapping[str, Layer]
     labels: Mapping[str, str] = field(default_factory=dict)
+    beside: Path | None = None
+    """Where its UEFI variables and its TPM's state are kept."""
 
 
 @dataclass(frozen=True)
@@ -204,16 +208,36 @@ async def _attempt(
     claim_identity(transaction, vm)
     for image in images:
         transaction.require(image)
-    if wish.part_of is None:
-        revision = await submit(context, mutation, transaction, operation)
-    else:
-        put_operation(mutation, transaction, operation)
-        whole, leading = wish.part_of(vm, operation)
-        revision = await submit(context, whole, transaction, leading)
+    async with _inheriting(context, origin, wish, intent, uid):
+        if wish.part_of is None:
+            revision = await submit(context, mutation, transaction, operation)
+        else:
+            put_operation(mutation, transaction, operation)
+            whole, leading = wish.part_of(vm, operation)
+            revision = await submit(context, whole, transaction, leading)
     allocated.keep()
     vm = vm.model_copy(update={"revision": revision})
     context.ledger.observe(vm)
     return vm, operation.model_copy(update={"revision": revision})
+
+
+@asynccontextmanager
+async def _inheriting(
+    context: Context, origin: Origin, wish: Descendant, intent: Intent, vm_uid: str
+) -> AsyncIterator[None]:
+    """UEFI variables (boot entries, secure boot's keys) come along. A TPM is who the guest is: its state does where the guest
+    stays that one. What goes on from a template's memory has the variables from there."""
+    forked = isinstance(intent, CreateVm) and intent.fork_of is not None
+    layers = context.volumes.layers
+    if origin.beside is not None and not forked:
+        names = (NVRAM_FILE, TPM_DIR) if wish.keep_identity else (NVRAM_FILE,)
+        await layers.inherit(vm_uid, origin.beside, names)
+    try:
+        yield
+    except CorralError as error:
+        if error.code == "precondition-failed":  # of any other, nobody knows whether the VM came about
+            await layers.forget_inheritance(vm_uid)
+        raise
 
 
 def _disks(

@@ -60,7 +60,10 @@ async def origin_of(context: Context, project: str, template: Template) -> Origi
             nic.model_copy(update={"network_uid": network.uid})
             for nic, network in zip(spec.nics, networks, strict=True)
         )
-    return Origin(template.name, spec.model_copy(update=update), template.spec.cloud_init, layers, template.labels)
+    beside = context.settings.state_dir / "templates" / template.uid
+    return Origin(
+        template.name, spec.model_copy(update=update), template.spec.cloud_init, layers, template.labels, beside
+    )
 
 
 async def refresh_of(context: Context, template: Template) -> Operation | None:

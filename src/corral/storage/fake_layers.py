@@ -1,6 +1,6 @@
 """Layers and points in time in memory, with what their blocks hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,8 @@ class FakeLayers:
         self._points = simulation.section("points", _TEXT)
         self.layers = self._layers.restore()
         self.points = self._points.restore()
+        self._heirs = simulation.section("heirs", _TEXT)
+        self.heirs = self._heirs.restore()
 
     async def make(self, layer: Layer, backing: Backing | None) -> None:
         async with self._call("make_layer"):
@@ -88,6 +90,26 @@ class FakeLayers:
     async def found_points(self) -> tuple[bytes, ...]:
         async with self._call("found_points"):
             return tuple(document.encode() for document in self.points.values())
+
+    async def inherit(self, vm_uid: str, directory: Path, names: Sequence[str]) -> None:
+        async with self._call("inherit"):
+            self._room(f"keep what is in {directory}")
+            self.heirs[vm_uid] = f"{directory.name}: {' '.join(names)}"
+            self._heirs.keep(vm_uid, self.heirs[vm_uid])
+
+    def inheritance(self, vm_uid: str) -> Path | None:
+        return self._state_dir / "inherited" / vm_uid if vm_uid in self.heirs else None
+
+    async def forget_inheritance(self, vm_uid: str) -> None:
+        async with self._call("forget_inheritance"):
+            self.heirs.pop(vm_uid, None)
+            self._heirs.keep(vm_uid, None)
+
+    async def forget_heirs(self, vms: Collection[str]) -> None:
+        async with self._call("forget_heirs"):
+            for uid in set(self.heirs) - set(vms):
+                del self.heirs[uid]
+                self._heirs.keep(uid, None)
 
     def _file(self, layer: Layer) -> str:
         return str(self._path(layer.uid, layer.spec.pool))

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
@@ -12,12 +12,16 @@ from corral import files, qemu_img
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.storage.chain_use import ChainUse
+from corral.storage.heirs import Heirs
 
 T = TypeVar("T")
 
 LAYER_SIDECAR: Final = ".layer.json"
 SIDECAR_MAX_BYTES: Final = 256 * 1024
 SNAPSHOT_SIDECAR: Final = "snapshot.json"
+# What lies beside a VM's disks, as it is kept in the directory of a point in time or a template.
+NVRAM_FILE: Final = "nvram.fd"
+TPM_DIR: Final = "tpm"
 FILE_MODE: Final = 0o600
 # QEMU, under a uid of its own, must pass to the memory that it is fed; it gets that file opened, and lists nothing.
 DIRECTORY_MODE: Final = 0o711
@@ -89,12 +93,31 @@ class LayerStore(Protocol):
         """The documents of all."""
         ...
 
+    # ---- what a VM that comes from another one begins with ----
+
+    async def inherit(self, vm_uid: str, directory: Path, names: Sequence[str]) -> None:
+        """Keep what of `names` there is in a point in time's or a template's directory, for a VM that is yet to be."""
+        ...
+
+    def inheritance(self, vm_uid: str) -> Path | None:
+        """Where that lies."""
+        ...
+
+    async def forget_inheritance(self, vm_uid: str) -> None:
+        """It has it, or will not be."""
+        ...
+
+    async def forget_heirs(self, vms: Collection[str]) -> None:
+        """Of what a former process kept, all but what is for these."""
+        ...
+
 
 class DirLayers:
     """`LayerStore` in the pools' directories: `<uid>.qcow2` with `<uid>.layer.json`; `snapshots/<uid>/` in the state's."""
 
     def __init__(self, state_dir: Path, path: PathOf, directories: Callable[[], dict[str, Path]]) -> None:
         self._snapshots = state_dir / "snapshots"
+        self._heirs = Heirs(state_dir / "inherited")
         self._path = path
         self._directories = directories
         self.use = ChainUse(lambda: directories().values())
@@ -189,6 +212,19 @@ class DirLayers:
             return tuple(files.read_limited(path, SIDECAR_MAX_BYTES) for path in sidecars)
 
         return await _blocking("list the snapshots", look)
+
+    async def inherit(self, vm_uid: str, directory: Path, names: Sequence[str]) -> None:
+        asked = f"keep what is in {directory} for VM {vm_uid}"
+        await _blocking(asked, lambda: self._heirs.keep(vm_uid, directory, names))
+
+    def inheritance(self, vm_uid: str) -> Path | None:
+        return self._heirs.find(vm_uid)
+
+    async def forget_inheritance(self, vm_uid: str) -> None:
+        await _blocking(f"remove what was kept for VM {vm_uid}", lambda: self._heirs.remove(vm_uid))
+
+    async def forget_heirs(self, vms: Collection[str]) -> None:
+        await _blocking("remove what was kept for VMs", lambda: self._heirs.remove_former(vms))
 
     def _sidecar(self, layer_uid: str, pool: str) -> Path:
         return self._path(layer_uid, pool).with_suffix(LAYER_SIDECAR)

@@ -1,6 +1,7 @@
 """Files and directories for a QEMU that runs under its own uid."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Final, Literal
@@ -9,6 +10,7 @@ from corral.errors import CorralError
 from corral.files import check_not_others, storage_error, write_atomic
 from corral.hypervisor.base import DomainDefinition, DomainDisk
 from corral.hypervisor.libvirt.host import Host
+from corral.hypervisor.libvirt.kept import NVRAM_FILE, TPM_DIR
 
 # libvirt's private directory: QEMU must pass through it to its own sub-directory.
 LIBVIRT_DIR: Final = Path("/var/lib/libvirt/qemu")
@@ -79,7 +81,9 @@ def prepare_files(definition: DomainDefinition, host: Host) -> None:
     """All that QEMU opens can be opened by it; raises `storage-error` where the user has to see to that."""
     check_readable(definition, host)
     give_files(definition, host)
+    share_layers(definition, host)
     ensure_nvram(definition, host)
+    take_tpm(definition, host)
 
 
 def give_files(definition: DomainDefinition, host: Host) -> None:
@@ -92,6 +96,14 @@ def give_files(definition: DomainDefinition, host: Host) -> None:
         paths.append(definition.seed_path)
     for path in paths:
         give(Path(path), owner)
+
+
+def share_layers(definition: DomainDefinition, host: Host) -> None:
+    """What its disks lie on may have been made for another VM, or a template, and never been a guest's yet."""
+    if not host.privileged or definition.dac_uid is None:
+        return
+    for path in {path for disk in definition.disks for path, _format in disk.backing}:
+        share(Path(path), host.dac_gid)
 
 
 def _is_for_all(disk: DomainDisk) -> bool:
@@ -166,12 +178,15 @@ def _closed_part(path: Path) -> Path | None:
 
 
 def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
-    """UEFI variables of the VM's own, copied from the firmware's template once: with relabelling off, libvirt would
+    """UEFI variables of the VM's own, copied once, from the VM that it comes from or the firmware's template: with relabelling off, libvirt would
     make them its own user's, unreadable for this QEMU."""
     if definition.firmware != "uefi" or not host.privileged or definition.dac_uid is None:
         return
     secure = definition.hardware.secure_boot
     path, template = Path(host.nvram(definition.uid, secure=secure)), Path(host.nvram_template(secure=secure))
+    inherited = Path(definition.begins_with, NVRAM_FILE)
+    if definition.begins_with and inherited.exists():
+        template = inherited
     try:
         if not path.exists():
             # The directory is libvirt's QEMU user's own: nothing that lies there already is written to or through.
@@ -179,6 +194,27 @@ def ensure_nvram(definition: DomainDefinition, host: Host) -> None:
     except OSError as error:
         raise storage_error(f"read {template}", error) from error
     give(path, (definition.dac_uid, host.dac_gid))
+
+
+def take_tpm(definition: DomainDefinition, host: Host) -> None:
+    """A TPM that keeps its identity has the state of the one that it comes from; every other is made at its first start."""
+    kept = Path(definition.begins_with, TPM_DIR)
+    if not definition.begins_with or not kept.is_dir() or not host.privileged or definition.dac_uid is None:
+        return
+    state = Path(host.tpm_state(definition.uid))
+    if state.exists():
+        return
+    temporary = state.with_name(f".{state.name}.tmp")
+    try:
+        state.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(kept, temporary)
+        temporary.chmod(0o700)
+        for path in (temporary, *temporary.rglob("*")):
+            os.chown(path, definition.dac_uid, host.dac_gid, follow_symlinks=False)
+        temporary.rename(state)
+    except OSError as error:
+        raise storage_error(f"give {definition.name} its TPM's state", error) from error
 
 
 def remove_nvram(uid: str, host: Host) -> None:
