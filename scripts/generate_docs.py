@@ -113,16 +113,18 @@ def limits_page() -> str:
 
 
 def metrics_page() -> str:
-    makers = {"Histogram": "histogram", "_gauge": "gauge", "_counter": "counter"}
-    tree = ast.parse((SOURCE / "api/metrics.py").read_text())
+    makers = {"Histogram": "histogram", "gauge": "gauge", "counter": "counter"}
+    sources = ("api/metrics.py", "api/metrics_points.py")
+    nodes = [node for name in sources for node in ast.walk(ast.parse((SOURCE / name).read_text()))]
     rows = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in makers:
             continue
         first, second, labels = node.args[0], node.args[1], ast.unparse(node.args[2])
         if isinstance(first, ast.Constant) and isinstance(first.value, str) and isinstance(second, ast.Constant):
-            suffix = "_total" if node.func.id == "_counter" else ""
-            names = labels.replace("*_VM", "'project', 'name', 'uid'").replace("_VM", "'project', 'name', 'uid'")
+            suffix = "_total" if node.func.id == "counter" else ""
+            names = labels.replace("*", "").replace("_VM", "'project', 'name', 'uid'")
+            names = names.replace("_TEMPLATE", "'project', 'template', 'uid'")
             rows.append(
                 [
                     f"`{first.value}{suffix}`",

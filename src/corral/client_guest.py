@@ -46,6 +46,10 @@ class GuestCalls:
         """The VM's VNC server: RFB's bytes."""
         return self._socket(f"/vms/{path_name(name)}/vnc", {})
 
+    def memory(self, name: str) -> t.VmMemory:
+        """What the running VM takes of the host's memory."""
+        return cast("t.VmMemory", self._guest("GET", name, "memory"))
+
     def display(self, name: str) -> t.DisplayAnswer:
         """Where the graphical console listens on the VM's host."""
         return cast("t.DisplayAnswer", self._guest("GET", name, "display"))

@@ -312,6 +312,7 @@ class CreateTokenRequest(TypedDict):
 class CreateVm(TypedDict):
     verb: NotRequired[Literal['create']]
     fork_of: NotRequired[str | None]
+    made_of: NotRequired[Literal['vm', 'template'] | None]
 
 
 class CreateVmRequest(TypedDict):
@@ -601,6 +602,8 @@ class HostStatus(TypedDict):
     hypervisor_connected: NotRequired[bool]
     committed_vcpus: NotRequired[int]
     committed_memory_mib: NotRequired[int]
+    forks_memory_mib: NotRequired[int]
+    templates_memory_mib: NotRequired[int]
     memory_limit_mib: NotRequired[int]
     vcpu_limit: NotRequired[int]
     disk_free_bytes: NotRequired[int]
@@ -1395,6 +1398,14 @@ class VmAccepted(TypedDict):
     warnings: NotRequired[list[str]]
 
 
+class VmMemory(TypedDict):
+    resident_bytes: int
+    private_bytes: int
+    shared_bytes: int
+    proportional_bytes: int
+    saved_bytes: int
+
+
 class VmPreview(TypedDict):
     vm: Vm
     document: str
@@ -1456,6 +1467,7 @@ class VmUsage(TypedDict):
     memory_mib: int
     memory_rss_bytes: int
     memory_private_bytes: NotRequired[int | None]
+    memory_shared_bytes: NotRequired[int | None]
     memory_saved_bytes: NotRequired[int | None]
     cpu_time_ns: int
     disk_read_bytes: int

@@ -1,5 +1,7 @@
 """A template of a running guest, and guests that go on from it: each its own, and as good as any other."""
 
+import json
+
 import pytest
 from walk import PATIENCE, Walk
 
@@ -77,6 +79,26 @@ def test_a_fork_of_a_fork(walk: Walk, template: str) -> None:
     assert walk.guest(second, "cat /tmp/kept; hostname") == f"second\n{second}\n"
     walk("delete", second, "--yes").ok()
     walk("template", "delete", again).ok()
+
+
+def test_a_template_is_refreshed_and_forks_of_the_old_one_go_on(walk: Walk, template: str) -> None:
+    old, new = walk.name("old"), walk.name("new")
+    walk("fork", template, old).ok()
+    before = json.loads(walk("template", "show", template, "-o", "json").ok())
+    walk("template", "refresh", template).ok()
+    after = json.loads(walk("template", "show", template, "-o", "json").ok())
+    assert after["uid"] != before["uid"]
+    assert after["spec"]["source"] == before["spec"]["source"]
+    assert walk.guest(old, "cat /tmp/kept; hostname") == f"precious\n{old}\n"
+    walk("fork", template, new, "--wait", "ip", "--timeout", PATIENCE).ok()
+    # It was booted: what lay in memory alone is gone, what was on its disk is there.
+    said = walk.guest(new, "cat /tmp/kept 2>/dev/null; dd if=/dev/vda bs=4 count=1 2>/dev/null; hostname")
+    assert said == f"disk{new}\n"
+    assert not [name for name in walk("list", "--all", "-o", "name").ok().split() if name.startswith("refresh-")]
+    walk("delete", old, new, "--yes").ok()
+    findings = {one["id"]: one for one in json.loads(walk("doctor", "-o", "json").out)}
+    assert findings["memory-permissions"]["level"] == "ok", findings["memory-permissions"]
+    assert f"template {template}" in findings["memory-at-rest"]["found"]
 
 
 def test_what_is_refused(walk: Walk, source: str, template: str) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -16,8 +16,10 @@ from corral.files import read_limited, write_atomic
 from corral.hypervisor.base import HypervisorDriver, HypervisorFacts
 from corral.log import logger
 from corral.model.host import AcceleratorFinding, Host, HostSpec, HostStatus
+from corral.model.template import Template
 from corral.model.vm import Power, Vm, VmState
 from corral.names import MIB, new_uid
+from corral.scheduler.admission import held_mib
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
 from corral.store.objects import Objects
@@ -117,9 +119,9 @@ class HostKeeper:
         log.info("accelerators measured", usable=[found.name for found in findings if found.usable])
         return findings
 
-    async def record(self, vms: Iterable[Vm]) -> None:
+    async def record(self, vms: Iterable[Vm], templates: Mapping[str, Template]) -> None:
         """Write the Host object if something about it changed. Not durable: the next look finds the same."""
-        status = await self._status(vms)
+        status = await self._status(vms, templates)
         host = await self.objects.get(Host, self.identity.host_uid)
         transaction = self.objects.transaction()
         if host is None:
@@ -143,19 +145,24 @@ class HostKeeper:
             return
         await transaction.commit(durable=host is None)
 
-    async def _status(self, vms: Iterable[Vm]) -> HostStatus:
+    async def _status(self, vms: Iterable[Vm], templates: Mapping[str, Template]) -> HostStatus:
         facts = self.facts
         async with asyncio.timeout(self.settings.hypervisor_timeout_s):
             usage = await self.volumes.usage()
         memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
         cpus = os.cpu_count() or 1
-        vcpus = mib = running = 0
+        vcpus = mib = forks_mib = running = 0
+        used: set[str] = set()
         for number, vm in enumerate(vms):
             if number % COUNTED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             running += vm.status.seen_state is VmState.RUNNING
             if not vm.being_deleted and _promised(vm):
                 vcpus, mib = vcpus + vm.spec.vcpus, mib + vm.spec.memory_mib
+                if vm.spec.template_uid is not None:
+                    used.add(vm.spec.template_uid)
+                    forks_mib += vm.spec.memory_mib
+        templates_mib = sum(held_mib(templates[uid].status.stored_bytes) for uid in used if uid in templates)
         limit_mib = (memory_mib - self.settings.host_reserved_memory_mib) * self.settings.memory_overcommit
         return HostStatus(
             boot_id=self.identity.boot_id,
@@ -170,7 +177,9 @@ class HostKeeper:
             qemu_version=facts.qemu_version if facts else "",
             hypervisor_connected=facts.connected if facts else False,
             committed_vcpus=vcpus,
-            committed_memory_mib=mib,
+            committed_memory_mib=mib + templates_mib,
+            forks_memory_mib=forks_mib,
+            templates_memory_mib=templates_mib,
             memory_limit_mib=max(0, int(limit_mib)),
             vcpu_limit=int(cpus * self.settings.cpu_overcommit),
             disk_free_bytes=_rounded(usage.free_bytes),

@@ -327,7 +327,7 @@ class Agent:
                 async with asyncio.timeout(self.settings.hypervisor_timeout_s):
                     self.host.facts = await self.hypervisor.facts()
                 self.recorder.host = HostKnown(self.host.accelerator, self.host.facts.qemu_version)
-                await self.host.record(list(self.cache.vms.values()))
+                await self.host.record(list(self.cache.vms.values()), dict(self.cache.templates))
             except (CorralError, TimeoutError):
                 self._host_changed.set()  # what has changed is still to be recorded
                 raise

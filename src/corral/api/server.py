@@ -68,7 +68,7 @@ async def serve(api: Api, settings: Settings, *, stop: asyncio.Event, ready: Cal
             listener = GatedListener(_bind_tcp(settings.listen), Handshakes())
             servers.append((_server(api, _tls_context(settings), listener.handshakes), listener))
         async with asyncio.TaskGroup() as tasks:
-            observer = tasks.create_task(api.face.metrics.follow_operations(api.face.services))
+            observer = tasks.create_task(api.face.metrics.follow(api.face.services))
             running = [tasks.create_task(server.serve(sockets=[listener])) for server, listener in servers]
             try:
                 await api.warm_up()

@@ -19,7 +19,7 @@ from corral.api.live import LiveResponse
 from corral.api.route import noun_router
 from corral.errors import CorralError
 from corral.hypervisor.base import ExecResult
-from corral.model.answers import UsageReport
+from corral.model.answers import UsageReport, VmMemory
 from corral.model.requests import ExecRequest
 
 router = noun_router("sessions")
@@ -153,6 +153,12 @@ async def console_log(call: CallParam, name: NameParam) -> Response:
 @router.get("/vms/{name}/document", summary="The hypervisor's own document", response_class=PlainTextResponse)
 async def document(call: CallParam, name: NameParam) -> Response:
     return PlainTextResponse(await call.services.sessions.document(call.caller, call.project, name))
+
+
+@router.get("/vms/{name}/memory", response_model=VmMemory, summary="What a running VM takes of the host's memory")
+async def memory_of_vm(call: CallParam, name: NameParam) -> Response:
+    """Its own and shared parts, as the kernel counts them."""
+    return model_response(await call.services.sessions.memory(call.caller, call.project, name))
 
 
 @router.get("/usage", response_model=UsageReport, summary="CPU, memory, disk and network of the running VMs")

@@ -69,7 +69,10 @@ def info(session: Session, name: str, output: str) -> None:
         ("committed cpu", f"{status['committed_vcpus']} of {status['vcpu_limit']} vcpus"),
         (
             "committed memory",
-            f"{mebibytes(status['committed_memory_mib'])} of {mebibytes(status['memory_limit_mib'])}",
+            [
+                f"{mebibytes(status['committed_memory_mib'])} of {mebibytes(status['memory_limit_mib'])}",
+                *_of_templates(status),
+            ],
         ),
         ("disk", f"{format_bytes(status['disk_free_bytes'])} free of {format_bytes(status['disk_total_bytes'])}"),
         ("running VMs", status["vms_running"]),
@@ -83,3 +86,14 @@ def info(session: Session, name: str, output: str) -> None:
         answer: Any = session.client().request("GET", "/v1/host/incapabilities")
         rows.append(("cannot", [f"{item['what']}: {item['reason']}" for item in answer["items"]]))
     show_one(found, rows, output)
+
+
+def _of_templates(status: Document) -> list[str]:
+    """How VMs that share memory are counted."""
+    forks, held = status.get("forks_memory_mib", 0), status.get("templates_memory_mib", 0)
+    if not forks and not held:
+        return []
+    return [
+        f"{mebibytes(forks)} of that for VMs of templates: all of their memory, since they may come to write it all",
+        f"{mebibytes(held)} of that for the templates' own, held once for all VMs of each",
+    ]

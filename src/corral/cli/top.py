@@ -26,13 +26,19 @@ def _rate(key: str) -> Column:
     return Column(titles[key], lambda usage: f"{format_bytes(round(usage[key]))}/s", right=True)
 
 
+def _bytes(count: int | None) -> str:
+    """Told of VMs of templates alone: others share next to nothing."""
+    return "-" if count is None else format_bytes(count)
+
+
 COLUMNS: Final = (
     Column("name", lambda usage: usage["name"]),
     Column("cpu %", lambda usage: f"{usage['cpu_percent']:.1f}", right=True),
     Column("vcpus", lambda usage: usage["vcpus"], right=True),
     Column("memory", lambda usage: format_bytes(usage["memory_mib"] * 2**20), right=True),
     Column("resident", lambda usage: format_bytes(usage["memory_rss_bytes"]), right=True),
-    Column("shared", lambda usage: format_bytes(usage.get("memory_saved_bytes") or 0), right=True),
+    Column("shared", lambda usage: _bytes(usage.get("memory_shared_bytes")), right=True),
+    Column("saved", lambda usage: _bytes(usage.get("memory_saved_bytes")), right=True),
     _rate("disk_read_bytes_per_s"),
     _rate("disk_written_bytes_per_s"),
     _rate("net_received_bytes_per_s"),
@@ -60,6 +66,8 @@ def top(session: Session, once: bool, interval: str, sort: str, names: tuple[str
     """CPU (100 is one host CPU), memory, disk and network of the running VMs, refreshed until Ctrl-C.
 
     \b
+    `shared`: of the resident memory of a VM made of a template, what it has in common with others; `saved`: how much more it
+    would take if it shared nothing.
     Examples:
       corral top
       corral top web db --interval 5s --sort disk

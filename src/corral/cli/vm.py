@@ -17,6 +17,8 @@ from corral.cli.output import (
     show_one,
 )
 from corral.cli.session import Session, for_each, pass_session
+from corral.errors import CorralError
+from corral.names import format_bytes
 
 SHUT_OFF: Final = "shut off"
 
@@ -117,13 +119,27 @@ def info(session: Session, names: tuple[str, ...], part: str | None, output: str
         else:
             if name != names[0]:
                 click.echo()
-            show_one(vm, _rows(vm, _volume_paths(session, vm)), output)
+            show_one(vm, _rows(vm, _volume_paths(session, vm), _host_memory(session, vm)), output)
 
     try:
         for_each(names, show)
     finally:
         if documents:
             show_document(documents[0] if len(names) == 1 else documents, output)
+
+
+def _host_memory(session: Session, vm: Document) -> str:
+    """What it takes of the host's; nothing where it does not run, or ended in this instant."""
+    if vm["status"]["state"] != "running":
+        return ""
+    try:
+        found: Document = dict(session.client().memory(vm["name"]))
+    except CorralError as error:
+        if error.code not in ("wrong-state", "forbidden", "hypervisor-unavailable", "hypervisor-timeout"):
+            raise
+        return ""
+    own, shared, saved = (format_bytes(found[key]) for key in ("private_bytes", "shared_bytes", "saved_bytes"))
+    return f"{own} of its own, {shared} shared with others, {saved} saved by that"
 
 
 def _volume_paths(session: Session, vm: Document) -> dict[str, str]:
@@ -146,7 +162,7 @@ def _part(vm: Document, part: str, paths: dict[str, str]) -> list[str]:
     return [_disk(disk, paths) for disk in spec["disks"]] if part == "disks" else [_nic(nic) for nic in spec["nics"]]
 
 
-def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
+def _rows(vm: Document, paths: dict[str, str], host_memory: str) -> list[tuple[str, object]]:
     spec, status = vm["spec"], vm["status"]
     pending = status.get("pending_restart", ())
     boot = spec.get("boot", {})
@@ -160,6 +176,7 @@ def _rows(vm: Document, paths: dict[str, str]) -> list[tuple[str, object]]:
         ("running for", age(status.get("started_at")) if status.get("started_at") else ""),
         ("vcpus", spec["vcpus"]),
         ("memory", mebibytes(spec["memory_mib"])),
+        ("host memory", host_memory),
         ("firmware", spec["firmware"]),
         ("hardware", _hardware(spec)),
         (

@@ -20,6 +20,8 @@ class VmUsage(Model):
     memory_rss_bytes: int
     memory_private_bytes: int | None = None
     """Of a VM that was made of a template: what would be free if it ended."""
+    memory_shared_bytes: int | None = None
+    """Of such a VM: what it has in common with others, its siblings above all. Resident is this and the private part."""
     memory_saved_bytes: int | None = None
     """Of such a VM: how much more it would take if it shared nothing, by the kernel's proportional count."""
     cpu_time_ns: int
@@ -35,6 +37,21 @@ class VmUsage(Model):
     disk_written_bytes_per_s: float = 0.0
     net_received_bytes_per_s: float = 0.0
     net_sent_bytes_per_s: float = 0.0
+
+
+class VmMemory(Model):
+    """What one running VM takes of the host's memory, as the kernel counts its QEMU's."""
+
+    resident_bytes: int
+    """In the host's memory: private and shared."""
+    private_bytes: int
+    """Its own: would be free if it ended."""
+    shared_bytes: int
+    """In common with other processes; with VMs of the same template above all."""
+    proportional_bytes: int
+    """The private part, and of each shared page as much as falls to one of those that share it."""
+    saved_bytes: int
+    """Resident less proportional: how much more it would take if it shared nothing."""
 
 
 class UsageReport(Model):

@@ -38,6 +38,10 @@ class HostStatus(Model):
     committed_vcpus: int = 0
     committed_memory_mib: int = 0
     """Promised to VMs that run or should run; `memory_limit_mib` bounds it."""
+    forks_memory_mib: int = 0
+    """Of that, for VMs made of templates. All of their memory: a page that one writes is its own, and it may write all."""
+    templates_memory_mib: int = 0
+    """Of that, for the memory of hot templates, which is held once for all VMs of each, as long as one runs."""
     memory_limit_mib: int = 0
     vcpu_limit: int = 0
     disk_free_bytes: int = 0

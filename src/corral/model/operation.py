@@ -37,6 +37,8 @@ class CreateVm(Model):
     verb: Literal["create"] = "create"
     fork_of: Annotated[Uid | None, written_unless(None)] = None
     """A hot template: its memory is loaded, once, in the place of the first start."""
+    made_of: Annotated[Literal["vm", "template"] | None, written_unless(None)] = None
+    """Its disks are another VM's, or a template's, as they were at one instant."""
 
 
 class StartVm(Model):

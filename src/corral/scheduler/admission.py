@@ -66,9 +66,15 @@ class Capacity:
 
 
 def full_demand(spec: VmSpec) -> Demand:
-    """What a VM takes while it runs."""
+    """What a VM takes while it runs. One that shares a template's memory may come to need all of its own: what it writes
+    it shares no more, and nothing says what it will not write."""
     reserved = spec.hardware.cpu.reserved_percent, spec.hardware.memory.reserved_mib
     return Demand(spec.vcpus, spec.memory_mib, *reserved)
+
+
+def held_mib(stored_bytes: int) -> int:
+    """What a hot template's memory takes while it is held for VMs of it: what of it is not zero, once for all."""
+    return -(-stored_bytes // MIB)
 
 
 def demand_of(power: Power | str, state: VmState | str, running: Demand) -> Demand:

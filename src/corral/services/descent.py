@@ -99,7 +99,7 @@ async def create_descendant(
                 return await context.objects.get(Vm, known.spec.target_uid), known
             await check_name_free(context, project, wish.name)
             await check_domain_name_free(context, project, wish.name, asked)
-            return await _create(context, mutation, origin, wish, intent or CreateVm(), asked)
+            return await _create(context, mutation, origin, wish, intent or CreateVm(made_of="vm"), asked)
 
 
 async def create_all(
@@ -127,7 +127,7 @@ async def create_all(
             await check_name_free(context, project, name)
             fresh.append(mutation)
     if fresh and wish.start:
-        wanted = sum((full_demand(spec) for _ in fresh), Demand())
+        wanted = sum((full_demand(spec) for _ in fresh), context.ledger.held_for(spec.template_uid))
         admit(wanted, context.ledger.committed, await context.capacity(), asked)
     if fresh:
         async with origin as found:

@@ -14,6 +14,8 @@ from corral.model.image import Image
 from corral.model.network import Network
 from corral.model.operation import Operation
 from corral.model.pool import Pool
+from corral.model.snapshot import Snapshot
+from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.services.access import authorize, visible
@@ -26,7 +28,7 @@ from corral.store.objects import EVENTS, name_claim
 EVENTS_PAGE_MAX: Final = 1000
 
 KINDS: Final[Mapping[str, type[Object]]] = MappingProxyType(
-    {cls.PLURAL: cls for cls in (Vm, Image, Network, Volume, Pool, Host, Operation, Token)}
+    {cls.PLURAL: cls for cls in (Vm, Image, Network, Volume, Pool, Host, Operation, Snapshot, Template, Token)}
 )
 
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 from corral.errors import CorralError
 from corral.log import logger
 from corral.model.network import Network
+from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.network import ipam
-from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, demand_of_vm
+from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of, demand_of_vm, held_mib
 from corral.store.base import Change, Record
 from corral.store.objects import Objects
 
@@ -42,8 +43,16 @@ class KnownVm:
     project: str
     name: str
     vcpus: int
-    forked: bool = False
-    """Its memory may be shared with others of its template."""
+    template_uid: str = ""
+    """What it was made of: it may share its memory with others of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateMemory:
+    """What the memory of a template takes while it is held for VMs of it."""
+
+    uid: str
+    memory_mib: int
 
 
 @dataclass
@@ -60,6 +69,9 @@ class Ledger:
         self._entries: dict[str, KnownVm] = {}
         self._pending = Demand()
         self._total = Demand()
+        self._of_template: Counter[str] = Counter()
+        """By template: VMs of it that take something."""
+        self._templates: dict[str, TemplateMemory] = {}
         self._addresses: dict[str, set[str]] = {}
         self._pools: dict[str, tuple[str, ipam.NumberPool]] = {}
         self._names: dict[str, _NameLock] = {}
@@ -71,8 +83,19 @@ class Ledger:
 
     @property
     def committed(self) -> Demand:
-        """What runs or should run, and what requests under way were promised."""
-        return self._total + self._pending
+        """What runs or should run, what requests under way were promised, and the memory of templates for their VMs."""
+        return self._total + self._pending + Demand(memory_mib=self._held_mib)
+
+    @property
+    def _held_mib(self) -> int:
+        used = (self._templates.get(uid) for uid, number in self._of_template.items() if number > 0)
+        return sum(template.memory_mib for template in used if template is not None)
+
+    def held_for(self, template_uid: str | None) -> Demand:
+        """What the first VM of a template takes beyond its own memory: that of the template."""
+        found = self._templates.get(template_uid or "")
+        taken = found is None or self._of_template[found.uid] > 0
+        return NOTHING if taken or found is None else Demand(memory_mib=found.memory_mib)
 
     @contextmanager
     def promise(self, wanted: Demand, capacity: Capacity, asked: str) -> Iterator[None]:
@@ -87,10 +110,8 @@ class Ledger:
 
     def observe(self, vm: Vm) -> None:
         """A VM as it was just committed: the promise becomes an entry before the watch tells."""
-        demand = demand_of_vm(vm)
-        self._enter(
-            vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus, bool(vm.spec.template_uid))
-        )
+        demand, template_uid = demand_of_vm(vm), vm.spec.template_uid or ""
+        self._enter(vm.uid, KnownVm(vm.revision, demand, vm.project, vm.name, vm.spec.vcpus, template_uid))
 
     def known(self, uid: str) -> KnownVm | None:
         return self._entries.get(uid)
@@ -100,6 +121,13 @@ class Ledger:
         if entry is None or entry.revision < vm.revision:
             self._entries[uid] = vm
             self._total += vm.demand if entry is None else vm.demand - entry.demand
+            self._count(vm, 1)
+            if entry is not None:
+                self._count(entry, -1)
+
+    def _count(self, vm: KnownVm, number: int) -> None:
+        if vm.template_uid and vm.demand != NOTHING:
+            self._of_template[vm.template_uid] += number
 
     # ---- addresses and uids ----
 
@@ -162,6 +190,7 @@ class Ledger:
         """Read everything; returns the revision that `run` goes on from."""
         vms = await self._objects.store.range(Vm.prefix())
         claims = await self._objects.store.range(CLAIMS, revision=vms.revision)
+        templates = await self._objects.store.range(Template.prefix(), revision=vms.revision)
         records, claimed = list(vms.records), list(claims.records)
         while vms.more:
             vms = await self._objects.store.range(Vm.prefix(), after=records[-1].key, revision=vms.revision)
@@ -169,7 +198,8 @@ class Ledger:
         while claims.more:
             claims = await self._objects.store.range(CLAIMS, after=claimed[-1].key, revision=vms.revision)
             claimed += claims.records
-        self._entries, self._total = {}, Demand()
+        self._entries, self._total, self._of_template = {}, Demand(), Counter()
+        self._templates = {found.uid: found for found in map(_template_memory, templates.records)}
         for record in records:
             self._see_vm(record)
         self._addresses, self._pools, self.dac_uids.taken = {}, {}, set()
@@ -184,6 +214,7 @@ class Ledger:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._follow(Vm.prefix(), since))
                     group.create_task(self._follow(CLAIMS, since))
+                    group.create_task(self._follow(Template.prefix(), since))
             except* CorralError as errors:
                 _log.info("reading anew", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(1)  # a store that is away is asked again, slowly
@@ -200,6 +231,8 @@ class Ledger:
         async for change in self._objects.store.watch(prefix, since):
             if prefix == CLAIMS:
                 self._see_claim(change.key, there=change.value is not None)
+            elif prefix == Template.prefix():
+                self._see_template(change)
             else:
                 self._see_change(change)
 
@@ -208,13 +241,21 @@ class Ledger:
             self._see_vm(Record(change.key, change.value, change.revision, 0))
         elif (entry := self._entries.pop(change.key.removeprefix(Vm.prefix()), None)) is not None:
             self._total -= entry.demand
+            self._count(entry, -1)
+
+    def _see_template(self, change: Change) -> None:
+        if change.value is None:
+            self._templates.pop(change.key.removeprefix(Template.prefix()), None)
+        else:
+            found = _template_memory(Record(change.key, change.value, change.revision, 0))
+            self._templates[found.uid] = found
 
     def _see_vm(self, record: Record) -> None:
         document: dict[str, Any] = json.loads(record.value)
         spec = document["spec"]
         demand = demand_of(spec["power"], document["status"]["state"], _full_demand(spec))
-        forked = bool(spec.get("template_uid"))
-        known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"], forked)
+        made_of = spec.get("template_uid") or ""
+        known = KnownVm(record.revision, demand, document["project"], document["name"], spec["vcpus"], made_of)
         self._enter(document["uid"], known)
 
     def _see_claim(self, key: str, *, there: bool) -> None:
@@ -238,3 +279,8 @@ def _full_demand(spec: dict[str, Any]) -> Demand:
     return Demand(
         spec["vcpus"], spec["memory_mib"], reserved_percent, hardware.get("memory", {}).get("reserved_mib", 0)
     )
+
+
+def _template_memory(record: Record) -> TemplateMemory:
+    document: dict[str, Any] = json.loads(record.value)
+    return TemplateMemory(document["uid"], held_mib(document["status"]["stored_bytes"]))

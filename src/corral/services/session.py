@@ -12,14 +12,14 @@ from corral.errors import CorralError
 from corral.files import storage_error
 from corral.hypervisor.base import Console, ExecResult, OnOutput
 from corral.model import limits
-from corral.model.answers import UsageReport
+from corral.model.answers import UsageReport, VmMemory
 from corral.model.requests import ExecRequest
 from corral.model.vm import Vm
 from corral.services.access import audited, authorize, record
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.talk import asking, begin
-from corral.services.usage import UsageMeter
+from corral.services.usage import UsageMeter, memory_of
 
 CONSOLES: Final = "consoles"
 
@@ -74,6 +74,11 @@ class SessionService:
         await authorize(self._context, caller, project, "vm.document", name)
         vm = await self._context.objects.require(Vm, project, name)
         return await self._context.hypervisor.document(vm.uid)
+
+    async def memory(self, caller: Caller, project: str, name: str) -> VmMemory:
+        """What a running VM takes of the host's memory, and what of that it shares."""
+        await authorize(self._context, caller, project, "vm.usage", name)
+        return await memory_of(self._context, await self._context.objects.require(Vm, project, name))
 
     async def usage(self, caller: Caller, project: str) -> UsageReport:
         """Counters and rates of the running VMs of `project`; of all that the caller may see for an empty one."""

@@ -13,6 +13,7 @@ from corral.model import limits
 from corral.model.base import Model
 from corral.model.layer import Layer
 from corral.model.operation import DeleteSnapshot, Operation, OperationState, RevertVm, SnapshotVm
+from corral.model.requests import ListRequest
 from corral.model.snapshot import Snapshot, SnapshotSpec, snapshot_claim
 from corral.model.snapshot_requests import CreateSnapshotRequest
 from corral.model.snapshot_rules import check_revert, check_take, disks_in_time
@@ -20,7 +21,7 @@ from corral.model.vm import Power, Vm
 from corral.model.volume import Volume
 from corral.names import MIB, format_bytes, new_uid, parse_name
 from corral.scheduler.admission import further_demand
-from corral.services import rules
+from corral.services import listing, rules
 from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import Decision, Mutation, change
@@ -62,6 +63,10 @@ class SnapshotService:
                     found.append(record)
         found.sort(key=lambda record: record.created_revision)
         return Listing(tuple(document_of(record).content for record in found), page.revision, None)
+
+    async def list_all(self, caller: Caller, project: str, request: ListRequest) -> Listing:
+        """Of all VMs, the hidden ones too: for counting."""
+        return await listing.list_objects(self._context, caller, project, Snapshot, request)
 
     async def get(self, caller: Caller, project: str, name: str, snapshot: str) -> Document:
         vm = await self._vm(caller, project, name, "snapshot.read")

@@ -224,7 +224,7 @@ class TemplateService:
             if goes_on:
                 check_fresh(template)
             origin = await origin_of(context, project, template)
-            intent = CreateVm(fork_of=template.uid if goes_on else None)
+            intent = CreateVm(fork_of=template.uid if goes_on else None, made_of="template")
             wish = Descendant(start=True, force=request.force)
             asked, found = f"make VMs of template {name!r}", nullcontext(origin)
             return await create_all(context, caller, project, request, found, origin.spec, wish, asked, intent)

@@ -70,7 +70,7 @@ async def _submit(context: Context, mutation: Mutation, template: Template, dead
     wish = Descendant(name=f"refresh-{new_uid()[:8]}", start=True, full=_is_tall(layers, origin.layers), part_of=whole)
     caller = Caller(mutation.caller.identity, mutation.caller.request_id)
     of_vm = Mutation(caller, template.project, "vm.create", wish.name)
-    vm, _booting = await create_descendant(context, of_vm, origin, wish, CreateVm())
+    vm, _booting = await create_descendant(context, of_vm, origin, wish, CreateVm(made_of="template"))
     assert vm is not None  # there was no key by which it could have been known
     return leading[0].model_copy(update={"revision": vm.revision})
 

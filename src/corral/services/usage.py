@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from corral.errors import CorralError
 from corral.hypervisor.base import DomainUsage
-from corral.model.answers import UsageReport, VmUsage
+from corral.model.answers import UsageReport, VmMemory, VmUsage
+from corral.model.vm import Vm
 from corral.security import policy
 from corral.services.caller import Caller
 from corral.services.context import Context
@@ -30,7 +32,7 @@ class UsageMeter:
         interval_s = self._newest_s - self._before_s if self._before else 0.0
         items = []
         forked = [
-            uid for uid in self._newest if (known := self._context.ledger.known(uid)) is not None and known.forked
+            uid for uid in self._newest if (known := self._context.ledger.known(uid)) is not None and known.template_uid
         ]
         shares = await self._context.hypervisor.forking.memory_shares(forked) if forked else ()
         by_uid = {share.uid: share for share in shares}
@@ -40,8 +42,11 @@ class UsageMeter:
                 continue
             item = _usage(vm, usage, self._before.get(uid), interval_s)
             if (share := by_uid.get(uid)) is not None:
-                saved = share.resident - share.proportional
-                update = {"memory_private_bytes": share.private, "memory_saved_bytes": saved}
+                update = {
+                    "memory_private_bytes": share.private,
+                    "memory_shared_bytes": share.resident - share.private,
+                    "memory_saved_bytes": share.resident - share.proportional,
+                }
                 item = item.model_copy(update=update)
             items.append(item)
         items.sort(key=lambda item: (item.project, item.name))
@@ -81,4 +86,21 @@ def _usage(vm: KnownVm, now: DomainUsage, before: DomainUsage | None, interval_s
         disk_written_bytes_per_s=rate(now.disk_written_bytes, old.disk_written_bytes) if known else 0.0,
         net_received_bytes_per_s=rate(now.net_received_bytes, old.net_received_bytes) if known else 0.0,
         net_sent_bytes_per_s=rate(now.net_sent_bytes, old.net_sent_bytes) if known else 0.0,
+    )
+
+
+async def memory_of(context: Context, vm: Vm) -> VmMemory:
+    """Of one running VM; reading it takes the kernel milliseconds for each GiB. `wrong-state` where it does not run."""
+    shares = await context.hypervisor.forking.memory_shares((vm.uid,))
+    if not shares:
+        raise CorralError(
+            "wrong-state", f"look at the memory of {vm.name}", "it does not run", f"corral start {vm.name}"
+        )
+    [share] = shares
+    return VmMemory(
+        resident_bytes=share.resident,
+        private_bytes=share.private,
+        shared_bytes=share.resident - share.private,
+        proportional_bytes=share.proportional,
+        saved_bytes=share.resident - share.proportional,
     )

@@ -1,5 +1,6 @@
 """Who may make VMs of a template: a right of its own, and another project only where it was published to."""
 
+import time
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from corral.model.identity import Project
 from corral.model.layer import Layer, LayerSpec, LayerStatus
 from corral.model.network import Network
 from corral.model.operation import Operation
+from corral.model.snapshot import Snapshot, SnapshotSpec, SnapshotStatus
 from corral.model.template import Template, TemplateDisk, TemplateSpec, TemplateStatus
 from corral.model.vm import DiskSpec, NicSpec, Vm, VmSpec
 from corral.names import new_mac, new_uid
+
+from .conftest import WAIT_S
 
 
 async def _put(world: Any, *values: Any) -> None:
@@ -154,3 +158,54 @@ def test_a_refresh_writes_its_vm_and_both_operations_at_once(world: Any) -> None
         assert operation["uid"] in _refused("template-in-use", lambda: admin.delete_template("base")).hint
     with _token(world, "looks", "viewer", []) as client:
         _refused("forbidden", lambda: client.refresh_template("base", {}))
+
+
+def test_templates_and_forks_are_measured(world: Any) -> None:
+    template = _template(world)
+    _template(world, "old", stale="another QEMU")
+    with world.client() as admin:
+        [operation] = admin.fork_template("base", {"names": ["x"]})["operations"]
+        world.finish(operation["uid"])
+        wanted = (
+            f'corral_template_state{{kind="hot",project="default",state="ready",template="base",uid="{template.uid}"}} 1.0',
+            'state="stale",template="old"',
+            f'corral_template_vms{{project="default",template="base",uid="{template.uid}"}} 1.0',
+            "corral_template_stored_bytes{",
+            'corral_operation_duration_seconds_count{state="succeeded",verb="fork"} 1.0',
+        )
+        page, deadline = "", time.monotonic() + WAIT_S
+        while any(line not in page for line in wanted):
+            assert time.monotonic() < deadline, page
+            time.sleep(0.05)
+            page = admin.request_bytes("GET", "/metrics").decode()
+
+
+def test_snapshots_are_measured_with_how_long_their_guests_stood_still(world: Any) -> None:
+    async def take(pause_ms: float, *, memory: bool) -> None:
+        now = world.context.clock.now()
+        spec = SnapshotSpec(vm_uid=new_uid(), with_memory=memory)
+        made = Snapshot(name="s", uid=new_uid(), created_at=now, spec=spec)
+        await _put(world, made)
+        found = await world.context.objects.get(Snapshot, made.uid)
+        status = SnapshotStatus(ready=True, taken_at=now, pause_ms=pause_ms, memory_bytes=7 if memory else 0)
+        for _ in range(2):  # written again later: counted once
+            transaction = world.context.objects.transaction()
+            transaction.update(found.model_copy(update={"status": status}))
+            found = found.model_copy(update={"revision": (await transaction.commit()).revision})
+
+    world.run(take(20, memory=False))
+    world.run(take(900, memory=True))
+    wanted = (
+        'corral_snapshots{kind="disk",project="default",state="ready"} 1.0',
+        'corral_snapshots{kind="memory",project="default",state="ready"} 1.0',
+        'corral_snapshot_memory_bytes{project="default"} 7.0',
+        'corral_snapshot_pause_seconds_count{kind="disk"} 1.0',
+        'corral_snapshot_pause_seconds_bucket{kind="disk",le="0.025"} 1.0',
+        'corral_snapshot_pause_seconds_bucket{kind="memory",le="0.5"} 0.0',
+    )
+    with world.client() as admin:
+        page, deadline = "", time.monotonic() + WAIT_S
+        while any(line not in page for line in wanted):
+            assert time.monotonic() < deadline, page
+            time.sleep(0.05)
+            page = admin.request_bytes("GET", "/metrics").decode()
