@@ -30,7 +30,7 @@ IMAGE_BYTES = 4 << 20
 IMAGE_BLOCK, IMAGE_VALUE = 5, 238
 WALK_S, SOAK_S = 25.0, 300.0
 POINTS_MAX = 7
-PATIENCE_S = 10.0
+PATIENCE_S = 45.0
 BOUNDS = settings(
     max_examples=4,
     stateful_step_count=40,
@@ -45,6 +45,12 @@ BOUNDS = settings(
 blocks = st.integers(0, BLOCKS - 1)
 values = st.integers(1, 250)
 picks = st.integers(0, 1000)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """A merge that gave way is tried again at once."""
+    monkeypatch.setattr("corral.agent.vm.TIDY_AGAIN_S", 0.05)
 
 
 class Simulated:

@@ -66,11 +66,10 @@ class LayerTree:
 
     def rubbish(self) -> tuple[Layer, ...]:
         """Layers that nobody refers to and that at most one lies on: to be removed, or merged into that one."""
-        return tuple(
-            layer
-            for uid, layer in sorted(self.layers.items())
-            if uid not in self._referenced and len(self.children(uid)) <= 1
-        )
+        return tuple(layer for uid, layer in sorted(self.layers.items()) if self.is_rubbish(uid))
+
+    def is_rubbish(self, uid: str) -> bool:
+        return uid not in self._referenced and len(self.children(uid)) <= 1
 
     def rubbish_of(self, vm_uid: str) -> tuple[Layer, ...]:
         """What this VM's turns see to: what was made for it and nobody stands on, and what only it stands on."""

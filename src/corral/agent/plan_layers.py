@@ -44,6 +44,9 @@ def _one(view: View, layer: Layer, settled: Plan) -> Plan | None:
     children = view.tree.children(layer.uid)
     if not children:
         return _remove(view, layer, settled)
+    if view.tree.is_rubbish(children[0]):
+        # Cut before it was recorded, the merge of that one has left a header that names this one: it is ended first.
+        return None
     return _merge(view, layer, view.tree.layers[children[0]], settled)
 
 

@@ -75,7 +75,10 @@ def _chain(path: Path, directories: frozenset[Path]) -> tuple[Path, ...]:
     """`path`, and the files of ours that the headers lead to."""
     found = [path]
     while len(found) < DEPTH_MAX and path.suffix == ".qcow2" and path.parent in directories:
-        path = Path(qemu_img.backing_name(path))
+        try:
+            path = Path(qemu_img.backing_name(path))
+        except FileNotFoundError:  # whoever opens the chain is told
+            break
         if path in found or not path.name:
             break
         found.append(path)
