@@ -121,6 +121,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         backend = await open_backend(settings, identity.installation_id)
         stack.push_async_callback(_closed, backend.hypervisor.close)
         objects = Objects(store)
+        context = build_context(settings, clock, objects, backend, identity)
         agent = Agent(
             objects,
             backend.hypervisor,
@@ -132,8 +133,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             identity,
             definition_hash=backend.definition_hash,
             seed_files=backend.seed_files,
+            dac_numbers=context.ledger.dac_uids if backend.own_dac_uids else None,
         )
-        context = build_context(settings, clock, objects, backend, identity)
         services = build_services(context, agent, backend.render)
         await ensure_project(context)
         network_is_there = await ensure_network(context, backend)

@@ -37,6 +37,9 @@ class TemplateCalls:
         path = f"/{path_name(name)}/publications/{path_name(project)}"
         return cast("t.Template", self._template("DELETE", path))
 
+    def set_warm(self, name: str, count: int) -> t.Template:
+        return cast("t.Template", self._template("PUT", f"/{path_name(name)}/warm", {"count": count}))
+
     def delete_template(self, name: str) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._template("DELETE", f"/{path_name(name)}"))
 

@@ -298,6 +298,7 @@ class CreateTemplateRequest(TypedDict):
     name: str
     source: str
     hot: NotRequired[bool]
+    warm: NotRequired[int]
     description: NotRequired[str]
     labels: NotRequired[dict[str, str]]
 
@@ -1293,6 +1294,7 @@ class TemplateSpec(TypedDict):
     hostname: NotRequired[str]
     cloud_init: NotRequired[CloudInitSpec | None]
     published_to: NotRequired[list[str]]
+    warm: NotRequired[int]
 
 
 class TemplateStatus(TypedDict):
@@ -1304,6 +1306,7 @@ class TemplateStatus(TypedDict):
     memory_bytes: NotRequired[int]
     stored_bytes: NotRequired[int]
     stale: NotRequired[str]
+    waiting: NotRequired[int]
 
 
 class Token(TypedDict):
@@ -1529,3 +1532,7 @@ class WaitAnswer(TypedDict):
     state: str
     address: NotRequired[str]
     detail: NotRequired[str]
+
+
+class WarmRequest(TypedDict):
+    count: int

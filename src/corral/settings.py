@@ -37,6 +37,8 @@ class Settings:
     memory_overcommit: float = 1.0  # guests' memory over the host's
     # Left to the host itself, never promised to guests.
     host_reserved_memory_mib: int = 1024
+    # For domains that wait for a hot template's state; they also make room for any VM that wants to run.
+    warm_memory_mib: int = 1024
     disk_reserve_mib: int = 1024  # left free in the file system of each pool
     # How much of a pool's file system may be used, by whomever, before that is said: an event, doctor, metrics.
     pool_warn_percent: float = 85.0

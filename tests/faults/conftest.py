@@ -140,6 +140,7 @@ class AgentWorld:
             self.identity,
             definition_hash=definition_hash,
             seed_files=lambda vm: {"meta-data": vm.uid.encode()},
+            dac_numbers=self.devices._context.ledger.dac_uids,
         )
         self._task = asyncio.create_task(self.agent.run())
         if wait:

@@ -11,6 +11,7 @@ from corral.model.image import Image
 from corral.model.layer import Layer
 from corral.model.network import Network
 from corral.model.operation import DeleteVm, Operation
+from corral.model.slot import WarmSlot
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template
 from corral.model.vm import Vm
@@ -20,7 +21,7 @@ from corral.store.objects import Objects, decode
 
 T = TypeVar("T", bound=Object)
 
-KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network, Layer, Snapshot, Template)
+KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network, Layer, Snapshot, Template, WarmSlot)
 ENDED_MAX: Final = 16_384
 PAGE: Final = 50
 """Records read between two turns of the event loop: half a millisecond. A request takes several turns."""
@@ -41,13 +42,14 @@ class Cache:
         self.layers: dict[str, Layer] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.templates: dict[str, Template] = {}
+        self.slots: dict[str, WarmSlot] = {}
         self.doubles: set[str] = set()
         """VMs that go on from a template's memory and could not be told who they are, as far as this process knows."""
         self.around = Surroundings(self.volumes, self.images, self.networks, self.layers)
         self._tables = cast(
             "dict[type[Object], dict[str, Object]]",
             {Vm: self.vms, Volume: self.volumes, Image: self.images, Network: self.networks}
-            | {Layer: self.layers, Snapshot: self.snapshots, Template: self.templates},
+            | {Layer: self.layers, Snapshot: self.snapshots, Template: self.templates, WarmSlot: self.slots},
         )
         self._unfinished: dict[str, dict[str, Operation]] = {}
         self._created: dict[str, int] = {}

@@ -18,6 +18,7 @@ from corral.agent.steps import (
     Destroy,
     ForkFrom,
     GrowVolume,
+    Introduce,
     MakeHeads,
     MakeVolume,
     MergeLayer,
@@ -114,8 +115,8 @@ class Executor:
         match step:
             case MakeVolume(volume_uid=uid):
                 return self._make_volume(uid)
-            case WriteSeed():
-                return self._write_seed(vm)
+            case WriteSeed(in_place=in_place):
+                return self._write_seed(vm, in_place=in_place)
             case Reserve(nic=nic):
                 return self._reserve(vm, nic)
             case GrowVolume():
@@ -200,8 +201,9 @@ class Executor:
         in_use = active and await self.drivers.hypervisor.grow_disk(vm.uid, step.disk, step.size_bytes)
         await self.drivers.volumes.grow(self.cache.volumes[step.volume_uid], in_use=in_use)
 
-    async def _write_seed(self, vm: Vm) -> None:
-        await self.drivers.volumes.write_seed(vm.uid, dict(self.drivers.seed_files(vm)))
+    async def _write_seed(self, vm: Vm, *, in_place: bool) -> None:
+        volumes = self.drivers.volumes
+        await (volumes.rewrite_seed if in_place else volumes.write_seed)(vm.uid, dict(self.drivers.seed_files(vm)))
 
     async def _define(self, vm: Vm, active: bool, domain_name: str) -> None:
         definition = build_definition(vm, self.cache.around, self._placed())
@@ -240,17 +242,7 @@ class Executor:
                 raise
 
     async def _remove_traces(self, vm: Vm) -> None:
-        places = self._placed()
-        log = console_log(places.console_dir, vm.uid)
-        directory = run_dir(places.run_dir, vm.uid)
-
-        def remove() -> None:
-            for path in (log, *log.parent.glob(f"{log.name}.*")):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(directory, ignore_errors=True)
-
-        if log.exists() or directory.exists():
-            await asyncio.to_thread(remove)
+        await remove_traces(self._placed(), vm.uid)
         if self.drivers.volumes.layers.inheritance(vm.uid) is not None:
             await self.drivers.volumes.layers.forget_inheritance(vm.uid)
 
@@ -273,10 +265,24 @@ class Executor:
         return self.places
 
 
+async def remove_traces(places: Places, uid: str) -> None:
+    """The console's log and the sockets' directory."""
+    log = console_log(places.console_dir, uid)
+    directory = run_dir(places.run_dir, uid)
+
+    def remove() -> None:
+        for path in (log, *log.parent.glob(f"{log.name}.*")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    if log.exists() or directory.exists():
+        await asyncio.to_thread(remove)
+
+
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 _FACTORS: Final = (
     ((MergeLayer, SinkLayer, CopyVolume), MERGE_FACTOR),
-    ((Save, TakePoint, RestorePoint, ForkFrom), SAVE_FACTOR),
+    ((Save, TakePoint, RestorePoint, ForkFrom, Introduce), SAVE_FACTOR),
     ((*_STORAGE, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
 )
 

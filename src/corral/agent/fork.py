@@ -8,7 +8,7 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition
-from corral.agent.steps import ForkFrom, Step
+from corral.agent.steps import ForkFrom, Introduce, Step
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import HypervisorDriver
@@ -30,7 +30,7 @@ def template_files(template: Template, places: Places) -> Files:
 
 @dataclass(frozen=True)
 class ForkEffects:
-    """What the step `ForkFrom` does."""
+    """What the steps `ForkFrom` and `Introduce` do."""
 
     cache: Cache
     hypervisor: HypervisorDriver
@@ -39,29 +39,38 @@ class ForkEffects:
 
     def effect(self, step: Step, vm: Vm) -> Awaitable[None] | None:
         """None: the step is about something else."""
-        return self.fork(vm, step.template_uid) if isinstance(step, ForkFrom) else None
+        if isinstance(step, ForkFrom):
+            return self.fork(vm, step.template_uid)
+        return self.introduce(vm, step.template_uid) if isinstance(step, Introduce) else None
 
     async def fork(self, vm: Vm, template_uid: str) -> None:
         """May be repeated at any point: the memory is loaded once."""
-        asked, places, forking = f"fork {vm.name}", self.places(), self.hypervisor.forking
-        template = self.cache.templates.get(template_uid)
-        if template is None:
-            raise CorralError("template-not-found", asked, "its template is gone")
+        places, forking = self.places(), self.hypervisor.forking
+        template = self._template(vm, template_uid)
         if await forking.key(places.accelerator) != template.status.key:
             reason = f"the memory of {template.name} was frozen under another QEMU, libvirt, accelerator or processor"
             hint = f"`corral fork {template.name} NAME --boot` starts from its disks; then make a template of that"
-            raise CorralError("template-stale", asked, reason, hint)
-        # Keys take the processor a while, and so does the start.
-        making = asyncio.create_task(asyncio.to_thread(_identity, vm, template))
-        try:
-            definition = build_definition(vm, self.cache.around, places)
-            await forking.fork(Fork(definition, template_files(template, places)))
-            identity = await making
-        finally:
-            making.cancel()
+            raise CorralError("template-stale", f"fork {vm.name}", reason, hint)
+        await forking.fork(self._fork(vm, template))
+
+    async def introduce(self, vm: Vm, template_uid: str) -> None:
+        """May be repeated, too."""
+        template = self._template(vm, template_uid)
+        identity = await asyncio.to_thread(_identity, vm, template)
         patience_s = AGENT_PATIENCE_S if template.status.agent else 0.0
-        if not await forking.introduce(vm.uid, build_script(identity, self.clock.now()), patience_s):
+        script = build_script(identity, self.clock.now())
+        if not await self.hypervisor.forking.introduce(self._fork(vm, template), script, patience_s):
             self.cache.doubles.add(vm.uid)
+
+    def _template(self, vm: Vm, uid: str) -> Template:
+        found = self.cache.templates.get(uid)
+        if found is None:
+            raise CorralError("template-not-found", f"fork {vm.name}", "its template is gone")
+        return found
+
+    def _fork(self, vm: Vm, template: Template) -> Fork:
+        places = self.places()
+        return Fork(build_definition(vm, self.cache.around, places), template_files(template, places))
 
 
 def _identity(vm: Vm, template: Template) -> Identity:

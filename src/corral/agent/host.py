@@ -19,7 +19,7 @@ from corral.model.host import AcceleratorFinding, Host, HostSpec, HostStatus
 from corral.model.template import Template
 from corral.model.vm import Power, Vm, VmState
 from corral.names import MIB, new_uid
-from corral.scheduler.admission import held_mib
+from corral.scheduler.admission import Capacity, held_mib
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
 from corral.store.objects import Objects
@@ -85,6 +85,16 @@ class HostKeeper:
     def accelerator(self) -> Literal["kvm", "tcg"]:
         """The first that really runs guest code; TCG always does."""
         return next((found.name for found in self.findings if found.usable), "tcg")
+
+    def capacity(self) -> Capacity:
+        """What this host has and may promise."""
+        return Capacity(
+            cpus=os.cpu_count() or 1,
+            memory_mib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB,
+            reserved_memory_mib=self.settings.host_reserved_memory_mib,
+            cpu_overcommit=self.settings.cpu_overcommit,
+            memory_overcommit=self.settings.memory_overcommit,
+        )
 
     async def look(self) -> None:
         """Facts and accelerators. Raises `hypervisor-unavailable` while nothing is known yet."""

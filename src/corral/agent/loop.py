@@ -30,6 +30,7 @@ from corral.agent.template import TemplateKeeper
 from corral.agent.vm import Reconciler
 from corral.agent.volume import VolumeKeeper
 from corral.agent.volume_work import VolumeWork
+from corral.agent.warm import WarmKeeper
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
@@ -38,6 +39,7 @@ from corral.log import logger
 from corral.model.image import Image
 from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
+from corral.network.ipam import NumberPool
 from corral.security.audit import AuditLog
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
@@ -72,6 +74,7 @@ class Agent:
         *,
         definition_hash: DefinitionHash,
         seed_files: SeedFiles,
+        dac_numbers: NumberPool | None = None,
     ) -> None:
         self.objects, self.hypervisor, self.library = objects, hypervisor, library
         self.volumes, self.networks = volumes, networks
@@ -101,14 +104,17 @@ class Agent:
             objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock, self.pools.wake
         )
         self.template_keeper = TemplateKeeper(
+            objects, self.cache, self.drivers, library, self.progress, clock, self._places, self._wake_layered
+        )
+        self.warm_keeper = WarmKeeper(
             objects,
             self.cache,
             self.drivers,
-            library,
-            self.progress,
             clock,
             self._places,
-            self._wake_layered,
+            self.host.capacity,
+            settings.warm_memory_mib,
+            dac_numbers,
         )
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.snapshot_keeper = SnapshotKeeper(objects, self.cache, volumes, clock)
@@ -126,6 +132,7 @@ class Agent:
                 ("images", self.image_keeper.run),
                 ("volumes", self.volume_keeper.run),
                 ("templates", self.template_keeper.run),
+                ("warm", self.warm_keeper.run),
                 ("host", self._host),
                 ("pools", self._pools),
                 ("janitor", self._janitor),
@@ -166,11 +173,16 @@ class Agent:
             if vm is None or vm.placement is None or vm.placement.host_uid == self.identity.host_uid:
                 self.dispatcher.changed(uid)
             self._host_changed.set()
+            self.warm_keeper.wake()
         elif kind == "image":
             self.image_keeper.wake()
         elif kind == "volume":
             self.volume_keeper.wake()
         elif kind == "template":
+            self.template_keeper.wake()
+            self.warm_keeper.wake()
+        elif kind == "slot":
+            self.warm_keeper.wake()
             self.template_keeper.wake()
         elif kind == "network":
             network = self.cache.networks.get(uid)
@@ -203,6 +215,8 @@ class Agent:
             elif event.stop_cause is not StopCause.NONE:
                 memory.known = replace(memory.known, stop_cause=event.stop_cause)
             self.dispatcher.wake(event.uid)
+        elif event.stop_cause is not StopCause.NONE:
+            self.warm_keeper.heard(event.uid)
 
     async def _relists(self) -> None:
         """The slow look at everything; also at once after a (re)connection."""
@@ -268,6 +282,7 @@ class Agent:
             memory = self.dispatcher.memory(uid)
             if not memory.nothing_new(vm.revision, by_uid.get(uid)) or self.cache.unfinished(uid):
                 self.dispatcher.wake(uid, Found(by_uid.get(uid)) if first else None)
+        self.warm_keeper.look(domains)
         await self.orphans.run(domains)
         await self.snapshot_keeper.look()
         await self.template_keeper.look()

@@ -55,10 +55,10 @@ class OrphanHunt:
     _said: set[tuple[str, str]] = field(default_factory=set)
 
     async def run(self, domains: Iterable[ObservedDomain]) -> None:
-        suspects = [found for found in domains if self._ours(found) and found.uid not in self.cache.vms]
+        suspects = [found for found in domains if self._ours(found) and not self._is_known(found.uid)]
         volumes = [found for found in await self.drivers.volumes.found() if found.uid not in self.cache.volumes]
-        seeds = [uid for uid in await self.drivers.volumes.found_seeds() if uid not in self.cache.vms]
-        layers = [found for found in await self.drivers.volumes.layers.found() if found.uid not in self.cache.layers]
+        seeds = [uid for uid in await self.drivers.volumes.found_seeds() if not self._is_known(uid)]
+        layers = [found for found in await self.drivers.volumes.layers.found() if not self._is_layer(found.uid)]
         if not (suspects or volumes or seeds or layers):
             return
         # Read anew: between the pool's listing and now an object may have come, or an operation ended.
@@ -66,18 +66,27 @@ class OrphanHunt:
         operations = await self.objects.list(Operation)
         gone = removed_vms(operations)
         for domain in suspects:
-            if domain.uid not in self.cache.vms:
-                await self._domain(domain, proven=domain.uid in gone)
+            if not self._is_known(domain.uid):
+                # One that still waits for its memory was never anybody's.
+                await self._domain(domain, proven=domain.uid in gone or domain.waiting)
         for volume in volumes:
             if volume.uid not in self.cache.volumes:
                 vm_uid, removable = _sidecar(volume.uid, volume.document)
                 await self._volume(volume, proven=removable and gone.get(vm_uid, False))
         for layer in layers:
-            if layer.uid not in self.cache.layers:
+            if not self._is_layer(layer.uid):
                 await self._layer(layer, operations, gone)
         for uid in seeds:
-            if uid not in self.cache.vms:
+            if not self._is_known(uid):
                 await self._seed(uid, proven=uid in gone)
+
+    def _is_known(self, uid: str) -> bool:
+        return uid in self.cache.vms or uid in self.cache.slots
+
+    def _is_layer(self, uid: str) -> bool:
+        """On record, or what a slot's fork will write to."""
+        slots = self.cache.slots.values()
+        return uid in self.cache.layers or any(uid == disk.volume_uid for slot in slots for disk in slot.spec.disks)
 
     def _ours(self, domain: ObservedDomain) -> bool:
         return domain.metadata is not None and domain.metadata.installation_id == self.installation_id

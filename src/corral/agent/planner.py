@@ -16,6 +16,7 @@ from corral.agent.steps import (
     Destroy,
     ForkFrom,
     GrowVolume,
+    Introduce,
     MakeVolume,
     Release,
     RemoveSeed,
@@ -134,12 +135,14 @@ def _plan_fork(view: View, queue: Queue) -> Plan | None:
     intent = queue.create.spec.intent if queue.create is not None else None
     if not isinstance(intent, CreateVm) or intent.fork_of is None:
         return None
-    fork, domain = ForkFrom(intent.fork_of), view.domain
+    domain, introduction = view.domain, (*_reservations(view), Introduce(intent.fork_of))
     if domain is not None and domain.persistent:
-        return None if domain.introduced else Plan((fork,), again=True)
+        return None if domain.introduced else Plan(introduction, again=True)
     uids = (disk.volume_uid for disk in view.vm.spec.disks)
     made = tuple(MakeVolume(uid) for uid in uids if uid is not None and _unmade(view, uid))
-    return Plan((*made, *_seed(view), *_reservations(view), fork), again=True)
+    # Nobody hears of its address before its cable is in: that is reserved while its guest goes on.
+    seed = _seed(view, in_place=domain is not None)
+    return Plan((*made, *seed, ForkFrom(intent.fork_of), *introduction), again=True)
 
 
 def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:
@@ -203,8 +206,8 @@ def _unmade(view: View, volume_uid: str) -> bool:
     return volume is not None and not volume.status.ready and volume_uid not in view.known.made
 
 
-def _seed(view: View) -> tuple[Step, ...]:
-    return (WriteSeed(),) if view.vm.spec.cloud_init is not None else ()
+def _seed(view: View, *, in_place: bool = False) -> tuple[Step, ...]:
+    return (WriteSeed(in_place),) if view.vm.spec.cloud_init is not None else ()
 
 
 def _reservations(view: View) -> tuple[Step, ...]:

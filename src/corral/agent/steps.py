@@ -47,6 +47,8 @@ class GrowVolume(Step):
 @dataclass(frozen=True)
 class WriteSeed(Step):
     NAME, PHASE = "write-seed", "writing the cloud-init seed"
+    in_place: bool = False
+    """A QEMU that waits for its state has the file open."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,17 @@ class Start(Step):
 
 @dataclass(frozen=True)
 class ForkFrom(Step):
-    """In the place of defining and starting it: a guest that goes on from a template's memory, told who it is."""
+    """In the place of defining and starting it: a guest that goes on from a template's memory, as somebody's double."""
 
     NAME, PHASE = "fork", "going on from the template"
+    template_uid: str
+
+
+@dataclass(frozen=True)
+class Introduce(Step):
+    """Its cards come, it is told who it is, and its cables are put in."""
+
+    NAME, PHASE = "introduce", "telling the guest who it is"
     template_uid: str
 
 

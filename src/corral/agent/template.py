@@ -159,10 +159,14 @@ class TemplateKeeper:
             return True
         if isinstance(intent, CreateTemplate):
             return await self._create(operation, intent, template)
-        if forks_under_way(self.cache, template.uid):
+        if forks_under_way(self.cache, template.uid) or self._is_waited_for(template):
             return False
         await self._remove(operation, OperationState.SUCCEEDED, template)
         return True
+
+    def _is_waited_for(self, template: Template) -> bool:
+        """Domains lie on its layers that are yet to be thrown away."""
+        return any(slot.spec.template_uid == template.uid for slot in self.cache.slots.values())
 
     # ---- made ----
 

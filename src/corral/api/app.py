@@ -29,6 +29,7 @@ from corral.api import (
     token,
     vm,
     volume,
+    warm,
 )
 from corral.api.authentication import Authentication, TokenVerifier
 from corral.api.call import Face
@@ -62,6 +63,7 @@ _ROUTERS: Final = (
     network,
     snapshot,
     template,
+    warm,
     volume,
     pool,
     host,

@@ -189,6 +189,8 @@ class ObservedDomain:
     """The file that each disk of ours writes to, by the disk's name: of the running domain, or of the definition."""
     introduced: bool = True
     """False: it was forked from a template just now, and its guest does not know yet who it is."""
+    waiting: bool = False
+    """Nobody's domain: it waits for the state of a template's memory, and nothing is lost with it."""
 
 
 @dataclass(frozen=True)

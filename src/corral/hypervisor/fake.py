@@ -321,9 +321,12 @@ class FakeHypervisor:
         self._emit(domain, "crashed" if cause is StopCause.CRASHED else "stopped", cause)
 
     def reboot_host(self) -> None:
-        """Every domain is off and nobody remembers why."""
-        for domain in self.domains.values():
-            if domain.active:
+        """Every domain is off and nobody remembers why; what was never defined is gone."""
+        for domain in list(self.domains.values()):
+            if not domain.persistent:
+                self._forget(domain)
+                self._kept.keep(domain.uid, None)
+            elif domain.active:
                 domain.state, domain.reason, domain.pid = VmState.SHUT_OFF, "unknown", None
                 domain.stop_cause, domain.agent_connected = StopCause.UNKNOWN, False
                 self._kept.keep(domain.uid, domain)

@@ -83,6 +83,8 @@ class FakeDomain:
     """vCPUs and MiB at its start: the most that it can have until the next one. Its devices can all be plugged."""
     introduced: bool = True
     """False: it was forked just now."""
+    waiting: bool = False
+    """For the state of a template's memory; it goes with its QEMU."""
 
     @property
     def active(self) -> bool:
@@ -193,6 +195,7 @@ def observed(domain: FakeDomain) -> ObservedDomain:
         pending=domain.pending,
         files=tuple((disk.name, disk.path) for disk in (domain.live_disks if domain.active else domain.disks)),
         introduced=domain.introduced,
+        waiting=domain.waiting,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final
 
 from corral.errors import CorralError
@@ -45,29 +46,49 @@ class FakeForking:
     async def fork(self, fork: Fork) -> None:
         async with self._call("fork"):
             definition = fork.definition
-            if definition.uid in self._domains:
+            domain = self._domains.get(definition.uid)
+            if domain is not None and domain.persistent:
                 return
-            if definition.name in self._names:
-                raise CorralError("domain-name-taken", f"fork {definition.name}", "another domain has this name")
-            if fork.template.digest != f"digest-of-{fork.template.uid}":
-                raise CorralError("template-damaged", f"fork {definition.name}", "it is not what was frozen")
-            domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
-            domain.take(definition)
+            if domain is None or not domain.active:
+                domain = self._made(fork)
+            # Its name stays until it is off.
+            domain.take(replace(definition, name=domain.name))
             domain.boot()
-            domain.state, domain.reason, domain.introduced = VmState.PAUSED, "user", False
-            domain.pid, domain.agent_connected, domain.starts = FIRST_PID + len(self._domains), self.has_agent, 1
-            self._domains[domain.uid], self._names[domain.name] = domain, domain.uid
+            domain.state, domain.reason, domain.introduced = VmState.RUNNING, "unpaused", False
+            domain.waiting, domain.agent_connected, domain.starts = False, self.has_agent, 1
             self.loads[domain.uid] = self.loads.get(domain.uid, 0) + 1
+            self._changed(domain, "resumed")
+
+    async def prepare(self, fork: Fork) -> None:
+        async with self._call("prepare"):
+            if fork.definition.uid in self._domains:
+                return
+            domain = self._made(fork)
+            domain.metadata, domain.persistent, domain.waiting = fork.definition.metadata, False, True
             self._changed(domain, "started")
 
-    async def introduce(self, uid: str, script: str, patience_s: float) -> bool:
+    def _made(self, fork: Fork) -> FakeDomain:
+        """Paused, with nothing loaded."""
+        definition = fork.definition
+        if definition.name in self._names:
+            raise CorralError("domain-name-taken", f"fork {definition.name}", "another domain has this name")
+        if fork.template.digest != f"digest-of-{fork.template.uid}":
+            raise CorralError("template-damaged", f"fork {definition.name}", "it is not what was frozen")
+        domain = FakeDomain(definition.uid, definition.name, definition.vcpus, definition.memory_mib, None)
+        domain.state, domain.reason = VmState.PAUSED, "starting up"
+        domain.live_disks, domain.pid = definition.disks, FIRST_PID + len(self._domains)
+        self._domains[domain.uid], self._names[domain.name] = domain, domain.uid
+        return domain
+
+    async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
         async with self._call("introduce"):
+            uid = fork.definition.uid
             domain = self._domains.get(uid)
             if domain is None or not domain.active:
                 raise CorralError("domain-not-found", f"introduce {uid}", "it has ended")
             if not domain.introduced:
                 self.scripts[uid] = script
-                domain.state, domain.reason, domain.introduced = VmState.RUNNING, "unpaused", True
+                domain.introduced = True
                 self._changed(domain, "resumed")
             return self.has_agent
 

@@ -53,7 +53,7 @@ class Template:
 @dataclass(frozen=True)
 class Fork:
     """A guest that is to go on from a template. Its memory, processors and devices are the template's; its disks lie on
-    the template's, its cards are plugged in with their cables out."""
+    the template's, its cards are its own."""
 
     definition: DomainDefinition
     template: Template
@@ -84,14 +84,19 @@ class Forking(Protocol):
         """Nothing of it is left: no passing guest, no process that holds its memory, no file."""
         ...
 
-    async def fork(self, fork: Fork) -> None:
-        """Its memory is loaded and it is defined, once: then it is `ObservedDomain.introduced=False` and paused, until
-        `introduce`. A crash before that leaves nothing that counts; a domain that is there is left alone."""
+    async def prepare(self, fork: Fork) -> None:
+        """A domain of this uid waits for the state (`ObservedDomain.waiting`), under the definition's name: `fork` goes on
+        with it, whatever that one's is called. One that waits already is left alone."""
         ...
 
-    async def introduce(self, uid: str, script: str, patience_s: float) -> bool:
-        """Let it run, have its agent run the shell `script` that tells it who it is, put the cables in. False: no agent
-        answered for `patience_s`, and the guest is somebody's double."""
+    async def fork(self, fork: Fork) -> None:
+        """Its memory is loaded, it is defined, once, and it runs, without cards, `ObservedDomain.introduced=False` until
+        `introduce`. A crash before it is defined leaves nothing that counts; a domain that is there is left alone."""
+        ...
+
+    async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
+        """Plug its cards in, cables out, have its agent run the shell `script` that tells it who it is, put the cables in.
+        False: no agent answered for `patience_s`, and the guest is somebody's double."""
         ...
 
     async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]: ...

@@ -41,6 +41,8 @@ class TemplateSpec(Model):
     """What its VMs' seeds are like: the guest's own, without documents and passwords."""
     published_to: Annotated[tuple[Name, ...], Field(max_length=limits.PUBLICATIONS_MAX), written_unless(())] = ()
     """Other projects that may make VMs of it. They get all that its memory and its disks hold."""
+    warm: Annotated[int, Field(ge=0, le=limits.WARM_MAX), written_unless(0)] = 0
+    """So many domains wait for its memory's state, so that VMs of it are there at once."""
 
 
 class TemplateStatus(Model):
@@ -57,6 +59,8 @@ class TemplateStatus(Model):
     """What memory and state take on disk."""
     stale: Annotated[str, written_unless("")] = ""
     """Why its memory cannot be used on this host any more; empty: it can, as far as is known. Its disks always can."""
+    waiting: Annotated[int, written_unless(0)] = 0
+    """Of the domains that are to wait for its state, those that do."""
 
 
 class Template(Object):

@@ -19,6 +19,8 @@ class CreateTemplateRequest(Model):
     """The VM; it goes on undisturbed."""
     hot: bool = False
     """With its memory: VMs from it go on from a running guest instead of booting."""
+    warm: Annotated[int, Field(ge=0, le=limits.WARM_MAX)] = 0
+    """Keep so many domains waiting for its memory's state; of a hot one alone."""
     description: Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)] = ""
     labels: Labels = Field(default_factory=dict)
 

@@ -55,6 +55,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "snapshot.delete": Role.OPERATOR,
         "template.read": Role.VIEWER,
         "template.create": Role.OPERATOR,
+        "template.warm": Role.OPERATOR,
         "template.refresh": Role.OPERATOR,
         "template.publish": Role.ADMIN,
         "template.fork": Role.ADMIN,  # a right of its own (see `GRANTABLE`): its memory can hold secrets

@@ -30,6 +30,7 @@ from corral.services.volume_create import VolumeMaker
 from corral.services.volume_move import VolumeMover
 from corral.services.volume_read import VolumeReader
 from corral.services.volume_size import VolumeSizer
+from corral.services.warm import WarmService
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Services:
     pools: PoolService
     snapshots: SnapshotService
     templates: TemplateService
+    warm: WarmService
     hosts: HostService
     operations: OperationService
     events: EventService
@@ -91,6 +93,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         pools=PoolService(context),
         snapshots=SnapshotService(context),
         templates=TemplateService(context),
+        warm=WarmService(context),
         hosts=HostService(context),
         operations=OperationService(context),
         events=EventService(context),

@@ -1,6 +1,7 @@
 """A new VM from another one's: its hardware, an identity of its own, its disks on frozen layers or copied from them.
 Clones come about so, and VMs from templates."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from corral.model.layer import Layer
 from corral.model.network import Network
 from corral.model.operation import CreateVm, Intent, Operation
 from corral.model.requests import CloneVmRequest
+from corral.model.slot import WarmSlot
 from corral.model.template_requests import ForkRequest
 from corral.model.vm import (
     DAC_UID_ANNOTATION,
@@ -46,7 +48,7 @@ from corral.services.disks import volume_name
 from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
-from corral.services.nics import Allocated, claim_identity
+from corral.services.nics import Allocated, claim_cards, claim_identity
 from corral.services.rules import check_system_hypervisor
 from corral.storage.layers import NVRAM_FILE, TPM_DIR
 
@@ -62,6 +64,8 @@ class Origin:
     labels: Mapping[str, str] = field(default_factory=dict)
     beside: Path | None = None
     """Where its UEFI variables and its TPM's state are kept."""
+    slots: deque[WarmSlot] = field(default_factory=deque)
+    """Domains that wait to become its VMs, of which each VM takes one while there is any."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,9 @@ async def _create(
             for image in images:
                 stack.enter_context(context.ledger.using_image(image.uid, asked))
             allocated = stack.enter_context(Allocated(context.ledger))
+            slot = stack.enter_context(context.ledger.handing(origin.slots))
             try:
-                return await _attempt(context, mutation, origin, wish, intent, networks, images, allocated)
+                return await _attempt(context, mutation, origin, wish, intent, networks, images, allocated, slot)
             except CorralError as error:
                 if error.code != "precondition-failed":
                     raise
@@ -187,14 +192,15 @@ async def _attempt(
     networks: Sequence[Network],
     images: Sequence[Image],
     allocated: Allocated,
+    slot: WarmSlot | None,
 ) -> tuple[Vm, Operation]:
-    uid = new_uid()
-    disks, volumes = _disks(context, mutation.project, origin, wish, uid)
+    uid = new_uid() if slot is None else slot.uid
+    disks, volumes = _disks(context, mutation.project, origin, wish, uid, {} if slot is None else slot.volumes)
     nics = tuple(
         nic.model_copy(update={"mac": new_mac(), "address": allocated.address(network, None) if nic.address else ""})
         for nic, network in zip(origin.spec.nics, networks, strict=True)
     )
-    vm = _vm(context, mutation.project, origin, wish, uid, disks, nics, allocated)
+    vm = _vm(context, mutation.project, origin, wish, uid, disks, nics, _dac_number(context, allocated, slot))
     await check_spec(context, vm.spec, f"create VM {wish.name!r}")
     operation = new_operation(context, mutation, vm, intent, vm.generation)
     transaction = context.objects.transaction()
@@ -205,7 +211,11 @@ async def _attempt(
             transaction.create(head_on(origin.layers[disk], volume, operation.uid))
     for layer in origin.layers.values():
         transaction.require(layer)
-    claim_identity(transaction, vm)
+    if slot is None:
+        claim_identity(transaction, vm)
+    else:  # its QEMU runs, under a uid of its own
+        transaction.delete(slot)
+        claim_cards(transaction, vm)
     for image in images:
         transaction.require(image)
     async with _inheriting(context, origin, wish, intent, uid):
@@ -219,6 +229,12 @@ async def _attempt(
     vm = vm.model_copy(update={"revision": revision})
     context.ledger.observe(vm)
     return vm, operation.model_copy(update={"revision": revision})
+
+
+def _dac_number(context: Context, allocated: Allocated, slot: WarmSlot | None) -> int | None:
+    if slot is not None:
+        return slot.spec.dac_number
+    return allocated.dac_uid() if context.own_dac_uids else None
 
 
 @asynccontextmanager
@@ -241,9 +257,10 @@ async def _inheriting(
 
 
 def _disks(
-    context: Context, project: str, origin: Origin, wish: Descendant, vm_uid: str
+    context: Context, project: str, origin: Origin, wish: Descendant, vm_uid: str, made: Mapping[str, str]
 ) -> tuple[tuple[DiskSpec, ...], dict[str, Volume]]:
-    """Disks with volumes of their own, which are told by the disk's name; drives, and what many may read, as they are."""
+    """Disks with volumes of their own, which are told by the disk's name; drives, and what many may read, as they are.
+    `made`: the uids of those whose files are there."""
     specs: list[DiskSpec] = []
     volumes: dict[str, Volume] = {}
     for disk in origin.spec.disks:
@@ -251,7 +268,7 @@ def _disks(
         if layer is None:
             specs.append(disk)
             continue
-        uid = new_uid()
+        uid = made.get(disk.name) or new_uid()
         volumes[disk.name] = Volume(
             project=project,
             name=volume_name(wish.name, disk.name, uid),
@@ -291,9 +308,8 @@ def _vm(
     uid: str,
     disks: tuple[DiskSpec, ...],
     nics: tuple[NicSpec, ...],
-    allocated: Allocated,
+    dac: int | None,
 ) -> Vm:
-    dac = allocated.dac_uid() if context.own_dac_uids else None
     # One device of the host's cannot be in two guests.
     hardware = origin.spec.hardware.model_copy(update={"host_devices": ()})
     spec = origin.spec.model_copy(

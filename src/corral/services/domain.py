@@ -21,10 +21,10 @@ class DomainService:
         self._context = context
 
     async def list(self, caller: Caller) -> tuple[UnmanagedDomain, ...]:
-        """Every domain of the hypervisor that is not one of our VMs."""
+        """Every domain of the hypervisor that is not one of our VMs, nor waits to become one."""
         await authorize(self._context, caller, DEFAULT_PROJECT, "domain.read")
         observed = await self._context.hypervisor.observe_all()
-        return tuple(self._unmanaged(domain) for domain in observed if not self._is_ours(domain))
+        return tuple(self._unmanaged(domain) for domain in observed if not self._is_ours(domain) and not domain.waiting)
 
     async def adopt(self, caller: Caller, project: str, name: str) -> tuple[Vm | None, Operation]:
         """Take the domain `name` over, as it is and as it runs."""

@@ -7,7 +7,7 @@ uninterrupted stretch of code, and the watch brings in what the agent changes.
 
 import asyncio
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Final
 from corral.errors import CorralError
 from corral.log import logger
 from corral.model.network import Network
+from corral.model.slot import WarmSlot
 from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.network import ipam
@@ -77,6 +78,7 @@ class Ledger:
         self._names: dict[str, _NameLock] = {}
         self._image_users: Counter[str] = Counter()
         self._images_going: set[str] = set()
+        self._handed: set[str] = set()
         self.dac_uids = ipam.NumberPool(DAC_UIDS, dac_uid_start)
 
     # ---- capacity ----
@@ -142,7 +144,23 @@ class Ledger:
         self._pools[network.uid] = (subnet, pool)
         return pool
 
-    # ---- names and images under way ----
+    # ---- slots, names and images under way ----
+
+    @contextmanager
+    def handing(self, slots: deque[WarmSlot]) -> Iterator[WarmSlot | None]:
+        """The first that no other request under way has; None: there is none."""
+        found = None
+        while slots and found is None:
+            first = slots.popleft()
+            found = None if first.uid in self._handed else first
+        if found is None:
+            yield None
+            return
+        self._handed.add(found.uid)
+        try:
+            yield found
+        finally:
+            self._handed.discard(found.uid)
 
     @asynccontextmanager
     async def name(self, project: str, name: str) -> AsyncIterator[None]:

@@ -68,12 +68,16 @@ class Allocated:
 
 def claim_identity(transaction: Transaction, vm: Vm) -> None:
     """What no other VM may have: the addresses of its cards, and its QEMU's uid."""
+    claim_cards(transaction, vm)
+    if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
+        transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
+
+
+def claim_cards(transaction: Transaction, vm: Vm) -> None:
     for nic in vm.spec.nics:
         transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
         if nic.address:
             transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
-    if (dac := vm.annotations.get(DAC_UID_ANNOTATION)) is not None:
-        transaction.claim(claim_key("dac-uid", "host", str(int(dac) - DAC_UID_FIRST)), vm.uid)
 
 
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:

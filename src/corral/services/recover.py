@@ -58,7 +58,9 @@ async def recover(context: Context) -> RecoveryReport:
     domains = [
         domain
         for domain in await context.hypervisor.observe_all()
-        if domain.metadata is not None and domain.metadata.installation_id == context.installation_id
+        if domain.metadata is not None
+        and domain.metadata.installation_id == context.installation_id
+        and not domain.waiting
     ]
     work = _Recovery(context)
     volumes = await _found_volumes(work)

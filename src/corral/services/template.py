@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together
@@ -36,6 +37,7 @@ from corral.services.descent import Descendant, Descendants, create_all
 from corral.services.documents import Document, Listing
 from corral.services.template_refresh import refresh_template
 from corral.services.template_use import check_fresh, find_usable, origin_of
+from corral.services.warm import check_warm, waiting_slots
 from corral.store.objects import name_claim
 
 
@@ -58,6 +60,7 @@ class TemplateService:
         await authorize(context, caller, project, mutation.action, request.name)
         async with audited(context, caller, project, mutation.action, request.name):
             parse_name(request.name, "template name")
+            check_warm(request.name, request.warm, hot=request.hot)
             async with context.ledger.name(f"template/{project}", request.name):
                 if (known := await repeated(context, mutation)) is not None:
                     return await context.objects.get(Template, known.spec.target_uid), known
@@ -107,6 +110,7 @@ class TemplateService:
             spec=TemplateSpec(
                 description=request.description,
                 hot=request.hot,
+                warm=request.warm,
                 source=source.name,
                 source_uid=source.uid,
                 snapshot_uid=snapshot.uid,
@@ -224,6 +228,8 @@ class TemplateService:
             if goes_on:
                 check_fresh(template)
             origin = await origin_of(context, project, template)
+            if goes_on:
+                origin = replace(origin, slots=await waiting_slots(context, template))
             intent = CreateVm(fork_of=template.uid if goes_on else None, made_of="template")
             wish = Descendant(start=True, force=request.force)
             asked, found = f"make VMs of template {name!r}", nullcontext(origin)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -139,6 +140,22 @@ class DirVolumes:
             files.write_atomic(path, build_seed(files_), FILE_MODE)
 
         await asyncio.to_thread(write)
+        return path
+
+    async def rewrite_seed(self, vm_uid: str, files_: dict[str, bytes]) -> Path:
+        path = self.seed_path(vm_uid)
+
+        def rewrite() -> None:
+            content = build_seed(files_)
+            if not path.exists() or path.stat().st_size < len(content):
+                files.write_atomic(path, content, FILE_MODE)
+                return
+            with path.open("r+b") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+
+        await _blocking(f"write {path}", rewrite)
         return path
 
     async def remove_seed(self, vm_uid: str) -> None:

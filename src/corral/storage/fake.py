@@ -117,6 +117,9 @@ class FakeVolumes:
             self._seeds.keep(vm_uid, "")
             return self.seed_path(vm_uid)
 
+    async def rewrite_seed(self, vm_uid: str, files: Mapping[str, bytes]) -> Path:
+        return await self.write_seed(vm_uid, files)
+
     async def remove_seed(self, vm_uid: str) -> None:
         async with self._call("remove_seed"):
             self.pool.seeds.discard(vm_uid)

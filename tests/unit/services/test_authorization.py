@@ -34,6 +34,7 @@ from corral.model.requests import (
     UpdateVmRequest,
     WaitCondition,
 )
+from corral.model.slot import WarmRequest
 from corral.model.snapshot_requests import CreateSnapshotRequest
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
 from corral.model.template_requests import CreateTemplateRequest, ForkRequest, RefreshTemplateRequest
@@ -101,6 +102,7 @@ REQUESTS: dict[str, Any] = {
     "templates.create": CreateTemplateRequest(name="new", source="web"),
     "templates.fork": ForkRequest(names=("new",)),
     "templates.refresh": RefreshTemplateRequest(),
+    "warm.set": WarmRequest(count=1),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),

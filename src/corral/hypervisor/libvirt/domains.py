@@ -144,6 +144,7 @@ def _observed(
         live_spec_json=mark.spec_json if mark is not None else None,
         pending=waiting() if active and persistent else (),
         introduced=running is None or is_introduced(running),
+        waiting=running is not None and not persistent and not is_introduced(running),
         files=standing.files if running is None else reading.disk_files(running),
     )
 

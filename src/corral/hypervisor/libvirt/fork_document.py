@@ -127,8 +127,8 @@ def fork_document(template: _Element, definition: DomainDefinition, host: Host, 
     return tostring(domain, encoding="unicode")
 
 
-def build_cards(definition: DomainDefinition, places: _Element) -> tuple[str, ...]:
-    """To be plugged into the paused fork, cables out: each where the template's guest had its card of this name, so that
+def build_cards(definition: DomainDefinition, places: _Element) -> tuple[_Element, ...]:
+    """To be plugged into the fork, cables out: each where the template's guest had its card of this name, so that
     the guest calls it the same."""
     built = []
     for nic in definition.nics:
@@ -137,7 +137,7 @@ def build_cards(definition: DomainDefinition, places: _Element) -> tuple[str, ..
         place = places.find(f"card[@name='{devices.NIC_ALIAS}{nic.name}']/address")
         if place is not None:
             card.append(deepcopy(place))
-        built.append(tostring(card, encoding="unicode"))
+        built.append(card)
     return tuple(built)
 
 
@@ -167,9 +167,11 @@ def with_cables(domain: _Element, definition_links: frozenset[str]) -> tuple[str
     return tuple(cards)
 
 
-def lasting_document(live: _Element, definition: DomainDefinition, host: Host) -> str:
-    """Of the fork's later starts: the same machine from its own disks, with memory like everybody's and a balloon."""
+def lasting_document(live: _Element, definition: DomainDefinition, host: Host, cards: tuple[_Element, ...] = ()) -> str:
+    """Of the fork's later starts: the same machine from its own disks, with memory like everybody's and a balloon, and
+    with the cards that it gets in a moment where it gets them."""
     domain = deepcopy(live)
+    _devices(domain).extend(deepcopy(card) for card in cards)
     _remove(domain, _COMMAND_LINE)
     _remove(domain, f"metadata/{{{FORK_NAMESPACE}}}fork")
     _remove(domain, "devices/memballoon")

@@ -1,21 +1,22 @@
 """A fork's first start, in libvirt's calls: blocking functions."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import libvirt
-from lxml.etree import _Element
+from lxml.etree import _Element, tostring
 
 from corral.errors import CorralError
 from corral.files import storage_error, write_atomic
 from corral.hypervisor.base import DomainDefinition
 from corral.hypervisor.forking import Fork
-from corral.hypervisor.libvirt import confinement, fork_document, holder, monitor
+from corral.hypervisor.libvirt import confinement, fork_document, holder, monitor, reading
 from corral.hypervisor.libvirt.devices import NIC_ALIAS
 from corral.hypervisor.libvirt.domains import find_by_name, find_by_uid
 from corral.hypervisor.libvirt.host import Host
-from corral.hypervisor.libvirt.metadata import parse_document
+from corral.hypervisor.libvirt.metadata import NAMESPACE, PREFIX, hardware_mark, metadata_text, parse_document
 
 MEMORY: Final = "memory"
 STATE: Final = "state"
@@ -33,14 +34,55 @@ def read_document(path: Path) -> _Element:
         raise storage_error(f"read {path}", error) from error
 
 
-def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
-    """Paused, loaded and defined. Until it is defined it is nobody's: what a crash left of it is thrown away."""
-    definition, template = fork.definition, fork.template
-    old = find_by_uid(handle, definition.uid)
-    if old is not None and old.isPersistent():
+def prepare_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
+    """Paused, waiting for the state, transient: whatever goes wrong with it, nothing of it stays."""
+    old = find_by_uid(handle, fork.definition.uid)
+    if old is not None and (old.isPersistent() or _waits(old)):
         return
     if old is not None:
         old.destroy()
+    domain = _create(handle, fork, host)
+    try:
+        monitor.ignore_shared_memory(domain, on=True)
+    except (libvirt.libvirtError, CorralError):
+        domain.destroy()
+        raise
+
+
+def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
+    """Loaded, defined, and it runs. Until it is defined it is nobody's: what a crash left of it is thrown away, unless
+    nothing was loaded yet."""
+    old = find_by_uid(handle, fork.definition.uid)
+    if old is not None and old.isPersistent():
+        return
+    if old is not None and not _waits(old):
+        old.destroy()
+        old = None
+    domain = old or _create(handle, fork, host)
+    # One that waited keeps its name until it is off.
+    definition = replace(fork.definition, name=domain.name())
+    try:
+        if old is None:
+            monitor.ignore_shared_memory(domain, on=True)
+        _load(domain, fork.template.directory / STATE)
+        live = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        cards = fork_document.build_cards(definition, read_document(fork.template.directory / CARDS))
+        handle.defineXML(fork_document.lasting_document(live, definition, host, cards))
+    except (libvirt.libvirtError, CorralError):
+        domain.destroy()
+        raise
+    domain.resume()
+
+
+def _waits(domain: libvirt.virDomain) -> bool:
+    """For a state of which not a byte was sent yet."""
+    if not domain.isActive() or monitor.ask(domain, "query-status")["status"] != "inmigrate":
+        return False
+    return not monitor.ask(domain, "query-migrate").get("status")
+
+
+def _create(handle: libvirt.virConnect, fork: Fork, host: Host) -> libvirt.virDomain:
+    definition, template = fork.definition, fork.template
     if find_by_name(handle, definition.name) is not None:
         reason = f"libvirt already has a domain {definition.name!r}"
         raise CorralError("domain-name-taken", f"fork {definition.name}", reason, "choose another name")
@@ -51,21 +93,11 @@ def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
     with holder.lent(template.directory / MEMORY, template.digest, template.run_dir, ids) as memory:
         machine = read_document(template.directory / DOCUMENT)
         text = fork_document.fork_document(machine, definition, host, memory.path, memory.size_bytes)
-        domain = handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
-    try:
-        _load(domain, template.directory / STATE)
-        for card in fork_document.build_cards(definition, read_document(template.directory / CARDS)):
-            domain.attachDeviceFlags(card, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        live = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
-        handle.defineXML(fork_document.lasting_document(live, definition, host))
-    except (libvirt.libvirtError, CorralError):
-        domain.destroy()
-        raise
+        return handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
 
 
 def _load(domain: libvirt.virDomain, state: Path) -> None:
     """The devices' state; the memory is there already."""
-    monitor.ignore_shared_memory(domain, on=True)
     try:
         descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -93,6 +125,22 @@ def _give_variables(kept: Path, definition: DomainDefinition, host: Host) -> Non
     except OSError as error:
         raise storage_error(f"read {kept}", error) from error
     confinement.ensure_nvram(definition, host)  # is there: its owner is set
+
+
+def plug_cards(domain: libvirt.virDomain, fork: Fork) -> None:
+    """Into the running fork, cables out, as far as they are not there; and what it is called now."""
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+    if domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:  # cut right after it was defined
+        domain.resume()
+    running = parse_document(domain.XMLDesc(0))
+    there = fork_document.card_places(running)
+    for card in fork_document.build_cards(fork.definition, read_document(fork.template.directory / CARDS)):
+        if there.find(f"card[@name='{reading.attribute(card, 'alias', 'name')}']") is None:
+            domain.attachDeviceFlags(tostring(card, encoding="unicode"), live)
+    if domain.name() != fork.definition.name:
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, fork.definition.name, None, None, live)
+    text = metadata_text(fork.definition.metadata, hardware_mark(running))
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX, NAMESPACE, live)
 
 
 def plug_cables(domain: libvirt.virDomain, links_up: frozenset[str]) -> None:

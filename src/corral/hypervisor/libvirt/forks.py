@@ -133,11 +133,18 @@ class LibvirtForking:
         asked = f"fork {definition.name}"
         await self._call(asked, lambda handle: fork_start.start_fork(handle, fork, self._host), FORK_TIMEOUT_S)
 
-    async def introduce(self, uid: str, script: str, patience_s: float) -> bool:
+    async def prepare(self, fork: Fork) -> None:
+        definition = fork.definition
+        await asyncio.to_thread(confinement.give_files, definition, self._host)
+        asked = f"prepare {definition.name}"
+        await self._call(asked, lambda handle: fork_start.prepare_fork(handle, fork, self._host), FORK_TIMEOUT_S)
+
+    async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
+        uid = fork.definition.uid
         document = parse_document(await self._on(uid, "look at", lambda domain: str(domain.XMLDesc(0))))
         if is_introduced(document):
             return True
-        await self._on(uid, "resume", domains.resume)
+        await self._on(uid, "plug the cards of", lambda domain: fork_start.plug_cards(domain, fork))
         told = False
         try:
             async with asyncio.timeout(SCRIPT_TIMEOUT_S):
