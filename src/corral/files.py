@@ -166,8 +166,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
                 "another daemon owns this state directory",
                 "stop it first (corral daemon stop) or choose another one with --state-dir",
             ) from error
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        # Over what is there: on a full disk nothing new could be written. It is for people to read.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
         os.close(fd)

@@ -117,6 +117,48 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+KILLED_ON_FULL_DISK = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from corral import files
+from corral.store.base import Put
+from corral.store.spare import Spare
+from corral.store.sqlite import SqliteStore
+
+directory = Path(sys.argv[1])
+spare = Spare(directory / "spare")
+
+async def be_killed():
+    with files.exclusive_lock(directory / "lock"):
+        spare.ensure()
+        store = await SqliteStore.open(directory / "corral.db", spare=spare)
+        await store.transact([Put("/a", b"1" * 100_000)])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def start_again():
+    with files.exclusive_lock(directory / "lock"):
+        store = await SqliteStore.open(directory / "corral.db", spare=spare)
+        size, revision = len((await store.get("/a")).value), (await store.transact([Put("/b", b"1")])).revision
+        await store.close()
+    return size, revision
+
+if os.fork() == 0:
+    asyncio.run(be_killed())
+os.wait()
+# SQLite makes it anew, and what little space it had may be somebody else's by then.
+(directory / "corral.db-shm").unlink()
+with (directory / "ballast").open("wb", buffering=0) as stream:
+    try:
+        while True:
+            stream.write(b"x" * 4096)
+    except OSError:
+        pass
+free = files.free_bytes(directory)
+size, revision = asyncio.run(start_again())
+os.write(1, f"{free} {size} {revision}".encode())
+"""
+
+
 def _on_small_disk(script: str, directory: str, size: str) -> str:
     """Run `script` with a tmpfs of `size` at `directory` that nobody else sees."""
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
@@ -145,6 +187,11 @@ def test_a_full_disk_refuses_whole_transactions_and_heals(tmp_path):
 
 def test_a_database_is_not_half_made_on_a_full_disk(tmp_path):
     assert _on_small_disk(OPEN_ON_FULL_DISK, str(tmp_path), "1m").split() == ["disk-full", "1"]
+
+
+def test_one_that_was_killed_opens_on_a_disk_with_nothing_free(tmp_path):
+    """Of what was set aside. Else no daemon would start, and nobody could be told why."""
+    assert _on_small_disk(KILLED_ON_FULL_DISK, str(tmp_path), "40m").split() == ["0", "100000", "2"]
 
 
 def test_a_read_only_directory_is_told(tmp_path):

@@ -93,7 +93,7 @@ class SqliteStore:
         """Open or create the database at `path`: integrity is checked and an older schema brought up to date (the file
         as it was is kept beside, as `PATH.schema-N`). Raises `store-unavailable`, `store-corrupt`, `store-too-new`,
         `disk-full`."""
-        connection = await asyncio.to_thread(_prepare, path, migrations)
+        connection = await asyncio.to_thread(_prepared, path, migrations, spare)
         try:
             with translated(f"open {path}", path):
                 return cls(path, connection, Readers(path), clock or SystemClock(), spare)
@@ -324,6 +324,16 @@ def _answer(queued: _Queued, answer: object) -> None:
         queued.answer.set_exception(answer)
     else:
         queued.answer.set_result(answer)
+
+
+def _prepared(path: Path, migrations: Sequence[schema.Migration], spare: Spare | None) -> sqlite3.Connection:
+    """What was killed left a log to be read, for which SQLite makes a file anew: that takes space."""
+    try:
+        return _prepare(path, migrations)
+    except CorralError as error:
+        if error.code != "disk-full" or spare is None or not spare.release():
+            raise
+    return _prepare(path, migrations)
 
 
 def _prepare(path: Path, migrations: Sequence[schema.Migration]) -> sqlite3.Connection:
