@@ -1,16 +1,14 @@
 """What libvirt does for points in time: UEFI variables and a TPM's state go with them, a quiesced guest is thawed, and only
 the domain's own files change hands."""
 
-import asyncio
 import os
 import subprocess
-import time
 import xml.etree.ElementTree as ET
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from guest_in_time import agent, on_head, overlay, said, with_driver
 from libvirt_fixtures import TEST_DAC_UID, Make
 
 from corral.hypervisor.base import DomainDefinition, DomainDisk
@@ -19,49 +17,12 @@ from corral.hypervisor.points import PointWanted
 from corral.model.hardware import HardwareSpec
 from corral.model.vm import VmState
 
-URI = "qemu:///system"
-PATIENCE_S = 120.0
-Body = Callable[[LibvirtDriver], Awaitable[None]]
-
-
-def overlay(path: Path, below: Path) -> None:
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(path), "64M"]
-    subprocess.run(argv, check=True)
-    path.chmod(0o600)
-
 
 @pytest.fixture
 def definition(micro_definition: Make, open_dir: Path) -> DomainDefinition:
     base = open_dir / "base.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), "64M"], check=True)
     return micro_definition("point", disks=(DomainDisk("root", str(base), "qcow2"),))
-
-
-def with_driver(definition: DomainDefinition, body: Body) -> None:
-    async def main() -> None:
-        driver = await LibvirtDriver.open(URI, timeout_s=60)
-        try:
-            await driver.define(definition)
-            await body(driver)
-        finally:
-            await driver.destroy(definition.uid)
-            await driver.undefine(definition.uid)
-            await driver.close()
-
-    asyncio.run(main())
-
-
-def on_head(definition: DomainDefinition, head: Path) -> tuple[DomainDisk, ...]:
-    [disk] = definition.disks
-    overlay(head, Path(disk.path))
-    return (replace(disk, path=str(head), backing=((disk.path, "qcow2"),)),)
-
-
-async def agent(driver: LibvirtDriver, uid: str) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not (seen := await driver.observe(uid)) or not seen.agent_connected:
-        assert time.monotonic() < end_s, "no agent"
-        await asyncio.sleep(0.2)
 
 
 def test_a_quiesced_guest_is_thawed_and_its_files_change_hands(definition: DomainDefinition, open_dir: Path) -> None:
@@ -147,9 +108,3 @@ def test_with_its_memory_a_guest_goes_on_and_comes_back(definition: DomainDefini
         assert seen.files == (("root", back[0].path),)
 
     with_driver(definition, scene)
-
-
-async def said(driver: LibvirtDriver, uid: str, script: str) -> str:
-    await agent(driver, uid)
-    ran = await driver.guest_exec(uid, ["sh", "-c", script], stdin=b"", timeout_s=60, capture_max_bytes=1000)
-    return ran.stdout.decode().strip()

@@ -10,8 +10,10 @@ from lxml.etree import _Element
 from corral import files
 from corral.hypervisor.libvirt.host import Host
 
+MEMORY_FILE: Final = "memory"
 NVRAM_FILE: Final = "nvram.fd"
 TPM_DIR: Final = "tpm"
+_NVRAM_BEGUN: Final = ".nvram.fd.tmp"
 
 
 def kept_files(document: _Element, uid: str, host: Host) -> tuple[tuple[str, Path], ...]:
@@ -25,13 +27,16 @@ def kept_files(document: _Element, uid: str, host: Host) -> tuple[tuple[str, Pat
 
 
 def keep(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
+    """Quickly, since a guest stands still for it; `make_durable` follows once it runs."""
     names = []
     try:
         for name, place in kept:
             if not place.exists():
                 continue
             if name == "nvram":
-                files.write_atomic(directory / NVRAM_FILE, place.read_bytes())
+                shutil.copyfile(place, directory / _NVRAM_BEGUN)
+                (directory / _NVRAM_BEGUN).chmod(0o600)
+                (directory / _NVRAM_BEGUN).rename(directory / NVRAM_FILE)
             else:
                 shutil.rmtree(directory / TPM_DIR, ignore_errors=True)
                 shutil.copytree(place, directory / TPM_DIR)
@@ -39,6 +44,17 @@ def keep(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
     except OSError as error:
         raise files.storage_error(f"keep a guest's firmware variables in {directory}", error) from error
     return tuple(names)
+
+
+def make_durable(directory: Path) -> None:
+    """What was written there for a point in time."""
+    tpm = directory / TPM_DIR
+    try:
+        for path in (directory / MEMORY_FILE, directory / NVRAM_FILE, *tpm.rglob("*"), tpm, directory):
+            if path.exists():
+                (files.fsync_dir if path.is_dir() else files.fsync_file)(path)
+    except OSError as error:
+        raise files.storage_error(f"write {directory}", error) from error
 
 
 def put_back(

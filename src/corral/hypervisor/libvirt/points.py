@@ -5,22 +5,23 @@ a domain whose disks are on their new heads already has been there.
 """
 
 import asyncio
-import time
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import libvirt
-from lxml.etree import Element, SubElement, _Element, tostring
+from lxml.etree import Element, _Element, tostring
 
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDisk
-from corral.hypervisor.libvirt import confinement, domains, monitor, reading, starting
+from corral.hypervisor.libvirt import confinement, live_memory, monitor, reading, starting, taking
 from corral.hypervisor.libvirt.disks import DISK_ALIAS, add_backing_chain
 from corral.hypervisor.libvirt.fork_document import restorable
 from corral.hypervisor.libvirt.host import Host
-from corral.hypervisor.libvirt.kept import keep, kept_files, put_back
+from corral.hypervisor.libvirt.kept import MEMORY_FILE, keep, kept_files, make_durable, put_back
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.observe import STATES
 from corral.hypervisor.libvirt.standstill import Listen, Standstill
@@ -29,19 +30,10 @@ from corral.model.vm import VmState
 
 T = TypeVar("T")
 
-MEMORY_FILE: Final = "memory"
 # A guest's memory goes to disk: as long as a managed save may take.
 MEMORY_TIMEOUT_S: Final = 900.0
-# A guest that is asked to freeze its file systems may flush for a while; then it is thawed, whatever it says.
-FREEZE_TIMEOUT_S: Final = 10
 TAKE_TIMEOUT_S: Final = 60.0
 PULL_LOOK_S: Final = 0.1
-
-_CREATE: Final = (
-    libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
-)
 
 
 class Slowly(Protocol):
@@ -65,21 +57,38 @@ class LibvirtPoints:
         kept = kept_files(document, uid, self._host)
         if state is VmState.SHUT_OFF:
             names = await asyncio.to_thread(keep, kept, wanted.directory)
-            return PointTaken(state, None, False, names)
-        if _is_on(document, wanted.disks):
-            await self.thaw(uid, frozen=wanted.quiesce, runs=wanted.runs)
-            return PointTaken(VmState.RUNNING if wanted.runs else state, None, wanted.quiesce, ())
-        await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
-        if not wanted.with_memory:
-            return await self._on(uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), TAKE_TIMEOUT_S)
-        async with Standstill(self._listen, uid) as still:  # it runs on while most of its memory is written
-            taken = await self._on(
-                uid, "snapshot", lambda domain: _take(domain, document, wanted, kept), MEMORY_TIMEOUT_S
-            )
-        return taken if taken.pause_ms is not None else replace(taken, pause_ms=still.ms)
+            taken = PointTaken(state, None, False, names)
+        elif taking.is_on(document, wanted.disks):
+            taken = await self._taken(uid, state, wanted)
+        else:
+            await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
+            taken = await self._take(uid, document, wanted, kept)
+        await asyncio.to_thread(make_durable, wanted.directory)
+        return taken
+
+    async def _taken(self, uid: str, state: VmState, wanted: PointWanted) -> PointTaken:
+        """By a former process, which ended before the guest went on, or after."""
+        await self.thaw(uid, frozen=wanted.quiesce, runs=wanted.runs)
+        if wanted.with_memory and wanted.runs:
+            await self._on(uid, "thaw", live_memory.settle)
+        return PointTaken(VmState.RUNNING if wanted.runs else state, None, wanted.quiesce, ())
+
+    async def _take(
+        self, uid: str, document: _Element, wanted: PointWanted, kept: Sequence[tuple[str, Path]]
+    ) -> PointTaken:
+        cut = threading.Event()
+        timeout_s = MEMORY_TIMEOUT_S if wanted.with_memory else TAKE_TIMEOUT_S
+        async with Standstill(self._listen, uid) if wanted.with_memory else nullcontext() as still:
+            try:
+                taken = await self._on(
+                    uid, "snapshot", lambda domain: taking.take(domain, document, wanted, kept, cut), timeout_s
+                )
+            finally:
+                cut.set()  # whoever asked may have gone
+        return taken if still is None else replace(taken, pause_ms=still.ms)
 
     async def thaw(self, uid: str, *, frozen: bool, runs: bool) -> None:
-        await self._on(uid, "thaw", lambda domain: _release(domain, frozen=frozen, runs=runs))
+        await self._on(uid, "thaw", lambda domain: taking.release(domain, frozen=frozen, runs=runs))
 
     async def place(self, uid: str, disks: tuple[DomainDisk, ...], dac_uid: int | None) -> None:
         await asyncio.to_thread(self._own, disks, dac_uid)
@@ -183,101 +192,6 @@ def _live(domain: libvirt.virDomain) -> tuple[VmState, _Element]:
 
 def _persistent(domain: libvirt.virDomain) -> _Element:
     return parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-
-
-def _take(
-    domain: libvirt.virDomain, document: _Element, wanted: PointWanted, kept: Sequence[tuple[str, Path]]
-) -> PointTaken:
-    state = STATES.get(domain.state(0)[0], VmState.UNKNOWN)
-    held = wanted.runs and (bool(kept) or state is VmState.PAUSED)
-    state = VmState.RUNNING if held else state
-    began = time.monotonic()
-    if held:
-        # Firmware variables and TPM are files that the guest writes by itself: it stands still while they are copied.
-        domains.suspend(domain)
-    try:
-        names = keep(kept, wanted.directory)
-        _create(domain, document, wanted, live=not held)
-    finally:
-        if held:
-            domains.resume(domain)
-    pause_ms = None if wanted.with_memory and not held else (time.monotonic() - began) * 1000
-    return PointTaken(state, pause_ms, wanted.quiesce, names)
-
-
-def _create(domain: libvirt.virDomain, document: _Element, wanted: PointWanted, *, live: bool) -> None:
-    flags = _CREATE
-    if wanted.with_memory:
-        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE if live else 0
-    else:
-        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-    if wanted.quiesce:
-        flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE
-        domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S, 0)
-        _thaw(domain)
-    try:
-        domain.snapshotCreateXML(_snapshot_document(document, wanted), flags)
-    finally:
-        if wanted.quiesce:
-            _thaw(domain)
-            domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
-
-
-def _release(domain: libvirt.virDomain, *, frozen: bool, runs: bool) -> None:
-    if not domain.isActive():
-        return
-    if frozen:
-        domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S, 0)
-        _thaw(domain)
-    if runs:
-        domains.resume(domain)
-
-
-def _thaw(domain: libvirt.virDomain) -> None:
-    """libvirt thaws by itself unless it died meanwhile. A guest that is not frozen, or has no agent, says so."""
-    try:
-        if domain.isActive():
-            domain.fsThaw(None, 0)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in _NOT_FROZEN:
-            raise
-
-
-_NOT_FROZEN: Final = frozenset(
-    {
-        libvirt.VIR_ERR_INTERNAL_ERROR,  # what the agent itself refuses
-        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
-        libvirt.VIR_ERR_AGENT_UNSYNCED,
-        libvirt.VIR_ERR_OPERATION_INVALID,
-        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
-        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
-        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
-    }
-)
-
-
-def _snapshot_document(document: _Element, wanted: PointWanted) -> str:
-    """Every disk that is not named stays out of it."""
-    snapshot = Element("domainsnapshot")
-    if wanted.with_memory:
-        SubElement(snapshot, "memory", snapshot="external", file=str(wanted.directory / MEMORY_FILE))
-    disks = SubElement(snapshot, "disks")
-    heads = {f"{DISK_ALIAS}{disk.name}": disk for disk in wanted.disks}
-    for element in document.iterfind("devices/disk"):
-        target = reading.target(element)
-        head = heads.get(reading.attribute(element, "alias", "name"))
-        if head is None:
-            SubElement(disks, "disk", name=target, snapshot="no")
-            continue
-        disk = SubElement(disks, "disk", name=target, snapshot="external", type="file")
-        SubElement(disk, "driver", type="qcow2")
-        SubElement(disk, "source", file=head.path)
-    return tostring(snapshot, encoding="unicode")
-
-
-def _is_on(document: _Element, disks: Sequence[DomainDisk]) -> bool:
-    files_ = dict(reading.disk_files(document))
-    return any(files_.get(disk.name) == disk.path for disk in disks)
 
 
 def _put(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -> bool:

@@ -19,6 +19,10 @@ VERSION: Final = 2
 _NUMBERS: Final = struct.Struct("<5I")
 _HEADER_BYTES: Final = len(MAGIC) + _NUMBERS.size + 14 * 4
 _UNCOMPRESSED: Final = 0
+# libvirt's own mark of a file that is not whole, and what it leaves after the document so that a longer one fits in.
+_PARTIAL: Final = b"LibvirtQemudPart"
+_ROOM_BYTES: Final = 1 << 14
+_STREAM_ALIGNED: Final = 1 << 12
 _PART_MAX_BYTES: Final = 1 << 26
 
 
@@ -56,6 +60,34 @@ def _numbers(header: bytes, asked: str) -> tuple[int, int, int, int, int]:
     if numbers[0] != VERSION or numbers[3] != _UNCOMPRESSED:
         raise CorralError("unsupported", asked, "it is compressed, or of another version", "see qemu.conf(5)")
     return numbers
+
+
+def begin_saved_image(path: Path, document: str, cookie: str) -> int:
+    """A new file of a guest that runs, open where its stream is to begin; nobody takes it for whole until `finish_saved_image`.
+    Raises `OSError`."""
+    text = document.encode() + b"\0"
+    part = text + cookie.encode() + b"\0"
+    length = _aligned(_HEADER_BYTES + len(part) + _ROOM_BYTES) - _HEADER_BYTES
+    numbers = _NUMBERS.pack(VERSION, length, 1, _UNCOMPRESSED, len(text))
+    header = (_PARTIAL + numbers).ljust(_HEADER_BYTES, b"\0") + part.ljust(length, b"\0")
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(header)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def finish_saved_image(descriptor: int) -> None:
+    """The stream is whole."""
+    os.pwrite(descriptor, MAGIC, 0)
+
+
+def _aligned(length: int) -> int:
+    return -(-length // _STREAM_ALIGNED) * _STREAM_ALIGNED
 
 
 def copy_saved_image(source: Path, into: Path, document: str) -> None:
