@@ -47,8 +47,54 @@ def _killed_after(world: World, seconds: float) -> None:
     world.settled()
 
 
+def refreshed(world: World, rounds: int) -> None:
+    """The daemon dies twice in each."""
+    world.create(NAME)
+    world.wait_agent(NAME)
+    with world.client() as client:
+        world.done(client.create_template({"name": TEMPLATE, "source": NAME, "hot": True}))
+        client.fork_template(TEMPLATE, {"names": ["flt-old"]})
+    world.settled()
+    for _ in range(rounds):
+        with world.client() as client:
+            before = client.get_template(TEMPLATE)
+            operation = client.refresh_template(TEMPLATE, {"deadline_s": 600})["operation"]
+        time.sleep(world.random.uniform(0, 3))
+        world.kill()
+        world.start()
+        _killed_after(world, world.random.uniform(0, 12))
+        with world.client() as client:
+            ended = client.wait_operation(operation["uid"], timeout_s=1)["status"]
+            after = client.get_template(TEMPLATE)
+            assert ended["state"] == "succeeded", ended["error"]
+            assert after["uid"] != before["uid"]
+            assert after["status"]["ready"]
+            assert [found["name"] for found in client.list_templates()] == [TEMPLATE]
+        assert world.names() == {NAME, "flt-old"}
+        assert world.run_in("flt-old", "hostname").strip() == "flt-old"
+    with world.client() as client:
+        client.fork_template(TEMPLATE, {"names": ["flt-new"]})
+    world.settled()
+    world.wait_agent("flt-new")
+    for name in ("flt-old", "flt-new", NAME):
+        world.delete(name)
+    with world.client() as client:
+        world.done(client.delete_template(TEMPLATE))
+    world.no_leftovers()
+    assert not list(world.seen(world.state / "templates").iterdir())
+
+
 def test_a_sample_of_instants(world: World) -> None:
     through(world, 1)
+
+
+def test_a_sample_of_instants_of_a_refresh(world: World) -> None:
+    refreshed(world, 1)
+
+
+@pytest.mark.soak
+def test_many_instants_of_refreshes(world: World) -> None:
+    refreshed(world, 10)
 
 
 @pytest.mark.soak
