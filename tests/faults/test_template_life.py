@@ -261,3 +261,30 @@ def test_the_host_goes_down_while_the_guest_boots(world) -> None:
         assert (await _template(w)).uid == old.uid
 
     world(main)
+
+
+def test_the_memory_of_a_template_that_nobody_uses_is_let_go(world) -> None:
+    """What is not counted is not held."""
+
+    async def main(w) -> None:
+        service, _vm = await _base(w)
+        base, rested = await _template(w), w.hypervisor.forking.rested
+
+        async def look(times: int) -> None:
+            for _ in range(times):
+                await w.agent.template_keeper.watch.look()
+
+        vm = await _fork(w, service, "user")
+        await look(3)
+        assert rested == []
+        await w.ended(await w.wish(vm, DestroyVm(), Power.OFF))
+        await w.quiet()
+        await look(1)
+        assert rested == []
+        await look(3)
+        assert rested == [base.uid]
+        await _fork(w, service, "another")
+        await look(3)
+        assert rested == [base.uid]
+
+    world(main)

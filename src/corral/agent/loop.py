@@ -285,7 +285,7 @@ class Agent:
         self.warm_keeper.look(domains)
         await self.orphans.run(domains)
         await self.snapshot_keeper.look()
-        await self.template_keeper.look()
+        await self.template_keeper.watch.look()
         if first:
             await forget_abandoned(self.objects, self.cache, self.clock.now())
         self._host_changed.set()

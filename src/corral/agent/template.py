@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from corral.agent.hidden_points import forgetting, is_forgotten
 from corral.agent.operations import Progress, Shown, ended, ended_event, write_end
 from corral.agent.queue import problem_of
 from corral.agent.refresh import Refresher, forks_under_way
+from corral.agent.template_watch import TemplateWatch
 from corral.agent.view import Ending
 from corral.clock import Clock
 from corral.errors import CorralError
@@ -26,7 +26,6 @@ from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
 from corral.images.base import ImageLibrary
 from corral.log import logger
-from corral.model.event import Event, EventLevel
 from corral.model.layer import Layer, LayerSpec, LayerStatus
 from corral.model.operation import (
     CreateTemplate,
@@ -43,7 +42,6 @@ from corral.store.objects import Objects, Transaction
 
 LOOK_S: Final = 0.2
 """How often it is looked whether the point in time was taken."""
-STALE: Final = "it was frozen under another QEMU, libvirt, accelerator or processor"
 MEMORY: Final = "memory"
 NVRAM: Final = "nvram.fd"
 
@@ -65,12 +63,14 @@ class TemplateKeeper:
     wake_layered: Callable[[], None]
     """VMs stand on layers that may be merged now."""
     refresher: Refresher = field(init=False)
+    watch: TemplateWatch = field(init=False)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _tries: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Of operations that wait: how often they failed, and when to look again (monotonic)."""
 
     def __post_init__(self) -> None:
         self.refresher = Refresher(self.objects, self.cache, self.progress, self.clock)
+        self.watch = TemplateWatch(self.objects, self.cache, self.drivers.hypervisor, self.clock, self.places)
 
     def wake(self) -> None:
         self._wanted.set()
@@ -89,31 +89,6 @@ class TemplateKeeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
-
-    async def look(self) -> None:
-        """At each relist: which memories this host can use. Its key is worked out once for each connection to libvirt."""
-        places = self.places()
-        hot = [found for found in self.cache.templates.values() if found.spec.hot and found.status.ready]
-        if places is None or not hot:
-            return
-        try:
-            key = await self.drivers.hypervisor.forking.key(places.accelerator)
-            for template in hot:
-                await self._mark(template, "" if template.status.key == key else STALE)
-        except CorralError as error:
-            log.warning("templates could not be looked at", code=error.code)
-
-    async def _mark(self, template: Template, stale: str) -> None:
-        if template.status.stale == stale:
-            return
-        status = template.status.model_copy(update={"stale": stale})
-        marked = template.model_copy(update={"status": status})
-        transaction = self.objects.transaction()
-        transaction.update(marked)
-        if stale:
-            transaction.event(_stale_event(template, stale, self.clock.now()))
-        revision = (await transaction.commit(durable=False)).revision
-        self.cache.put(marked.model_copy(update={"revision": revision}))
 
     def _due_s(self, operation: Operation) -> float:
         return self._tries.get(operation.uid, (0, 0.0))[1]
@@ -379,17 +354,3 @@ def _keep_variables(source: Path, directory: Path) -> None:
         write_atomic(directory / NVRAM, source.read_bytes())
     except OSError as error:
         raise storage_error(f"keep the UEFI variables in {directory}", error) from error
-
-
-def _stale_event(template: Template, why: str, now: datetime) -> Event:
-    return Event(
-        time=now,
-        project=template.project,
-        level=EventLevel.WARNING,
-        reason="TemplateStale",
-        message=f"template {template.name} is stale: {why}; corral template refresh {template.name}",
-        object_kind=Template.KIND,
-        object_uid=template.uid,
-        object_name=template.name,
-        source="agent",
-    )

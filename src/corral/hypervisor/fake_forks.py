@@ -29,6 +29,7 @@ class FakeForking:
         self.current_key = KEY
         self.has_agent = True
         self.loads: dict[str, int] = {}
+        self.rested: list[str] = []
         self.scripts: dict[str, str] = {}
 
     async def key(self, accelerator: Accelerator) -> str:
@@ -38,6 +39,10 @@ class FakeForking:
     async def freeze(self, freeze: Freeze) -> Frozen:
         async with self._call("freeze"):
             return Frozen(512 << 20, 64 << 20, f"digest-of-{freeze.uid}", f"{self.current_key}-tcg", self.has_agent)
+
+    async def rest(self, template: Template) -> None:
+        async with self._call("rest_template"):
+            self.rested.append(template.uid)
 
     async def discard(self, template: Template) -> None:
         async with self._call("discard_template"):

@@ -84,6 +84,10 @@ class Forking(Protocol):
         """Nothing of it is left: no passing guest, no process that holds its memory, no file."""
         ...
 
+    async def rest(self, template: Template) -> None:
+        """Let go of its memory, which those who go on from it keep. The next fork brings it in again."""
+        ...
+
     async def prepare(self, fork: Fork) -> None:
         """A domain of this uid waits for the state (`ObservedDomain.waiting`), under the definition's name: `fork` goes on
         with it, whatever that one's is called. One that waits already is left alone."""

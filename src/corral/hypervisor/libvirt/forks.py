@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -73,6 +75,8 @@ class LibvirtForking:
         self._on = on
         self._agent = agent
         self._keys: dict[Accelerator, str] = {}
+        self._lending: Counter[str] = Counter()
+        self._resting: dict[str, asyncio.Future[None]] = {}
 
     async def key(self, accelerator: Accelerator) -> str:
         if accelerator not in self._keys:
@@ -119,6 +123,27 @@ class LibvirtForking:
                 raise
             return False
 
+    async def rest(self, template: Template) -> None:
+        """Not while it is lent; who comes meanwhile waits until nobody holds it, and has it held again."""
+        if self._lending[template.uid]:
+            return
+        resting = asyncio.ensure_future(asyncio.to_thread(holder.release, template.run_dir))
+        self._resting[template.uid] = resting
+        try:
+            await asyncio.shield(resting)
+        finally:
+            self._resting.pop(template.uid, None)
+
+    @asynccontextmanager
+    async def _lent(self, template: Template) -> AsyncIterator[None]:
+        if (resting := self._resting.get(template.uid)) is not None:
+            await asyncio.wait([resting])
+        self._lending[template.uid] += 1
+        try:
+            yield
+        finally:
+            self._lending[template.uid] -= 1
+
     async def discard(self, template: Template) -> None:
         await self._call("remove a template", lambda handle: fork_freeze.destroy_maker(handle, template.uid))
         await asyncio.to_thread(holder.release, template.run_dir)
@@ -131,13 +156,15 @@ class LibvirtForking:
         definition = fork.definition
         await asyncio.to_thread(confinement.give_files, definition, self._host)
         asked = f"fork {definition.name}"
-        await self._call(asked, lambda handle: fork_start.start_fork(handle, fork, self._host), FORK_TIMEOUT_S)
+        async with self._lent(fork.template):
+            await self._call(asked, lambda handle: fork_start.start_fork(handle, fork, self._host), FORK_TIMEOUT_S)
 
     async def prepare(self, fork: Fork) -> None:
         definition = fork.definition
         await asyncio.to_thread(confinement.give_files, definition, self._host)
         asked = f"prepare {definition.name}"
-        await self._call(asked, lambda handle: fork_start.prepare_fork(handle, fork, self._host), FORK_TIMEOUT_S)
+        async with self._lent(fork.template):
+            await self._call(asked, lambda handle: fork_start.prepare_fork(handle, fork, self._host), FORK_TIMEOUT_S)
 
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
         uid = fork.definition.uid

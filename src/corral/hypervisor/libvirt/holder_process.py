@@ -73,7 +73,7 @@ def load(path: str, digest: str) -> int:
     return held
 
 
-def serve(listener: socket.socket, held: int, lock: int, memory: Path) -> None:
+def serve(listener: socket.socket, held: int, lock: int, memory: Path, path: Path) -> None:
     """Until it is told to quit, or the template is gone. One line asks: `UID GID`, or `quit`."""
     listener.settimeout(LOOK_S)
     size_bytes = os.fstat(held).st_size
@@ -83,7 +83,7 @@ def serve(listener: socket.socket, held: int, lock: int, memory: Path) -> None:
         except TimeoutError:
             if memory.exists():
                 continue
-            return
+            return leave(listener, lock, path)
         with connection:
             connection.settimeout(5)
             try:
@@ -91,12 +91,19 @@ def serve(listener: socket.socket, held: int, lock: int, memory: Path) -> None:
             except OSError:
                 continue
             if words == [b"quit"]:
-                return
+                return leave(listener, lock, path)
             if len(words) == 2 and os.fork() == 0:
                 listener.close()
                 os.close(lock)
                 _grant(connection, int(words[0]), int(words[1]), held, size_bytes)
                 os._exit(0)
+
+
+def leave(listener: socket.socket, lock: int, path: Path) -> None:
+    """Whoever comes from now on finds nobody, and the way free for another holder: before who asked for it is told."""
+    path.unlink(missing_ok=True)
+    listener.close()
+    os.close(lock)
 
 
 def _grant(connection: socket.socket, uid: int, gid: int, held: int, size_bytes: int) -> None:
@@ -127,8 +134,7 @@ def main(memory: str, digest: str, path: str) -> None:
     listener.bind(str(fresh))
     listener.listen(64)
     fresh.rename(path)
-    serve(listener, held, lock, Path(memory))
-    Path(path).unlink(missing_ok=True)
+    serve(listener, held, lock, Path(memory), Path(path))
 
 
 if __name__ == "__main__":
