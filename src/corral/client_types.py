@@ -507,6 +507,17 @@ class FindingItems(TypedDict):
     items: list[Finding]
 
 
+class FlattenVolume(TypedDict):
+    verb: NotRequired[Literal['volume-flatten']]
+    volume_uid: NotRequired[str | None]
+    bytes_per_s: NotRequired[int]
+
+
+class FlattenVolumeRequest(TypedDict):
+    bytes_per_s: NotRequired[int | None]
+    force: NotRequired[bool]
+
+
 class ForkRequest(TypedDict):
     of_project: NotRequired[str | None]
     names: list[str]
@@ -715,10 +726,13 @@ class MoveVolume(TypedDict):
     verb: NotRequired[Literal['volume-move']]
     pool: str
     from_pool: str
+    volume_uid: NotRequired[str | None]
+    bytes_per_s: NotRequired[int]
 
 
 class MoveVolumeRequest(TypedDict):
     pool: str
+    bytes_per_s: NotRequired[int | None]
     force: NotRequired[bool]
 
 
@@ -803,7 +817,7 @@ class OperationAccepted(TypedDict):
 
 
 class OperationSpec(TypedDict):
-    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | MoveVolume | DeleteVolume | CreateTemplate | RefreshTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
+    intent: CreateVm | StartVm | ShutdownVm | DestroyVm | SaveVm | PauseVm | ResumeVm | DeleteVm | UpdateVm | AdoptVm | RebootVm | ResetVm | BuildImage | DeleteImage | CreateVolume | ResizeVolume | MoveVolume | FlattenVolume | DeleteVolume | CreateTemplate | RefreshTemplate | DeleteTemplate | SnapshotVm | RevertVm | DeleteSnapshot
     target_kind: Literal['vm', 'image', 'volume', 'network', 'host', 'template']
     target_uid: str
     target_name: str

@@ -33,6 +33,10 @@ class VolumeCalls(GuestCalls):
         path = f"/volumes/{path_name(name)}/actions/move"
         return cast("t.OperationAccepted", self._storage("POST", path, body))
 
+    def flatten_volume(self, name: str, body: t.FlattenVolumeRequest) -> t.OperationAccepted:
+        path = f"/volumes/{path_name(name)}/actions/flatten"
+        return cast("t.OperationAccepted", self._storage("POST", path, body))
+
     def delete_volume(self, name: str) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._storage("DELETE", f"/volumes/{path_name(name)}"))
 

@@ -68,18 +68,27 @@ async def create_overlay(path: Path, backing: Path, backing_format: Format, size
     await _writing(path, [*argv, str(path), str(size_bytes)], CREATE_TIMEOUT_S)
 
 
-async def rebase(path: Path, middle: Path, base: Path | None, base_format: Format) -> None:
-    """Let a qcow2 file of our own making, which lies on `middle`, lie on `base` (None: on nothing), having copied into it
-    all that lay between. Cut at any instant it reads the same, on either of the two.
+async def rebase(
+    path: Path,
+    middle: Path | None,
+    base: Path | None,
+    base_format: Format,
+    on_share: Callable[[float], None] = lambda _share: None,
+) -> None:
+    """Let a qcow2 file of our own making, which lies on `middle` (None: on what its header says), lie on `base` (None: on
+    nothing), having copied into it all that lay between. Cut at any instant it reads the same, on either of the two.
 
     The header is told first what it lies on: qemu-img believes it, and a job that was cut may have changed it. And each
     write goes through at once: qemu-img changes the header before its own cache of tables is written back (7.2, found by
     killing it)."""
     start = ["qemu-img", "rebase", "-f", "qcow2"]
-    if backing_name(path) != str(middle):
+    if middle is None and not backing_name(path):
+        return
+    if middle is not None and backing_name(path) != str(middle):
         await _writing(path, [*start, "-u", "-b", str(middle), "-F", "qcow2", str(path)], CREATE_TIMEOUT_S)
     target = ["-b", str(base), "-F", base_format] if base else ["-b", ""]
-    await _writing(path, [*start, "-t", "writethrough", *target, str(path)], CONVERT_TIMEOUT_S)
+    argv = [*start, "-p", "-t", "writethrough", *target, str(path)]
+    await _writing(path, argv, CONVERT_TIMEOUT_S, on_output=lambda output: _told(output, on_share))
 
 
 def backing_name(path: Path) -> str:
@@ -145,12 +154,31 @@ async def data_end(path: Path, disk_format: Format) -> int:
 
 
 async def convert_ours(
-    source: Path, source_format: Format, target: Path, target_format: Format, on_share: Callable[[float], None]
+    source: Path,
+    source_format: Format,
+    target: Path,
+    target_format: Format,
+    on_share: Callable[[float], None],
+    bytes_per_s: int = 0,
 ) -> None:
     """Copy a disk of our own making, with all that lies below it, into a file of its own. No lock is taken on it: a VM
     may start meanwhile, and whoever copies looks afterwards whether it was written."""
-    argv = ["qemu-img", "convert", "-p", "-U", "-f", source_format, "-O", target_format, str(source), str(target)]
-    timeout_s = CONVERT_TIMEOUT_S + virtual_bytes(source, source_format) / COPIED_BYTES_PER_S_MIN
+    limit = ["-r", str(bytes_per_s)] if bytes_per_s else []
+    argv = [
+        "qemu-img",
+        "convert",
+        "-p",
+        "-U",
+        *limit,
+        "-f",
+        source_format,
+        "-O",
+        target_format,
+        str(source),
+        str(target),
+    ]
+    least = min(COPIED_BYTES_PER_S_MIN, bytes_per_s // 2 or COPIED_BYTES_PER_S_MIN)
+    timeout_s = CONVERT_TIMEOUT_S + virtual_bytes(source, source_format) / least
     await _bounded(target, argv, timeout_s, _room(target, target_format), on_share)
 
 
@@ -191,18 +219,19 @@ async def _bounded(
 ) -> None:
     room = limits.file_bytes
 
-    def said(output: bytes) -> None:
-        # qemu-img -p: `    (12.34/100%)`, again and again on one line.
-        if shares := _SHARE.findall(output):
-            on_share(min(1.0, float(shares[-1]) / 100))
-
     try:
-        await _writing(target, argv, timeout_s, limits, said)
+        await _writing(target, argv, timeout_s, limits, lambda output: _told(output, on_share))
     except CorralError as error:
         # qemu-img has one exit status for everything; the file's size says whether it came to its bound.
         if error.code != "command-failed" or room is None or _size(target) + _WRITE_MAX_BYTES < room:
             raise
         raise _too_full(target) from error
+
+
+def _told(output: bytes, on_share: Callable[[float], None]) -> None:
+    # qemu-img -p: `    (12.34/100%)`, again and again on one line.
+    if shares := _SHARE.findall(output):
+        on_share(min(1.0, float(shares[-1]) / 100))
 
 
 def _size(path: Path) -> int:

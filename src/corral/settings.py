@@ -43,6 +43,8 @@ class Settings:
     # How much of a pool's file system may be used, by whomever, before that is said: an event, doctor, metrics.
     pool_warn_percent: float = 85.0
     pool_critical_percent: float = 95.0
+    # What is copied in the background reads and writes at most so much: moves, flattening, merges of a running guest's layers.
+    background_mib_per_s: int = 200  # 0: no limit
     # The periodic relist; events drive everything faster than this. Seconds, at least 5.
     relist_interval_s: float = 30.0
     hypervisor_timeout_s: float = 30.0  # of one call to libvirt
@@ -55,6 +57,10 @@ class Settings:
     def run_dir(self) -> Path:
         """Sockets of guests and the supervisor's files: short, beside the API socket, gone at boot."""
         return self.socket.parent
+
+    @property
+    def copy_bytes_per_s(self) -> int:
+        return self.background_mib_per_s * 2**20
 
     @property
     def database(self) -> Path:
@@ -184,5 +190,7 @@ def _check(settings: Settings) -> None:
         raise CorralError(
             "invalid-argument", "pool_warn_percent, pool_critical_percent", "both are above 0 and rise to at most 100"
         )
+    if settings.background_mib_per_s < 0:
+        raise CorralError("invalid-argument", "background_mib_per_s", "must be 0 (no limit) or more")
     if settings.relist_interval_s < 5:
         raise CorralError("invalid-argument", "relist_interval_s", "must be at least 5 seconds")

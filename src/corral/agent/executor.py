@@ -8,6 +8,7 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition, build_metadata, console_log, run_dir
+from corral.agent.disk_work import DiskEffects
 from corral.agent.fork import ForkEffects
 from corral.agent.points import PointEffects
 from corral.agent.steps import (
@@ -25,6 +26,7 @@ from corral.agent.steps import (
     PlaceDisks,
     Reboot,
     Release,
+    RemoveCopy,
     RemoveHeads,
     RemoveLayer,
     RemovePoint,
@@ -37,12 +39,15 @@ from corral.agent.steps import (
     RestorePoint,
     Resume,
     Save,
+    SealDisk,
     SealPoint,
     SetMetadata,
     SinkLayer,
     Start,
     Step,
+    StopDiskWork,
     Suspend,
+    SwitchDisk,
     TakePoint,
     Undefine,
     WriteSeed,
@@ -78,7 +83,7 @@ class Drivers:
 class Executor:
     """Runs one step at a time for one VM; the caller sees to it that a VM has one caller."""
 
-    def __init__(self, cache: Cache, drivers: Drivers, call_timeout_s: float) -> None:
+    def __init__(self, cache: Cache, drivers: Drivers, call_timeout_s: float, background_bytes_per_s: int = 0) -> None:
         self.cache = cache
         self.drivers = drivers
         self.call_timeout_s = call_timeout_s
@@ -86,7 +91,10 @@ class Executor:
         """Known once the host has been looked at."""
 
         self.forks = ForkEffects(cache, drivers.hypervisor, SystemClock(), self._placed)
-        self.points = PointEffects(cache, drivers.hypervisor, drivers.volumes, SystemClock(), self._placed)
+        self.points = PointEffects(
+            cache, drivers.hypervisor, drivers.volumes, SystemClock(), self._placed, background_bytes_per_s
+        )
+        self.disks = DiskEffects(cache, drivers.hypervisor, drivers.volumes, self._placed)
 
     async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str, on_share: OnShare) -> None:
         """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs. `on_share` hears how far a long
@@ -109,7 +117,9 @@ class Executor:
 
     def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
         hypervisor, volumes = self.drivers.hypervisor, self.drivers.volumes
-        effect = self.points.effect(step, vm, active) or self.forks.effect(step, vm)
+        effect = (
+            self.points.effect(step, vm, active) or self.forks.effect(step, vm) or self.disks.effect(step, vm, active)
+        )
         if effect is not None:
             return effect
         match step:
@@ -280,10 +290,11 @@ async def remove_traces(places: Places, uid: str) -> None:
 
 
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
+_ON_DISKS: Final = (StopDiskWork, SwitchDisk, SealDisk, RemoveCopy)
 _FACTORS: Final = (
     ((MergeLayer, SinkLayer, CopyVolume), MERGE_FACTOR),
     ((Save, TakePoint, RestorePoint, ForkFrom, Introduce), SAVE_FACTOR),
-    ((*_STORAGE, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
+    ((*_STORAGE, *_ON_DISKS, MakeHeads, PlaceDisks, SealPoint, RemoveHeads, RemovePoint, RemoveLayer), STORAGE_FACTOR),
 )
 
 

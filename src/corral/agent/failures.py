@@ -5,6 +5,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
+from corral.agent.plan_disks import is_past_return
 from corral.agent.plan_power import restored_power
 from corral.agent.plan_snapshot import begun_heads, first_in_time
 from corral.agent.planner import plan_undo
@@ -60,7 +61,8 @@ def backoff_s(attempts: int, jitter: float | None = None) -> float:
 def is_removing(view: View, queue: Queue) -> bool:
     create = queue.create
     undoing = create is not None and (create.status.error is not None or cancelled(create))
-    return view.vm.being_deleted or undoing or is_taken_back(view, queue)
+    moved = bool(queue.disks) and is_past_return(view, queue.disks[0])
+    return view.vm.being_deleted or undoing or moved or is_taken_back(view, queue)
 
 
 def is_taken_back(view: View, queue: Queue) -> bool:
@@ -80,7 +82,7 @@ def owner(queue: Queue) -> Operation | None:
             return candidate
     if queue.document:
         return queue.document[0]
-    return queue.imperative[0] if queue.imperative else None
+    return next(iter((*queue.imperative, *queue.disks)), None)
 
 
 def plan_cancelled(view: View, queue: Queue, *, untouched: bool) -> Plan | None:

@@ -100,6 +100,14 @@ class LayerTree:
         found = {layer.uid: layer for uid in released for layer in self._below(uid) if layer.uid not in kept}
         return tuple(sorted(found.values(), key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
 
+    def unused_of(self, volume_uid: str) -> tuple[Layer, ...]:
+        """What was made for a volume, and nobody stands on any more; those on top first."""
+        kept = {layer.uid for uid in self._referenced for layer in self._below(uid)}
+        found = [
+            layer for layer in self.layers.values() if layer.spec.volume_uid == volume_uid and layer.uid not in kept
+        ]
+        return tuple(sorted(found, key=lambda layer: (-len(self._below(layer.uid)), layer.uid)))
+
     def _below(self, uid: str) -> tuple[Layer, ...]:
         """The chain, as far as it is there: what is to go need not be whole."""
         found: dict[str, Layer] = {}

@@ -86,7 +86,7 @@ class Agent:
         self._host_changed = asyncio.Event()
         self.cache = Cache(objects, self._on_change)
         self.drivers = Drivers(hypervisor, volumes, networks, seed_files)
-        self.executor = Executor(self.cache, self.drivers, settings.hypervisor_timeout_s)
+        self.executor = Executor(self.cache, self.drivers, settings.hypervisor_timeout_s, settings.copy_bytes_per_s)
         self.progress = Progress(objects, self.cache, clock)
         audit = AuditLog(objects.store, identity.installation_id, clock)
         self.recorder = Recorder(
@@ -123,6 +123,7 @@ class Agent:
 
     async def run(self) -> None:
         """Everything, until `stop` or cancellation. Nothing that goes wrong below ends it."""
+        self.executor.disks.tell(self.dispatcher.wake, self.progress)
         tasks = [
             asyncio.get_running_loop().create_task(_supervised(name, call))
             for name, call in (
@@ -157,6 +158,7 @@ class Agent:
 
     async def _close(self) -> None:
         await self.dispatcher.stop(STOP_GRACE_S)
+        await self.executor.disks.close()
         await self.guests.stop()
         await self.space.stop()
         await self.progress.close()

@@ -13,7 +13,9 @@ from corral.log import logger
 from corral.model.base import Object
 from corral.model.event import Event, EventLevel
 from corral.model.operation import (
+    FlattenVolume,
     Intent,
+    MoveVolume,
     Operation,
     OperationSpec,
     OperationState,
@@ -22,7 +24,7 @@ from corral.model.operation import (
     StepRecord,
 )
 from corral.names import new_uid
-from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode
+from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode, work_claim
 
 PROGRESS_INTERVAL_S: Final = 0.2
 STEPS_KEPT: Final = 64
@@ -124,6 +126,9 @@ def write_end(transaction: Transaction, cache: Cache, operation: Operation) -> b
     if current is None:
         return False
     transaction.update(operation.model_copy(update={"revision": current.revision}))
+    intent = operation.spec.intent
+    if isinstance(intent, MoveVolume | FlattenVolume):
+        transaction.release(work_claim(intent.volume_uid or operation.spec.target_uid))
     return True
 
 
@@ -141,6 +146,10 @@ class Progress:
     def show(self, operation: Operation, shown: Shown) -> None:
         self._pending[operation.uid] = (operation.spec.target_uid, shown)
         self._arm()
+
+    def show_share(self, operation: Operation, phase: str, share: float) -> None:
+        """What is done beside the turns of its VM, where nothing else is known of it."""
+        self.show(operation, Shown(phase, self.clock.now(), progress=share))
 
     def discard(self, operation_uid: str) -> None:
         self._pending.pop(operation_uid, None)

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Final
 from uuid import UUID, uuid5
 
+from corral.agent.plan_disks import check_not_worked_on
 from corral.agent.queue import Queue, cancelled, problem_of
 from corral.agent.steps import (
     Destroy,
@@ -88,6 +89,7 @@ def begin_take(view: View, operation: Operation, otherwise: Plan) -> Plan:
     saved = domain is not None and domain.has_managed_save
     layers, with_memory = view.tree.layers, snapshot.spec.with_memory
     try:
+        check_not_worked_on(view)
         check_take(vm, view.volumes, layers, with_memory=with_memory, active=view.active, saved=saved)
     except CorralError as error:
         return _ends(view, operation, OperationState.FAILED, problem_of(error), deleted=(snapshot,))

@@ -5,6 +5,7 @@ sees a world in which some of the steps are already done.
 """
 
 from corral.agent.definition import recovered_nics, recovered_volumes
+from corral.agent.plan_disks import LOOK_AGAIN_S, beside, plan_disks, plan_switched, removal_of_copy
 from corral.agent.plan_layers import OBJECTS_AT_ONCE, leftovers, plan_tidying, removal_of
 from corral.agent.plan_power import plan_news, plan_power
 from corral.agent.plan_snapshot import begun_heads, plan_in_time
@@ -29,7 +30,7 @@ from corral.agent.steps import (
     Undefine,
     WriteSeed,
 )
-from corral.agent.view import Ending, Plan, Settle, View, Writes
+from corral.agent.view import Ending, Plan, Settle, View, Wait, Writes
 from corral.model.base import ConditionStatus
 from corral.model.operation import AdoptVm, CreateVm, DeleteVm, Operation, OperationState, Problem, UpdateVm
 from corral.model.vm import RECOVERED_ANNOTATION
@@ -39,12 +40,19 @@ from corral.model.volume import Volume
 def plan(view: View) -> Plan:
     """What to do about one VM."""
     queue = sorted_operations(view.operations)
+    if (found := plan_switched(view)) is not None:
+        return found
     if view.vm.being_deleted:
         return _plan_delete(view, queue)
     if queue.create is not None and (queue.create.status.error is not None or cancelled(queue.create)):
         return plan_undo(view, queue, queue.create)
     if (problem := _refusal(view, queue)) is not None:
         return _plan_refusal(view, queue, problem)
+    return plan_disks(view, queue) or beside(view, queue, _plan_wishes(view, queue))
+
+
+def _plan_wishes(view: View, queue: Queue) -> Plan:
+    """All but the work on disks, which goes on beside it."""
     if (found := plan_in_time(view, queue) or _plan_fork(view, queue)) is not None:
         return found
     existence = _plan_existence(view, redefine=_is_reset(queue))
@@ -93,7 +101,8 @@ def _plan_refusal(view: View, queue: Queue, problem: Problem) -> Plan:
     if adopting or queue.create is not None:
         kept = frozenset(uid for uid, volume in view.volumes.items() if volume.status.ready)
         return Plan(settle=Settle(endings=endings, forget=True, kept=kept))
-    return Plan(settle=Settle(endings=endings, refused=problem))
+    wait = Wait(view.now_s + LOOK_AGAIN_S, f"waiting: {problem.code}") if queue.disks else None
+    return Plan(settle=Settle(endings=endings, refused=problem), wait=wait)
 
 
 def _begun(view: View, operation: Operation) -> bool:
@@ -308,7 +317,7 @@ def plan_undo(view: View, queue: Queue, create: Operation) -> Plan:
 
 
 def _removal(view: View, kept: frozenset[str]) -> tuple[Step, ...]:
-    steps: list[Step] = []
+    steps: list[Step] = [step for operation in view.operations for step in removal_of_copy(view, operation)]
     if view.domain is not None and view.ours:
         steps += [Destroy()] if view.active else []
         steps.append(Undefine())

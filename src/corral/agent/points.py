@@ -48,6 +48,8 @@ class PointEffects:
     volumes: VolumeStore
     clock: Clock
     places: Callable[[], Places]
+    bytes_per_s: int = 0
+    """At which layers of running guests are merged, at most; 0: no limit."""
     taken: dict[str, Taken] = field(default_factory=dict)
 
     def effect(self, step: Step, vm: Vm, active: bool) -> Awaitable[None] | None:  # noqa: C901, PLR0911, PLR0912  (a decision table)
@@ -204,7 +206,7 @@ class PointEffects:
         base = self._backing(step.base, step.child)
         if step.disk:
             path = str(base.path) if base is not None else ""
-            await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None)
+            await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None, self.bytes_per_s)
         else:
             await self.volumes.layers.merge(step.child, step.middle, base)
         await self.volumes.layers.write(lying_on(step.child, step.base))
@@ -213,7 +215,7 @@ class PointEffects:
         """The sidecars last: until then what they say reads the same."""
         top, base, above = (self._path(layer) for layer in (step.child, step.middle, step.above))
         dac_uid = self._definition(vm, {}).dac_uid
-        await self.hypervisor.points.sink(vm.uid, Sinking(step.disk, top, base, above), dac_uid)
+        await self.hypervisor.points.sink(vm.uid, Sinking(step.disk, top, base, above), dac_uid, self.bytes_per_s)
         layers = self.volumes.layers
         await layers.write(grown_to(step.middle, step.child))
         for point in self.cache.points_of(vm).values():

@@ -10,6 +10,8 @@ from corral.model.operation import (
     CreateVm,
     DeleteSnapshot,
     DeleteVm,
+    FlattenVolume,
+    MoveVolume,
     Operation,
     OperationState,
     Problem,
@@ -21,6 +23,7 @@ from corral.model.operation import (
 )
 
 _DOCUMENT: Final = (UpdateVm, AdoptVm)
+_ON_DISKS: Final = (MoveVolume, FlattenVolume)
 _IMPERATIVE: Final = (ResetVm, RebootVm, SnapshotVm, RevertVm, DeleteSnapshot)
 
 
@@ -34,6 +37,8 @@ class Queue:
     document: tuple[Operation, ...]
     imperative: tuple[Operation, ...]
     superseded: tuple[Operation, ...]
+    disks: tuple[Operation, ...] = ()
+    """Work on disks, which goes on beside all others; one at a time."""
 
     @property
     def declarative(self) -> tuple[Operation, ...]:
@@ -42,7 +47,7 @@ class Queue:
 
     @property
     def everything(self) -> tuple[Operation, ...]:
-        return (*self.declarative, *self.imperative, *self.superseded)
+        return (*self.declarative, *self.imperative, *self.superseded, *self.disks)
 
 
 def sorted_operations(operations: tuple[Operation, ...]) -> Queue:
@@ -56,22 +61,25 @@ def sorted_operations(operations: tuple[Operation, ...]) -> Queue:
     document: list[Operation] = []
     imperative: list[Operation] = []
     superseded: list[Operation] = []
+    disks: list[Operation] = []
     for operation in operations:
         intent = operation.spec.intent
         if isinstance(intent, DeleteVm):
-            older = (create, power, delete, *document, *imperative)
+            older = (create, power, delete, *document, *imperative, *disks)
             superseded.extend(found for found in older if found is not None)
-            create, power, delete, document, imperative = None, None, operation, [], []
+            create, power, delete, document, imperative, disks = None, None, operation, [], [], []
         elif isinstance(intent, CreateVm):
             create = operation
         elif isinstance(intent, _DOCUMENT):
             document.append(operation)
         elif isinstance(intent, _IMPERATIVE):
             imperative.append(operation)
+        elif isinstance(intent, _ON_DISKS):
+            disks.append(operation)
         else:
             superseded.extend([power] if power is not None else [])
             power = operation
-    return Queue(create, power, delete, tuple(document), tuple(imperative), tuple(superseded))
+    return Queue(create, power, delete, tuple(document), tuple(imperative), tuple(superseded), tuple(disks))
 
 
 def superseded_endings(queue: Queue) -> tuple[Ending, ...]:

@@ -37,6 +37,8 @@ DONE: Final = {
     "snapshot-create": "SnapshotTaken",
     "snapshot-revert": "VmReverted",
     "snapshot-delete": "SnapshotDeleted",
+    "volume-move": "VolumeMoved",
+    "volume-flatten": "VolumeFlattened",
     "reset": "VmReset",
     "reboot": "VmRebooted",
 }

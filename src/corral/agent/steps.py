@@ -320,6 +320,55 @@ class SinkLayer(Step):
     disk: str
 
 
+# ---- disks that are moved or flattened ----
+
+
+@dataclass(frozen=True)
+class BeginDiskWork(Step):
+    """What takes long is done beside the VM's turns, by QEMU where the guest runs, by this process where it is off."""
+
+    NAME, PHASE = "begin-disk-work", "copying the disk"
+    operation_uid: str
+    by: tuple[bool, int | None]
+    """Whether the guest runs, and as which process."""
+
+
+@dataclass(frozen=True)
+class StopDiskWork(Step):
+    """The disk stays what it is. `thaw`: its guest may stand still for what is not to be."""
+
+    NAME, PHASE = "stop-disk-work", "ending the copy"
+    operation_uid: str
+    thaw: bool = False
+
+
+@dataclass(frozen=True)
+class SwitchDisk(Step):
+    """From here on it is not taken back unless the disk is found where it was."""
+
+    NAME, PHASE, DURABLE = "switch-disk", "switching to the new place", True
+    operation_uid: str
+
+
+@dataclass(frozen=True)
+class SealDisk(Step):
+    """The persistent definition, and what recovery without a database needs to know, before the store says that it is so."""
+
+    NAME, PHASE = "seal-disk", "recording it beside the disk"
+    operation_uid: str
+    volume: Volume
+    layer: Layer | None
+
+
+@dataclass(frozen=True)
+class RemoveCopy(Step):
+    """The file of a volume in a pool where it does not, or does no longer, lie."""
+
+    NAME, PHASE = "remove-copy", "removing what is of no use"
+    volume: Volume
+    pool: str
+
+
 TIDYING: Final = (RemoveLayer, MergeLayer, SinkLayer)
 
 

@@ -20,6 +20,7 @@ from corral.agent.steps import (
     Reset,
     RestorePoint,
     Resume,
+    SealDisk,
     SealPoint,
     SinkLayer,
     Start,
@@ -102,6 +103,19 @@ class Taken:
 
 
 @dataclass(frozen=True)
+class DiskSeen:
+    """What this process knows of work on a disk. `path`: where the disk is to be in the end."""
+
+    path: str
+    running: bool = False
+    done: bool = False
+    by: tuple[bool, int | None] = (False, None)
+    """Whether the running guest's QEMU does it, and which one; else this process."""
+    share: float = 0.0
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
 class View:
     """One VM and its surroundings at one instant."""
 
@@ -127,6 +141,8 @@ class View:
     """This VM's, by uid."""
     taken: Taken | None = None
     """What this process saw for the operation on a point in time that is under way."""
+    disk_work: Mapping[str, DiskSeen] = field(default_factory=dict)
+    """By operation."""
 
     @property
     def active(self) -> bool:
@@ -162,6 +178,7 @@ class Wait:
 
     until_s: float
     phase: str
+    progress: float | None = None
 
 
 @dataclass(frozen=True)
@@ -236,7 +253,7 @@ def reached(view: View) -> bool:
             return state not in ACTIVE
 
 
-_NOTED: Final = (SealPoint, RemoveHeads, RemovePoint, RestorePoint, StartReverted, SyncClock)
+_NOTED: Final = (SealDisk, SealPoint, RemoveHeads, RemovePoint, RestorePoint, StartReverted, SyncClock)
 
 
 def asked_ago_s(operation: Operation | None, now: datetime) -> float:

@@ -113,7 +113,8 @@ class Reconciler:
         memory.attempts += 1
         memory.tries += error.code not in WAITED_FOR
         removing = is_removing(view, queue)
-        begun = next((o for o in queue.imperative if o.uid == memory.acting and begun_heads(view, o)), None)
+        acting = [o for o in (*queue.imperative, *queue.disks) if o.uid == memory.acting]
+        begun = next((o for o in acting if o in queue.disks or begun_heads(view, o)), None)
         current = begun or owner(queue)
         problem = problem_of(error)
         taken = plan_cancelled(view, queue, untouched=self._untouched(queue.create, memory))
@@ -191,11 +192,12 @@ class Reconciler:
             memory.json = (vm.revision, recovery_json(vm))
         wanted_json = memory.json[1]
         started_at = vm.status.started_at
+        operations = visible(vm, self.cache.unfinished(vm.uid))
         long_ago = started_at is not None and (self.clock.now() - started_at).total_seconds()
         return View(
             vm=vm,
             domain=domain,
-            operations=visible(vm, self.cache.unfinished(vm.uid)),
+            operations=operations,
             volumes=self.cache.volumes_of(vm),
             wanted_hashes=self._hashes(vm, domain, memory, wanted_json) if domain is not None else frozenset(),
             wanted_json=wanted_json,
@@ -208,6 +210,7 @@ class Reconciler:
             tree=self.cache.layer_tree() if self.cache.is_layered(vm) else LayerTree(),
             points=self.cache.points_of(vm),
             taken=self.executor.points.taken.get(memory.acting),
+            disk_work=self.executor.disks.seen(operations),
         )
 
     def _hashes(self, vm: Vm, domain: ObservedDomain, memory: Memory, wanted_json: str) -> frozenset[str]:
@@ -215,7 +218,7 @@ class Reconciler:
         places = self.executor.places
         if vm.spec.adopted or places is None:
             return frozenset({domain.definition_hash})
-        heads = ",".join(volume.head_uid for volume in self.cache.volumes_of(vm).values())
+        heads = ",".join(f"{volume.head_uid}@{volume.spec.pool}" for volume in self.cache.volumes_of(vm).values())
         key = f"{domain.name}\n{places.accelerator}\n{heads}\n{wanted_json}"
         if memory.hashes[0] != key:
             try:
@@ -303,13 +306,8 @@ class Reconciler:
 
     def _postpone(self, step: Step, view: View, error: CorralError, memory: Memory) -> None:
         """What is only tidying up disturbs nobody where it fails."""
-        uid = (
-            step.layer.uid
-            if isinstance(step, RemoveLayer)
-            else step.middle.uid
-            if isinstance(step, MergeLayer | SinkLayer)
-            else ""
-        )
+        layer = step.layer if isinstance(step, RemoveLayer) else getattr(step, "middle", None)
+        uid = layer.uid if layer is not None else ""
         log.info("a layer stays for now", vm=view.vm.name, layer=uid, code=error.code, reason=error.reason)
         pause_s = CUT_AGAIN_S if error.code == "wrong-state" else TIDY_AGAIN_S  # something else came first
         postponed = {**memory.known.postponed, uid: self.clock.monotonic_s() + pause_s}
@@ -339,7 +337,8 @@ class Reconciler:
         named = next((o for o in view.operations if o.uid == decided.operation_uid), None)
         current = named or owner(sorted_operations(view.operations))
         if decided.wait is not None and current is not None:
-            self.progress.show(current, self._shown(memory, current, decided.wait.phase))
+            shown = self._shown(memory, current, decided.wait.phase)
+            self.progress.show(current, replace(shown, progress=decided.wait.progress))
         journal = self._journal(memory, current) if current is not None else []
         guest = memory.guest
         settled = await self.recorder.settle(view, decided.settle, guest, journal, memory.began_at)
@@ -364,6 +363,7 @@ class Reconciler:
             once_done = memory.known.once_done - ended
             memory.known = replace(memory.known, asked=None, once_done=once_done, steps_done=done)
             self.executor.points.forget(ended)
+            self.executor.disks.forget(ended)
         memory.attempts = memory.tries = memory.races = 0
         if settle.forget or settled is None:
             return True

@@ -19,6 +19,7 @@ from corral.model.layer import Layer
 from corral.model.operation import (
     CreateVolume,
     DeleteVolume,
+    FlattenVolume,
     MoveVolume,
     Operation,
     OperationState,
@@ -36,6 +37,7 @@ DONE: Final = {
     "volume-create": "VolumeCreated",
     "volume-resize": "VolumeResized",
     "volume-move": "VolumeMoved",
+    "volume-flatten": "VolumeFlattened",
     "volume-delete": "VolumeDeleted",
 }
 
@@ -155,6 +157,8 @@ class VolumeKeeper:
             await self._create(operation, intent, volume)
         elif isinstance(intent, MoveVolume):
             await self._move(operation, intent, volume)
+        elif isinstance(intent, FlattenVolume):
+            await self._flatten(operation, volume)
         else:
             await self._change(operation, volume)
 
@@ -209,17 +213,33 @@ class VolumeKeeper:
             if state is not OperationState.SUCCEEDED:
                 await self.work.remove_from(volume, intent.pool)
                 return await self._end(operation, state, volume, problem)
-            volume = await self._commit(self.work.moved(volume, intent))
+            volume = await self._stands_alone(volume, intent.pool)
         await self.work.remove_from(volume, intent.from_pool)
-        return await self._end(operation, OperationState.SUCCEEDED, volume)
+        unused = await self.work.remove_unused(volume)
+        return await self._end(operation, OperationState.SUCCEEDED, volume, layers=unused)
 
-    async def _commit(self, volume: Volume) -> Volume:
+    async def _flatten(self, operation: Operation, volume: Volume) -> None:
+        """What is read through its file is the same before and after, with what it leant on below or without."""
+        state, problem = OperationState.CANCELLED, None
+        if operation.spec.cancel_requested_at is None:
+            state, problem = await self._filled(operation, lambda show: self.work.flatten(volume, show))
+        if state is not OperationState.SUCCEEDED:
+            return await self._end(operation, state, volume, problem)
+        volume = await self._stands_alone(volume, volume.spec.pool)
+        unused = await self.work.remove_unused(volume)
+        return await self._end(operation, OperationState.SUCCEEDED, volume, layers=unused)
+
+    async def _stands_alone(self, volume: Volume, pool: str) -> Volume:
+        """It leans on nothing: beside the file, and in the store."""
+        found = self.work.alone(volume, pool)
+        await self.work.record(found)
         transaction = self.objects.transaction()
-        transaction.update(volume)
+        for one in found:
+            transaction.update(one)
         committed = await transaction.commit()
-        volume = volume.model_copy(update={"revision": committed.revision})
-        self.cache.put(volume)
-        return volume
+        for one in found:
+            self.cache.put(one.model_copy(update={"revision": committed.revision}))
+        return self.cache.volumes[volume.uid]
 
     async def _undo(
         self, operation: Operation, state: OperationState, volume: Volume, problem: Problem | None = None
@@ -287,21 +307,19 @@ class VolumeKeeper:
         done = ended(Ending(operation, state, problem), now, (), now)
         if not write_end(transaction, self.cache, done):
             return
-        stays = changed
+        stays = None if delete else changed
         if stays is None and volume is not None and volume.being_deleted and not delete:
             stays = volume.model_copy(update={"deletion_requested_at": None})
-        if volume is not None and delete:
-            for gone in (volume, *layers):
-                transaction.delete(gone)
-        elif stays is not None:
+        for gone in (volume, *layers) if volume is not None and delete else layers:
+            transaction.delete(gone)
+        if stays is not None:
             transaction.update(stays)
-        if isinstance(operation.spec.intent, ResizeVolume | MoveVolume):
+        if isinstance(operation.spec.intent, ResizeVolume):
             transaction.release(work_claim(operation.spec.target_uid))
         transaction.event(ended_event(operation, state, problem, DONE[operation.spec.intent.verb], self.clock.now()))
         committed = await transaction.commit()
         self.cache.put(done.model_copy(update={"revision": committed.revision}))
-        if volume is not None and delete:
-            for gone in (volume, *layers):
-                self.cache.forget(type(gone), gone.uid)
-        elif stays is not None:
+        for gone in (volume, *layers) if volume is not None and delete else layers:
+            self.cache.forget(type(gone), gone.uid)
+        if stays is not None:
             self.cache.put(stays.model_copy(update={"revision": committed.revision}))

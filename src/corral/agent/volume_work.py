@@ -10,8 +10,9 @@ from corral import files
 from corral.agent.cache import Cache
 from corral.errors import CorralError
 from corral.images.base import ImageLibrary
+from corral.model.base import Object
 from corral.model.layer import Layer
-from corral.model.operation import CreateVolume, MoveVolume, Operation
+from corral.model.operation import CreateVolume, FlattenVolume, MoveVolume, Operation
 from corral.model.volume import Volume, VolumeStatus
 from corral.storage.base import OnShare, Source, VolumeStore
 
@@ -19,6 +20,7 @@ PHASES: Final = {
     "volume-create": "making the volume",
     "volume-resize": "changing its size",
     "volume-move": "moving it",
+    "volume-flatten": "taking in what it leans on",
     "volume-delete": "deleting",
 }
 
@@ -27,7 +29,7 @@ def is_long(operation: Operation) -> bool:
     """It reads and writes a whole disk."""
     intent = operation.spec.intent
     filled = isinstance(intent, CreateVolume) and (intent.copy_of is not None or bool(intent.staged))
-    return filled or isinstance(intent, MoveVolume)
+    return filled or isinstance(intent, MoveVolume | FlattenVolume)
 
 
 def users_of(cache: Cache, volume: Volume) -> Iterator[str]:
@@ -96,17 +98,43 @@ class VolumeWork:
     async def move(self, volume: Volume, intent: MoveVolume, on_share: OnShare) -> None:
         """A whole one in the new pool, beside the old one."""
         source = Source(self.volumes.volume_path(volume), volume.spec.format)
-        await self.volumes.fill(self.moved(volume, intent), source, on_share)
+        there = self.alone(volume, intent.pool)[0]
+        assert isinstance(there, Volume)
+        await self.volumes.fill(there, source, on_share, intent.bytes_per_s)
 
-    def moved(self, volume: Volume, intent: MoveVolume) -> Volume:
-        """As it is there: it leans on no image any more."""
-        spec = volume.spec.model_copy(update={"pool": intent.pool, "image_uid": None, "image_digest": ""})
-        there = volume.model_copy(update={"spec": spec})
-        status = volume.status.model_copy(update={"path": str(self.volumes.volume_path(there))})
-        return there.model_copy(update={"status": status})
+    async def flatten(self, volume: Volume, on_share: OnShare) -> None:
+        if user := next(users_of(self.cache, volume), ""):
+            raise CorralError("volume-in-use", f"flatten volume {volume.name}", f"{user} has it", "try again later")
+        await self.volumes.stand_alone(volume, on_share)
+
+    def alone(self, volume: Volume, pool: str) -> tuple[Object, ...]:
+        """The volume, and its head where it has one, once it lies there and leans on nothing."""
+        head = self.cache.layers.get(volume.head_uid)
+        there = volume.alone_in(pool, str(self.volumes.volume_path(volume.alone_in(pool, ""))))
+        return (there, *((head.alone_in(pool),) if head is not None else ()))
+
+    async def record(self, found: tuple[Object, ...]) -> None:
+        """Beside the files, before the store says so."""
+        for one in found:
+            if isinstance(one, Layer):
+                await self.volumes.layers.write(one)
+            elif isinstance(one, Volume):
+                await self.volumes.grow(one, in_use=True)  # which writes the sidecar, and nothing else
 
     async def remove_from(self, volume: Volume, pool: str) -> None:
-        await self.volumes.remove(volume.uid, pool)
+        """Its head alone, where it has layers."""
+        if volume.head_uid in self.cache.layers:
+            await self.volumes.layers.remove(volume.head_uid, pool)
+            await self.volumes.layers.forget_volume(volume.uid, pool)
+        else:
+            await self.volumes.remove(volume.uid, pool)
+
+    async def remove_unused(self, volume: Volume) -> tuple[Layer, ...]:
+        """Layers that were made for it, and that nobody stands on: returns them."""
+        gone = self.cache.layer_tree().unused_of(volume.uid) if volume.head_uid in self.cache.layers else ()
+        for layer in gone:
+            await self.volumes.layers.remove(layer.uid, layer.spec.pool)
+        return gone
 
     async def remove(self, volume: Volume) -> tuple[Layer, ...]:
         """Its file, or what of its layers nobody else stands on: returns those."""

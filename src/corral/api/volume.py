@@ -23,6 +23,7 @@ from corral.model.volume import Volume
 from corral.model.volume_requests import (
     CopyVolumeRequest,
     CreateVolumeRequest,
+    FlattenVolumeRequest,
     MoveVolumeRequest,
     ResizeVolumeRequest,
 )
@@ -80,9 +81,20 @@ async def copy_volume(call: ChangeParam, name: NameParam, body: CopyVolumeReques
 async def move_volume(
     call: ChangeParam, name: NameParam, body: MoveVolumeRequest, if_revision: IfRevisionParam
 ) -> Response:
-    """Into another pool. Refused while a VM has it."""
+    """Into another pool, also while its VM runs; the operation is the VM's then."""
     mover = call.services.volume_mover
     return accepted_response(await mover.move(call.caller, call.project, name, body, if_revision=if_revision))
+
+
+@router.post(
+    "/{name}/actions/flatten", status_code=202, response_model=OperationAccepted, summary="Make a volume stand alone"
+)
+async def flatten_volume(
+    call: ChangeParam, name: NameParam, body: FlattenVolumeRequest, if_revision: IfRevisionParam
+) -> Response:
+    """It leans on no image and no other disk's layers afterwards, also while its VM runs."""
+    mover = call.services.volume_mover
+    return accepted_response(await mover.flatten(call.caller, call.project, name, body, if_revision=if_revision))
 
 
 @router.websocket("/{name}/download")

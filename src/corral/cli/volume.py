@@ -10,6 +10,7 @@ from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_list, show_one
 from corral.cli.progress import finish
 from corral.cli.session import Session, pass_session
+from corral.cli.volume_move import flatten, move
 from corral.errors import CorralError
 from corral.names import format_bytes, parse_size_bytes
 
@@ -50,6 +51,7 @@ def volume() -> None:
       corral volume attach data web
       corral volume resize data 40
       corral volume copy data data-2
+      corral volume move web-root fast
       corral volume download data data.qcow2
     """
 
@@ -295,27 +297,6 @@ def copy(
 
 
 @volume.command()
-@_VOLUME
-@click.argument("pool", shell_complete=complete_pool)
-@_FORCE
-@async_option
-@output_option
-@pass_session
-def move(session: Session, name: str, pool: str, force: bool, asynchronous: bool, output: str) -> None:
-    """Move a volume that no VM has to another pool.
-
-    \b
-    Examples:
-      corral volume move data fast
-    """
-
-    def request(_name: str) -> "Operation":
-        return session.client().move_volume(name, {"pool": pool, "force": force})["operation"]
-
-    finish(session, (name,), request, output=output, done=f"is in {pool}", asynchronous=asynchronous)
-
-
-@volume.command()
 @click.argument("names", nargs=-1, required=True, metavar="VOLUME…", shell_complete=complete_volume)
 @click.option("-y", "--yes", is_flag=True, help="Accepted for scripts; nothing is asked.")
 @async_option
@@ -391,3 +372,7 @@ def download(session: Session, name: str, file: str, format_: "Literal['qcow2', 
     from corral.cli.volume_files import save_file
 
     save_file(session, name, file, format_ or ("raw" if file.endswith(".raw") else "qcow2"))
+
+
+volume.add_command(move)
+volume.add_command(flatten)

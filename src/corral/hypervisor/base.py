@@ -15,6 +15,7 @@ from corral.model.host import AcceleratorFinding
 from corral.model.vm import VmState
 
 if TYPE_CHECKING:
+    from corral.hypervisor.disk_jobs import DiskJobs
     from corral.hypervisor.forking import Forking
     from corral.hypervisor.points import Points
 
@@ -302,6 +303,9 @@ class HypervisorDriver(Protocol):
 
     @property
     def points(self) -> "Points": ...
+
+    @property
+    def disk_jobs(self) -> "DiskJobs": ...
 
     async def facts(self) -> HypervisorFacts: ...
 

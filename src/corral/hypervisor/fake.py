@@ -29,6 +29,7 @@ from corral.hypervisor.base import (
     OnOutput,
     StopCause,
 )
+from corral.hypervisor.fake_disk_jobs import FakeDiskJobs
 from corral.hypervisor.fake_domain import CONSOLE_BANNER, FakeConsole, FakeDomain, definition_hash
 from corral.hypervisor.fake_forks import FakeForking
 from corral.hypervisor.fake_points import FakePoints
@@ -67,6 +68,7 @@ class FakeHypervisor:
         self.guests = FakeGuests(self._call, self._with_agent)
         self.disks = disks_of(simulation)
         self.points = FakePoints(self._call, self._domain, self._emit, self.run, self.disks)
+        self.disk_jobs = FakeDiskJobs(self._call, self._domain, self._emit, self.disks)
         self._names = {domain.name: uid for uid, domain in self.domains.items()}
         self._queues: set[asyncio.Queue[DomainEvent]] = set()
         self.forking = FakeForking(self._call, self.domains, self._names, self._emit)

@@ -78,7 +78,9 @@ class FakePoints:
         async with self._call("point_put_back"):
             self._domain(uid)
 
-    async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
+    async def pull(
+        self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
+    ) -> None:
         async with self._call("point_pull"):
             domain = self._domain(uid)
             found = next((live for live in domain.live_disks if live.name == disk), None)
@@ -87,7 +89,7 @@ class FakePoints:
             on_share(0.5)
             self.disks.merge(found.path, base)
 
-    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None, bytes_per_s: int = 0) -> None:
         async with self._call("point_sink"):
             domain = self._domain(uid)
             if not domain.active:

@@ -70,12 +70,14 @@ class Points(Protocol):
         """UEFI variables and TPM state of a domain that is off become what they were."""
         ...
 
-    async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
+    async def pull(
+        self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
+    ) -> None:
         """Take into the head of a running domain's disk all that lies between it and `base` (empty: everything).
         Cancelled, or cut, the disk reads as before."""
         ...
 
-    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None, bytes_per_s: int = 0) -> None:
         """In the middle of a running domain's chain. The persistent definition may name either chain afterwards. Cancelled,
         or cut, the disk reads as before."""
         ...

@@ -51,6 +51,11 @@ class Layer(Object):
     def claimed_name(self) -> str | None:
         return None
 
+    def alone_in(self, pool: str) -> "Layer":
+        """As it is where it lies there, and leans on nothing any more."""
+        update = {"pool": pool, "parent_uid": None, "image_uid": None, "image_digest": ""}
+        return self.model_copy(update={"spec": self.spec.model_copy(update=update)})
+
 
 def chain_of(layers: Mapping[str, Layer], head_uid: str) -> tuple[Layer, ...]:
     """The layers of a disk, from its head down to the one that lies on an image or on nothing. Empty for a volume that

@@ -147,12 +147,24 @@ class ResizeVolume(Model):
 
 
 class MoveVolume(Model):
-    """Imperative on a volume that no VM has: into another pool. From `pool` being its own on, only the old file is left
-    to remove."""
+    """Imperative: into another pool. From `pool` being its own on, only the old file is left to remove."""
 
     verb: Literal["volume-move"] = "volume-move"
     pool: Name
     from_pool: Name
+    volume_uid: Annotated[Uid | None, written_unless(None)] = None
+    """Where a VM has it, the operation is the VM's: copied while its guest writes, or while it is off."""
+    bytes_per_s: Annotated[int, written_unless(0)] = 0
+    """At most; 0: no limit."""
+
+
+class FlattenVolume(Model):
+    """Imperative: all that a volume leans on, images and other disks' layers, is taken into its own file."""
+
+    verb: Literal["volume-flatten"] = "volume-flatten"
+    volume_uid: Annotated[Uid | None, written_unless(None)] = None
+    """As with a move."""
+    bytes_per_s: Annotated[int, written_unless(0)] = 0
 
 
 class DeleteVolume(Model):
@@ -225,6 +237,7 @@ Intent = Annotated[
     | CreateVolume
     | ResizeVolume
     | MoveVolume
+    | FlattenVolume
     | DeleteVolume
     | CreateTemplate
     | RefreshTemplate

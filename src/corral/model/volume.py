@@ -49,3 +49,8 @@ class Volume(Object):
     def head_uid(self) -> str:
         """Whose file the guest writes to."""
         return self.spec.layer_uid or self.uid
+
+    def alone_in(self, pool: str, path: str) -> "Volume":
+        """As it is where it lies there, in `path`, and leans on no image any more."""
+        spec = self.spec.model_copy(update={"pool": pool, "image_uid": None, "image_digest": ""})
+        return self.model_copy(update={"spec": spec, "status": self.status.model_copy(update={"path": path})})

@@ -62,14 +62,30 @@ class ResizeVolumeRequest(Model):
     force: bool = False
 
 
-class MoveVolumeRequest(Model):
-    """Into another pool. Of a volume that no VM has."""
+BytesPerSecond = Annotated[int, Field(ge=0)] | None
 
-    model_config = example({"pool": "fast"})
+
+class MoveVolumeRequest(Model):
+    """Into another pool, also while its VM runs. It leans on nothing afterwards."""
+
+    model_config = example({"pool": "fast"}, {"pool": "fast", "bytes_per_s": 52428800})
 
     pool: Name
+    bytes_per_s: BytesPerSecond = None
+    """Copied at most so fast; 0: without a limit; not given: as `background_mib_per_s` says."""
     force: bool = False
     """Allow a size larger than the free space there (thin provisioning)."""
+
+
+class FlattenVolumeRequest(Model):
+    """The volume leans on no image and no other disk's layers afterwards; also while its VM runs."""
+
+    model_config = example({}, {"bytes_per_s": 52428800})
+
+    bytes_per_s: BytesPerSecond = None
+    """As with a move. Not heeded where the VM is off: `qemu-img rebase` knows no limit."""
+    force: bool = False
+    """Allow more than the free space."""
 
 
 class CreatePoolRequest(Model):

@@ -11,7 +11,7 @@ from corral.model.requests import ChangeDiskRequest
 from corral.model.vm import DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 from corral.services.changes import Extra
-from corral.store.objects import claim_key
+from corral.store.objects import Transaction, claim_key, work_claim
 
 _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 
@@ -19,6 +19,9 @@ _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes
 def lost_meaning(key: str, asked: str) -> CorralError | None:
     if key.startswith(Volume.prefix()):
         return CorralError("precondition-failed", asked, "its volume was changed meanwhile", "try again")
+    if key.startswith(work_claim("")):
+        reason = "its volume is being moved, flattened or resized"
+        return CorralError("volume-in-use", asked, reason, "wait for that, or cancel it: corral operation list")
     if key.startswith(claim_key("mac", "host", "")):
         return CorralError("address-taken", asked, f"another VM has the MAC {key[-17:]}", "choose another one, or none")
     return None
@@ -29,7 +32,13 @@ def created(volume: Volume) -> Extra:
 
 
 def written(volume: Volume) -> Extra:
-    return lambda transaction: transaction.update(volume)
+    """On condition that nobody works on its file."""
+
+    def write(transaction: Transaction) -> None:
+        transaction.update(volume)
+        transaction.require_unclaimed(work_claim(volume.uid))
+
+    return write
 
 
 def changed_volume(volume: Volume, **spec: object) -> Volume:

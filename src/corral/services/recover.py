@@ -63,7 +63,7 @@ async def recover(context: Context) -> RecoveryReport:
         and not domain.waiting
     ]
     work = _Recovery(context)
-    volumes = await _found_volumes(work)
+    volumes = await _found_volumes(work, frozenset(path for domain in domains for _, path in domain.files))
     image_uids = {volume.spec.image_digest: volume.spec.image_uid for volume in volumes.values()}
     named = _named_images(domains)
     images = [
@@ -76,6 +76,10 @@ async def recover(context: Context) -> RecoveryReport:
             work.images.append(image.name)
     tree = await find_tree(context.volumes.layers, domains)
     volumes = with_heads(volumes, tree, _known_vms(domains))
+    for volume in volumes.values():
+        head = tree.layers.get(volume.head_uid)
+        if head is not None and head.spec.pool != volume.spec.pool:  # of the place that it was moved from
+            tree.layers[head.uid] = head.alone_in(volume.spec.pool)
     for layer in tree.needed(volumes):
         await _write(work, layer)
     for volume in volumes.values():
@@ -113,7 +117,8 @@ async def _refuse_other_history(context: Context, found_uids: set[str], images: 
         )
 
 
-async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
+async def _found_volumes(work: _Recovery, used: frozenset[str]) -> dict[str, Volume]:
+    """One that was being moved lies in two places: what its guest writes to counts."""
     volumes: dict[str, Volume] = {}
     for found in await work.context.volumes.found():
         if found.document is None:
@@ -123,6 +128,8 @@ async def _found_volumes(work: _Recovery) -> dict[str, Volume]:
             volume = Volume.model_validate_json(found.document)
         except ValidationError:
             work.lost.append(f"the sidecar of {found.path} cannot be read, the file is left as it is")
+            continue
+        if volume.uid in volumes and str(found.path) not in used:
             continue
         status = VolumeStatus(ready=True, path=str(found.path), allocated_bytes=found.allocated_bytes)
         volumes[volume.uid] = volume.model_copy(update={"status": status, "revision": 0})

@@ -111,7 +111,8 @@ def lost_work(key: str, volume: Volume, asked: str) -> CorralError | None:
 
 
 def _being_worked_on(asked: str) -> CorralError:
-    return CorralError("volume-in-use", asked, "it is being resized", "wait for its operation: corral operation list")
+    reason = "it is being resized, moved or flattened"
+    return CorralError("volume-in-use", asked, reason, "wait for its operation: corral operation list")
 
 
 async def check_unused(context: Context, volume: Volume, asked: str) -> None:

@@ -84,14 +84,24 @@ class VolumeStore(Protocol):
         """To the size of its spec; `in_use`: QEMU has grown the file itself, and only the sidecar is written."""
         ...
 
-    async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
-        """The volume as a copy of `source` that stands alone. Constant time where the file system shares blocks.
-        `image-invalid` for a foreign disk that leans on other files, `volume-in-use` if somebody wrote the source
+    async def prepare(self, volume: Volume) -> Path:
+        """An empty file where the volume is to lie, for somebody else to fill; nothing says of it that it is the volume.
+        What an earlier try left there goes."""
+        ...
+
+    async def fill(self, volume: Volume, source: Source, on_share: OnShare, bytes_per_s: int = 0) -> None:
+        """The volume as a copy of `source` that stands alone; at most so fast, 0: without a limit. Constant time where the
+        file system shares blocks. `image-invalid` for a foreign disk that leans on other files, `volume-in-use` if somebody wrote the source
         meanwhile."""
         ...
 
     async def flatten(self, source: Source, disk_format: DiskFormat, on_share: OnShare) -> Path:
         """A temporary file that holds all of `source`, in the default pool; whoever asked removes it."""
+        ...
+
+    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+        """All that the volume's file leans on comes into it. Nobody writes it meanwhile; what is read through it stays the
+        same at any instant, whatever is then taken for lying below."""
         ...
 
     async def check_shrink(self, volume: Volume, size_bytes: int) -> None:

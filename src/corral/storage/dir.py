@@ -78,10 +78,20 @@ class DirVolumes:
 
         return await self._make(volume, make)
 
-    async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
+    async def prepare(self, volume: Volume) -> Path:
+        path = await self._reached(volume)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            await _make_empty(temporary, volume)
+            await _blocking(f"publish {path}", lambda: files.publish(temporary, path, FILE_MODE))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    async def fill(self, volume: Volume, source: Source, on_share: OnShare, bytes_per_s: int = 0) -> None:
         async def make(temporary: Path) -> None:
             async with self.layers.use.reading(source.path):
-                await filling.fill(temporary, source, volume, on_share)
+                await filling.fill(temporary, source, volume, on_share, bytes_per_s)
 
         await self._make(volume, make)
 
@@ -115,6 +125,17 @@ class DirVolumes:
         if not in_use:
             await qemu_img.grow(path, volume.spec.format, volume.spec.size_bytes)
         await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
+
+    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+        path = await self._reached(volume)
+        if volume.spec.format == "raw":
+            return
+
+        async def take_in() -> None:
+            await qemu_img.rebase(path, None, None, "qcow2", on_share)
+            await _blocking(f"write {path}", lambda: files.fsync_file(path))
+
+        await self.layers.use.merge(path, take_in)
 
     async def check_shrink(self, volume: Volume, size_bytes: int) -> None:
         await filling.check_shrink(await self._reached(volume), volume, size_bytes)

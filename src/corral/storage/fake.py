@@ -47,8 +47,10 @@ class FakeVolumes:
         self.places = dict(self._places.restore())
         self._volumes = simulation.section("volumes", _TEXT)
         self._seeds = simulation.section("seeds", _TEXT)
+        self._displaced: dict[str, str] = {}
+        """Sidecars of volumes that lie in one more place, by uid: as of the first."""
         self.pool = FakePool(self._volumes.restore(), set(self._seeds.restore()))
-        self.layers = FakeLayers(simulation, state_dir, self.path, self._room, self._forget)
+        self.layers = FakeLayers(simulation, state_dir, self.path, self._room, self._forget_in)
 
     def path(self, layer_uid: str, pool: str = DEFAULT_POOL) -> Path:
         return self._directory(pool) / f"{layer_uid}.qcow2"
@@ -72,15 +74,31 @@ class FakeVolumes:
             self.pool.volumes[volume.uid] = volume.model_dump_json()
             self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
 
-    async def fill(self, volume: Volume, source: Source, on_share: OnShare) -> None:
+    async def prepare(self, volume: Volume) -> Path:
+        async with self._call("prepare"):
+            self._room(f"make volume {volume.name}")
+            path = self.volume_path(volume)
+            self.layers.disks.remove(str(path))
+            self.layers.disks.make(str(path), "")
+            return path
+
+    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+        async with self._call("stand_alone"):
+            self._room(f"flatten volume {volume.name}")
+            on_share(0.5)
+            self.layers.disks.merge(str(self.volume_path(volume)), "")
+
+    async def fill(self, volume: Volume, source: Source, on_share: OnShare, bytes_per_s: int = 0) -> None:
         async with self._call("fill"):
             self._room(f"copy {source.path.name}")
             on_share(0.5)
             path, disks = str(self.volume_path(volume)), self.layers.disks
             disks.make(path, "")
+            disks.check(str(source.path))
             for block, value in ({} if source.foreign else disks.content(str(source.path))).items():
                 disks.write(path, block, value)
             if volume.uid not in self._volumes_in(volume.spec.pool):
+                self._displaced[volume.uid] = self.pool.volumes.get(volume.uid, "")
                 self.pool.volumes[volume.uid] = volume.model_dump_json()
                 self._volumes.keep(volume.uid, self.pool.volumes[volume.uid])
 
@@ -195,10 +213,17 @@ class FakeVolumes:
     def _lies_in(self, volume_uid: str, pool: str) -> bool:
         return any(path in self.layers.disks.files for path in self._files(volume_uid, pool))
 
+    def _forget_in(self, volume_uid: str, pool: str) -> None:
+        if volume_uid in self._volumes_in(pool):
+            self._forget(volume_uid)
+
     def _forget(self, volume_uid: str, pool: str | None = None) -> None:
         """With one more file of it in `pool` (its move was cut), that is what it has."""
         document = self.pool.volumes.pop(volume_uid, None)
-        if pool is not None and document:
+        before = self._displaced.pop(volume_uid, "")
+        if pool is not None and before and _pool_of(before) == pool:
+            self.pool.volumes[volume_uid] = before
+        elif pool is not None and document:
             volume = Volume.model_validate_json(document)
             spec = volume.spec.model_copy(update={"pool": pool})
             self.pool.volumes[volume_uid] = volume.model_copy(update={"spec": spec}).model_dump_json()

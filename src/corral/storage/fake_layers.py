@@ -25,7 +25,7 @@ class FakeLayers:
         state_dir: Path,
         path: PathOf,
         room: Callable[[str], None],
-        forget_volume: Callable[[str], None],
+        forget_volume: Callable[[str, str], None],
     ) -> None:
         self._simulation, self._state_dir, self._path = simulation, state_dir, path
         self._room, self._forget_volume = room, forget_volume
@@ -67,7 +67,7 @@ class FakeLayers:
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
         async with self._call("forget_volume"):
-            self._forget_volume(volume_uid)
+            self._forget_volume(volume_uid, pool)
 
     async def found(self) -> tuple[FoundLayer, ...]:
         async with self._call("found_layers"):

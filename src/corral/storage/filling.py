@@ -18,9 +18,9 @@ _FICLONE: Final = 0x40049409
 _CANNOT_SHARE: Final = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
 
 
-async def fill(target: Path, source: Source, volume: Volume, on_share: OnShare) -> None:
+async def fill(target: Path, source: Source, volume: Volume, on_share: OnShare, bytes_per_s: int = 0) -> None:
     """`target`, a new file, becomes the volume's content: `source` alone, as large as the volume."""
-    size_bytes = await _content(target, source, volume.spec.format, on_share)
+    size_bytes = await _content(target, source, volume.spec.format, on_share, bytes_per_s)
     if size_bytes < volume.spec.size_bytes:
         await qemu_img.grow(target, volume.spec.format, volume.spec.size_bytes)
 
@@ -44,7 +44,9 @@ def _check_room(target: Path, source: Source) -> None:
         raise CorralError("disk-full", f"copy {source.path.name}", reason, "free space, or take it as qcow2")
 
 
-async def _content(target: Path, source: Source, disk_format: DiskFormat, on_share: OnShare) -> int:
+async def _content(
+    target: Path, source: Source, disk_format: DiskFormat, on_share: OnShare, bytes_per_s: int = 0
+) -> int:
     """Returns the size that a guest sees."""
     asked = f"copy {source.path.name}"
     if source.foreign:
@@ -56,7 +58,7 @@ async def _content(target: Path, source: Source, disk_format: DiskFormat, on_sha
     size_bytes = await asyncio.to_thread(qemu_img.virtual_bytes, source.path, source.format)
     alone = source.format == "raw" or not await asyncio.to_thread(qemu_img.has_backing, source.path)
     if not (alone and source.format == disk_format and await asyncio.to_thread(_shares, source.path, target)):
-        await qemu_img.convert_ours(source.path, source.format, target, disk_format, on_share)
+        await qemu_img.convert_ours(source.path, source.format, target, disk_format, on_share, bytes_per_s)
     if await asyncio.to_thread(_written_at, source.path, asked) != before:
         reason = "a guest wrote it while it was copied"
         raise CorralError("volume-in-use", asked, reason, "shut the VM down first, or copy a snapshot of it")

@@ -96,6 +96,10 @@ class Transaction:
         self.preconditions[key] = Precondition(key, NO_KEY)
         self.writes[key] = Put(key, owner_uid.encode())
 
+    def require_unclaimed(self, key: str) -> None:
+        """Condition alone: nobody holds it."""
+        self.preconditions.setdefault(key, Precondition(key, NO_KEY))
+
     def hand_over(self, key: str, owner_uid: str) -> None:
         """A claim gets another owner. Whoever calls this has a condition on the one who holds it."""
         self.writes[key] = Put(key, owner_uid.encode())

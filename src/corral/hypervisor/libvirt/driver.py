@@ -27,6 +27,7 @@ from corral.hypervisor.libvirt import abilities, confinement, domains, guest_age
 from corral.hypervisor.libvirt.accelerator import probe_accelerators
 from corral.hypervisor.libvirt.connection import Connection
 from corral.hypervisor.libvirt.console import StreamConsole, open_stream
+from corral.hypervisor.libvirt.disk_jobs import LibvirtDiskJobs
 from corral.hypervisor.libvirt.events import Events
 from corral.hypervisor.libvirt.forks import LibvirtForking
 from corral.hypervisor.libvirt.guests import LibvirtGuests
@@ -65,6 +66,7 @@ class LibvirtDriver:
         self._agent_turns = guest_agent.Turns()
         self.screens = LibvirtScreens(self._on)
         self.points = LibvirtPoints(self._slow_on, host, self._events.listen)
+        self.disk_jobs = LibvirtDiskJobs(self._slow_on, host)
         self.guests = LibvirtGuests(lambda uid: lambda command: self._ask_agent(uid, command))
         self.forking = LibvirtForking(
             self._host,

@@ -96,7 +96,7 @@ class LibvirtPoints:
 
         def define(domain: libvirt.virDomain) -> None:
             document = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-            if _put(document, disks, relabelled=relabelled):
+            if put_disks(document, disks, relabelled=relabelled):
                 domain.connect().defineXMLFlags(tostring(document, encoding="unicode"), 0)
 
         await self._on(uid, "place the disks of", define)
@@ -115,7 +115,7 @@ class LibvirtPoints:
                 return
             connection = domain.connect()
             saved = parse_document(connection.saveImageGetXMLDesc(path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
-            _put(saved, disks, relabelled=relabelled)
+            put_disks(saved, disks, relabelled=relabelled)
             name = saved.find("name")
             if name is not None:
                 name.text = domain.name()
@@ -130,23 +130,25 @@ class LibvirtPoints:
         owner = (dac_uid, self._host.dac_gid) if self._host.privileged and dac_uid is not None else None
         await asyncio.to_thread(put_back, places, directory, kept, owner)
 
-    async def pull(self, uid: str, disk: str, base: str, on_share: Callable[[float], None]) -> None:
-        target = await self._on(uid, "pull a layer of", lambda domain: _begin_pull(domain, disk, base))
+    async def pull(
+        self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
+    ) -> None:
+        target = await self._on(uid, "pull a layer of", lambda domain: _begin_pull(domain, disk, base, bytes_per_s))
         await self._job(uid, target, on_share)
         await self._on(uid, "pull a layer of", lambda domain: _flush(domain, disk))
         below = await self._on(uid, "pull a layer of", lambda domain: _first_below(domain, disk))
         if below != base:
             raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
 
-    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None) -> None:
+    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None, bytes_per_s: int = 0) -> None:
         """QEMU writes to the lower file, and into the header of the one above: they are its own meanwhile."""
         owned = self._host.privileged and dac_uid is not None
-        head = await self._on(uid, "look at", lambda domain: reading.source(_disk(domain, sinking.disk)))
+        head = await self._on(uid, "look at", lambda domain: reading.source(running_disk(domain, sinking.disk)))
         changed = [path for path in (sinking.base, sinking.above) if str(path) != head]
         if owned and dac_uid is not None:
             for path in changed:
                 await asyncio.to_thread(confinement.give, path, (dac_uid, self._host.dac_gid))
-        target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking))
+        target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking, bytes_per_s))
         await self._job(uid, target, lambda _share: None)
         chain = await self._on(uid, "merge a layer of", lambda domain: _chain(domain, sinking.disk))
         if str(sinking.top) in chain:
@@ -194,7 +196,7 @@ def _persistent(domain: libvirt.virDomain) -> _Element:
     return parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
-def _put(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -> bool:
+def put_disks(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -> bool:
     """Files and chains of these disks; whether anything changed."""
     by_alias = {f"{DISK_ALIAS}{disk.name}": disk for disk in disks}
     before = tostring(document)
@@ -216,7 +218,7 @@ def _put(document: _Element, disks: Sequence[DomainDisk], *, relabelled: bool) -
 # ---- pulling -------------------------------------------------------------------------------------------------------
 
 
-def _disk(domain: libvirt.virDomain, name: str) -> _Element:
+def running_disk(domain: libvirt.virDomain, name: str) -> _Element:
     document = parse_document(domain.XMLDesc(0))
     for element in document.iterfind("devices/disk"):
         if domain.isActive() and reading.attribute(element, "alias", "name") == f"{DISK_ALIAS}{name}":
@@ -224,24 +226,25 @@ def _disk(domain: libvirt.virDomain, name: str) -> _Element:
     raise CorralError("wrong-state", f"pull a layer of {domain.name()}", f"it does not run with disk {name}")
 
 
-def _begin_pull(domain: libvirt.virDomain, name: str, base: str) -> str:
+def _begin_pull(domain: libvirt.virDomain, name: str, base: str, bytes_per_s: int) -> str:
     """The disk's target. One that goes on from an earlier process is waited for."""
-    target = reading.target(_disk(domain, name))
+    target = reading.target(running_disk(domain, name))
     if not domain.blockJobInfo(target, 0) and _first_below(domain, name) != base:
-        domain.blockRebase(target, base or None, 0, 0)
+        domain.blockRebase(target, base or None, bytes_per_s, libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES)
     return target
 
 
-def _begin_sink(domain: libvirt.virDomain, sinking: Sinking) -> str:
-    target = reading.target(_disk(domain, sinking.disk))
+def _begin_sink(domain: libvirt.virDomain, sinking: Sinking, bytes_per_s: int) -> str:
+    target = reading.target(running_disk(domain, sinking.disk))
     if not domain.blockJobInfo(target, 0) and str(sinking.top) in _chain(domain, sinking.disk):
-        domain.blockCommit(target, str(sinking.base), str(sinking.top), 0, 0)
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+        domain.blockCommit(target, str(sinking.base), str(sinking.top), bytes_per_s, flags)
     return target
 
 
 def _chain(domain: libvirt.virDomain, name: str) -> tuple[str, ...]:
     """The files of a disk, its head first."""
-    element: _Element | None = _disk(domain, name)
+    element: _Element | None = running_disk(domain, name)
     found: list[str] = []
     while element is not None and (path := reading.source(element)):
         found.append(path)
@@ -250,7 +253,7 @@ def _chain(domain: libvirt.virDomain, name: str) -> tuple[str, ...]:
 
 
 def _first_below(domain: libvirt.virDomain, name: str) -> str:
-    below = _disk(domain, name).find("backingStore")
+    below = running_disk(domain, name).find("backingStore")
     return "" if below is None else reading.source(below)
 
 
