@@ -80,7 +80,10 @@ def test_so_has_a_vm_that_boots_from_a_template(world: World, source: str) -> No
         world.done(client.delete_template("flt-base"))
 
 
-@pytest.mark.parametrize("moment", ["before define", "after define", "before commit 2"])
+@pytest.mark.parametrize(
+    "moment",
+    ["before define", *(pytest.param(at, marks=pytest.mark.soak) for at in ("after define", "before commit 2"))],
+)
 def test_a_daemon_that_dies_on_the_way_loses_none(world: World, source: str, moment: str) -> None:
     """It finds what was kept; what was kept for nobody goes."""
     with world.client() as client:
