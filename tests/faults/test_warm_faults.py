@@ -14,11 +14,11 @@ from corral.agent import executor
 from corral.errors import CorralError
 from corral.hypervisor.base import StopCause
 from corral.model.identity import Identity, Role
-from corral.model.operation import Operation, OperationState
+from corral.model.operation import DestroyVm, Operation, OperationState, SaveVm, StartVm
 from corral.model.slot import WarmRequest, WarmSlot
 from corral.model.template import Template
 from corral.model.template_requests import CreateTemplateRequest, ForkRequest
-from corral.model.vm import Vm
+from corral.model.vm import Power, Vm
 from corral.services.caller import Caller
 from corral.services.template import TemplateService
 from corral.services.warm import WarmService
@@ -280,6 +280,36 @@ def test_slots_come_and_go_with_what_happens(new_world):
             w.agent.warm_keeper.available_mib = lambda: 100_000
             w.agent.warm_keeper.wake()
             await _pool(w, WARM, "there is memory again")
+            await _nothing_left(w, "at last")
+        finally:
+            await w.kill()
+
+    asyncio.run(main())
+
+
+def test_a_fork_keeps_its_slots_name_until_it_is_off(new_world):
+    """Saved memory goes by that name, too."""
+
+    async def main():
+        w = await _ready(new_world, 1)
+        try:
+            done = await w.ended(await _take(w))
+            assert done.status.state is OperationState.SUCCEEDED, done.status
+            [fork] = [found for found in await w.objects.list(Vm) if found.name == "fork"]
+            domain = w.hypervisor.domains[fork.uid]
+            name = domain.name
+            assert name.startswith("corral-warm-")
+            for intent, power, called in (
+                (SaveVm(), Power.OFF, name),
+                (StartVm(), Power.ON, name),
+                (DestroyVm(), Power.OFF, "fork"),
+                (StartVm(), Power.ON, "fork"),
+            ):
+                ended = await w.ended(await w.wish(fork, intent, power))
+                assert ended.status.state is OperationState.SUCCEEDED, ended.status
+                await w.quiet()
+                await w.until(lambda called=called: domain.name == called)
+            assert domain.starts == 3
             await _nothing_left(w, "at last")
         finally:
             await w.kill()

@@ -114,8 +114,12 @@ class World:
 
     async def introduced(self, name: str, number: int) -> DomainDefinition:
         definition = await self.fork(name, number)
-        assert await self.driver.forking.introduce(definition.uid, f"hostname {name}\n", PATIENCE_S)
+        assert await self.told(definition, f"hostname {name}\n")
         return definition
+
+    async def told(self, definition: DomainDefinition, script: str) -> bool:
+        assert self.template is not None
+        return await self.driver.forking.introduce(Fork(definition, self.template), script, PATIENCE_S)
 
     async def answers(self, uid: str) -> None:
         end = time.monotonic() + PATIENCE_S
@@ -214,8 +218,8 @@ def test_forks_are_each_their_own(micro_definition: Make, open_dir: Path, networ
 
         one = await world.fork("one", 1)
         waiting = await world.seen(one.uid)
-        assert (waiting.state, waiting.introduced, waiting.persistent) == (VmState.PAUSED, False, True)
-        assert await world.driver.forking.introduce(one.uid, "hostname one\n", PATIENCE_S)
+        assert (waiting.state, waiting.introduced, waiting.persistent) == (VmState.RUNNING, False, True)
+        assert await world.told(one, "hostname one\n")
         two = await world.introduced("two", 2)
         before = world.held()
         ran = await world.seen(one.uid)
@@ -253,6 +257,74 @@ def test_forks_are_each_their_own(micro_definition: Make, open_dir: Path, networ
     run(micro_definition, open_dir, network, body)
 
 
+def test_a_fork_becomes_the_domain_that_waits(micro_definition: Make, open_dir: Path, network: str) -> None:
+    """Under another name until it is off. One that has died, or was never there, makes it a cold one."""
+
+    async def body(world: World) -> None:
+        source = await world.source(HardwareSpec())
+        await world.freeze(source)
+        await world.driver.destroy(source.uid)
+        assert world.template is not None
+        disk = DomainDisk(
+            "root", str(overlay(world.directory / "warm.qcow2", Path(world.chain[0][0]))), "qcow2", backing=world.chain
+        )
+        fork = world.definition("warm", disk, 1, HardwareSpec())
+        slot = Fork(replace(fork, name=f"{fork.name}-slot", nics=()), world.template)
+        for _ in range(2):
+            await world.driver.forking.prepare(slot)
+        waiting = await world.seen(fork.uid)
+        assert (waiting.state, waiting.waiting, waiting.persistent) == (VmState.PAUSED, True, False)
+        pid = waiting.pid
+        os.kill(world.holder(), signal.SIGKILL)  # it has its memory
+        await world.driver.forking.fork(Fork(fork, world.template))
+        assert await world.told(fork, "hostname warm\n")
+        ran = await world.seen(fork.uid)
+        assert (ran.pid, ran.name, ran.state, ran.introduced) == (pid, f"{fork.name}-slot", VmState.RUNNING, True)
+        assert (ran.waiting, ran.persistent, ran.pending) == (False, True, ())
+        assert ran.definition_hash == owned.definition_hash(replace(fork, name=ran.name))
+        assert ran.live_spec_json == fork.metadata.spec_json
+        said = await world.says(fork.uid, f"hostname; cat {MARK}; ls /sys/class/net | grep -c eth")
+        assert said == "warm\nprecious\n1"
+        titles = await asyncio.to_thread(titled, fork.uid)
+        assert titles == (fork.name, None)
+        await world.driver.save(fork.uid)
+        await world.driver.start(fork.uid)
+        await world.answers(fork.uid)
+        assert await world.says(fork.uid, f"cat {MARK}") == "precious"
+        await world.driver.destroy(fork.uid)
+        await world.driver.rename(fork.uid, fork.name)
+        await world.driver.start(fork.uid)
+        await world.answers(fork.uid)
+        assert await world.says(fork.uid, "ls /sys/class/net | grep -c eth") == "1"
+
+        path = overlay(world.directory / "dead.qcow2", Path(world.chain[0][0]))
+        dead = world.definition("dead", DomainDisk("root", str(path), "qcow2", backing=world.chain), 2, HardwareSpec())
+        await world.driver.forking.prepare(Fork(replace(dead, name=f"{dead.name}-slot", nics=()), world.template))
+        await world.driver.destroy(dead.uid)
+        assert await world.driver.observe(dead.uid) is None
+        await world.driver.forking.fork(Fork(dead, world.template))
+        assert await world.told(dead, "hostname dead\n")
+        assert (await world.seen(dead.uid)).name == dead.name
+
+    run(micro_definition, open_dir, network, body)
+
+
+def titled(uid: str) -> tuple[str | None, ...]:
+    """Of the running domain, and of its definition."""
+    handle = libvirt.open(URI)
+
+    def title(flag: int) -> str | None:
+        try:
+            return str(handle.lookupByUUIDString(uid).metadata(libvirt.VIR_DOMAIN_METADATA_TITLE, None, flag))
+        except libvirt.libvirtError:
+            return None
+
+    try:
+        return tuple(title(flag) for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG))
+    finally:
+        handle.close()
+
+
 def balloon(uid: str) -> None:
     handle = libvirt.open(URI)
     try:
@@ -270,7 +342,7 @@ def test_a_fork_is_a_guest_like_others(micro_definition: Make, open_dir: Path, n
         await world.driver.destroy(source.uid)
         fork = await world.introduced("life", 1)
         await world.driver.forking.fork(Fork(fork, world.template))  # type: ignore[arg-type]  # it was frozen
-        assert await world.driver.forking.introduce(fork.uid, "hostname again\n", PATIENCE_S)
+        assert await world.told(fork, "hostname again\n")
         for _ in range(2):
             await world.driver.save(fork.uid)
             await world.driver.start(fork.uid)

@@ -217,7 +217,7 @@ class Executor:
 
     async def _define(self, vm: Vm, active: bool, domain_name: str) -> None:
         definition = build_definition(vm, self.cache.around, self._placed())
-        if active:  # a running domain keeps its name until it is off
+        if active or vm.status.has_saved_memory:  # it keeps its name until it is off
             definition = replace(definition, name=domain_name)
         layers = self.drivers.volumes.layers
         inheritance = layers.inheritance(vm.uid)

@@ -125,7 +125,8 @@ def _plan_existence(view: View, *, redefine: bool) -> tuple[Step, ...]:
     if domain is None:
         return (*steps, *_seed(view), *_reservations(view), Define())
     as_wished = vm.spec.adopted or domain.definition_hash in view.wanted_hashes
-    renamed = domain.name != vm.domain_name and not view.active
+    # libvirt renames no domain that runs, nor one whose memory is saved.
+    renamed = domain.name != vm.domain_name and not view.active and not domain.has_managed_save
     if domain.metadata is None or domain.metadata.spec_json != view.wanted_json or (redefine and not as_wished):
         steps += (Rename(),) if renamed else ()
         return (*steps, *_retired(view), *_new_reservations(view), *_redefinition(view, redefine, as_wished))
@@ -144,14 +145,17 @@ def _plan_fork(view: View, queue: Queue) -> Plan | None:
     intent = queue.create.spec.intent if queue.create is not None else None
     if not isinstance(intent, CreateVm) or intent.fork_of is None:
         return None
-    domain, introduction = view.domain, (*_reservations(view), Introduce(intent.fork_of))
-    if domain is not None and domain.persistent:
-        return None if domain.introduced else Plan(introduction, again=True)
+    domain, fork = view.domain, ForkFrom(intent.fork_of)
     uids = (disk.volume_uid for disk in view.vm.spec.disks)
     made = tuple(MakeVolume(uid) for uid in uids if uid is not None and _unmade(view, uid))
+    files = (*made, *_seed(view, in_place=domain is not None))
     # Nobody hears of its address before its cable is in: that is reserved while its guest goes on.
-    seed = _seed(view, in_place=domain is not None)
-    return Plan((*made, *seed, ForkFrom(intent.fork_of), *introduction), again=True)
+    told = (*_reservations(view), Introduce(intent.fork_of))
+    if domain is None:
+        return Plan((*files, fork, *told), again=True)
+    if not domain.persistent:  # its files are there, and only what is beside them is to be written
+        return Plan((fork, *files, *told), again=True)
+    return None if domain.introduced else Plan((*files, *told), again=True)
 
 
 def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:

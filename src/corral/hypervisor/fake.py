@@ -186,6 +186,8 @@ class FakeHypervisor:
                 return
             if domain.active:
                 raise CorralError("wrong-state", f"rename {domain.name}", "it runs")
+            if domain.has_managed_save:
+                raise CorralError("wrong-state", f"rename {domain.name}", "its memory is saved")
             if name in self._names:
                 raise CorralError("domain-name-taken", f"rename {domain.name}", f"there is a domain {name}")
             self._names.pop(domain.name, None)

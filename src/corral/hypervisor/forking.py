@@ -94,13 +94,14 @@ class Forking(Protocol):
         ...
 
     async def fork(self, fork: Fork) -> None:
-        """Its memory is loaded, it is defined, once, and it runs, without cards, `ObservedDomain.introduced=False` until
-        `introduce`. A crash before it is defined leaves nothing that counts; a domain that is there is left alone."""
+        """Its memory is loaded, it is defined, once, it runs and its cards are plugged in, cables out:
+        `ObservedDomain.introduced=False` until `introduce`. A crash before it is defined leaves nothing that counts; a domain
+        that is defined is left alone."""
         ...
 
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
-        """Plug its cards in, cables out, have its agent run the shell `script` that tells it who it is, put the cables in.
-        False: no agent answered for `patience_s`, and the guest is somebody's double."""
+        """Have its agent run the shell `script` that tells it who it is, then put the cables in. What a crash kept `fork` from
+        after it was defined is done first. False: no agent answered for `patience_s`, and the guest is somebody's double."""
         ...
 
     async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]: ...

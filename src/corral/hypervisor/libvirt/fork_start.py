@@ -72,12 +72,11 @@ def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
         domain.destroy()
         raise
     domain.resume()
+    _plug_cards(domain, fork, parse_document(domain.XMLDesc(0)))
 
 
 def _waits(domain: libvirt.virDomain) -> bool:
     """For a state of which not a byte was sent yet."""
-    if not domain.isActive() or monitor.ask(domain, "query-status")["status"] != "inmigrate":
-        return False
     return not monitor.ask(domain, "query-migrate").get("status")
 
 
@@ -127,20 +126,28 @@ def _give_variables(kept: Path, definition: DomainDefinition, host: Host) -> Non
     confinement.ensure_nvram(definition, host)  # is there: its owner is set
 
 
-def plug_cards(domain: libvirt.virDomain, fork: Fork) -> None:
-    """Into the running fork, cables out, as far as they are not there; and what it is called now."""
-    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-    if domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:  # cut right after it was defined
-        domain.resume()
+def ensure_runs(domain: libvirt.virDomain, fork: Fork) -> bool:
+    """With its cards, and called what it is now: a crash may have come right after it was defined. False: it was introduced."""
     running = parse_document(domain.XMLDesc(0))
-    there = fork_document.card_places(running)
-    for card in fork_document.build_cards(fork.definition, read_document(fork.template.directory / CARDS)):
-        if there.find(f"card[@name='{reading.attribute(card, 'alias', 'name')}']") is None:
-            domain.attachDeviceFlags(tostring(card, encoding="unicode"), live)
+    if fork_document.is_introduced(running):
+        return False
+    if domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+    _plug_cards(domain, fork, running)
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
     if domain.name() != fork.definition.name:
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, fork.definition.name, None, None, live)
     text = metadata_text(fork.definition.metadata, hardware_mark(running))
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX, NAMESPACE, live)
+    return True
+
+
+def _plug_cards(domain: libvirt.virDomain, fork: Fork, running: _Element) -> None:
+    """Cables out, as far as they are not there."""
+    there = fork_document.card_places(running)
+    for card in fork_document.build_cards(fork.definition, read_document(fork.template.directory / CARDS)):
+        if there.find(f"card[@name='{reading.attribute(card, 'alias', 'name')}']") is None:
+            domain.attachDeviceFlags(tostring(card, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
 def plug_cables(domain: libvirt.virDomain, links_up: frozenset[str]) -> None:

@@ -19,10 +19,8 @@ from corral.errors import CorralError
 from corral.hypervisor.base import Accelerator
 from corral.hypervisor.forking import Fork, Freeze, Frozen, MemoryShare, Template
 from corral.hypervisor.libvirt import confinement, domains, fork_freeze, fork_memory, fork_start, holder, reading
-from corral.hypervisor.libvirt.fork_document import is_introduced
 from corral.hypervisor.libvirt.guest_agent import Answer, Ask, tell
 from corral.hypervisor.libvirt.host import Host
-from corral.hypervisor.libvirt.metadata import parse_document
 
 T = TypeVar("T")
 
@@ -168,10 +166,8 @@ class LibvirtForking:
 
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
         uid = fork.definition.uid
-        document = parse_document(await self._on(uid, "look at", lambda domain: str(domain.XMLDesc(0))))
-        if is_introduced(document):
+        if not await self._on(uid, "plug the cards of", lambda domain: fork_start.ensure_runs(domain, fork)):
             return True
-        await self._on(uid, "plug the cards of", lambda domain: fork_start.plug_cards(domain, fork))
         told = False
         try:
             async with asyncio.timeout(SCRIPT_TIMEOUT_S):
