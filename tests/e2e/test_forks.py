@@ -44,6 +44,10 @@ def test_forks_go_on_from_memory_and_differ(walk: Walk, source: str, template: s
         assert "IdentityShared" not in conditions
         assert not walk.info(name)["status"].get("pending_restart")
     assert len(set(said.values())) == len(said)
+    assert "saved by that" in walk("info", names[0]).ok()
+    shown = {one["name"]: one for one in json.loads(walk("top", "--once", "-o", "json").ok())["items"]}
+    assert shown[names[0]]["memory_saved_bytes"] > 0
+    assert "since they may come to write it all" in walk("host", "info").ok()
     # The same instant for all: none of them sees what another does afterwards.
     walk.guest(names[0], "echo mine >/tmp/kept")
     assert walk.guest(names[1], "cat /tmp/kept") == "precious\n"

@@ -1,6 +1,5 @@
 """Templates: made from a VM at one instant, listed, refreshed, published, deleted; and VMs made from them."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -20,23 +19,21 @@ from corral.model.vm import CloudInitSpec, Vm, VmState
 from corral.model.volume import Volume
 from corral.names import new_uid, parse_name
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize
 from corral.services.caller import Caller
 from corral.services.changes import (
-    ATTEMPTS_MAX,
     Decision,
     Mutation,
     change,
     new_operation,
     repeated,
     submit,
-    too_busy,
 )
 from corral.services.context import Context
 from corral.services.descent import Descendant, Descendants, create_all
 from corral.services.documents import Document, Listing
 from corral.services.template_refresh import refresh_template
-from corral.services.template_use import check_fresh, find_usable, origin_of
+from corral.services.template_use import check_fresh, edit_template, find_usable, origin_of
 from corral.services.warm import check_warm, waiting_slots
 from corral.store.objects import name_claim
 
@@ -168,13 +165,14 @@ class TemplateService:
             if await self._context.objects.find(Project, DEFAULT_PROJECT, to) is None:
                 raise CorralError("project-not-found", asked, "there is no project of that name")
 
-            def add(found: tuple[str, ...]) -> tuple[str, ...]:
-                if len(found) >= limits.PUBLICATIONS_MAX and to not in found:
+            def published(spec: TemplateSpec) -> TemplateSpec:
+                if len(spec.published_to) >= limits.PUBLICATIONS_MAX and to not in spec.published_to:
                     reason = f"it is published to {limits.PUBLICATIONS_MAX} projects already"
                     raise CorralError("invalid-argument", asked, reason, "corral template unpublish")
-                return tuple(sorted({*found, to}))
+                return spec.model_copy(update={"published_to": tuple(sorted({*spec.published_to, to}))})
 
-            return await self._set_publications(caller, project, "template.publish", name, to, add)
+            mutation = Mutation(caller, project, "template.publish", name)
+            return await edit_template(self._context, mutation, published, f"to {to}")
 
     async def unpublish(self, caller: Caller, project: str, name: str, to: str) -> Template:
         """VMs that were made of it stay what they are."""
@@ -182,38 +180,12 @@ class TemplateService:
         await authorize(self._context, caller, project, action, name)
         async with audited(self._context, caller, project, action, name):
 
-            def remove(found: tuple[str, ...]) -> tuple[str, ...]:
-                return tuple(one for one in found if one != to)
+            def taken_back(spec: TemplateSpec) -> TemplateSpec:
+                return spec.model_copy(update={"published_to": tuple(one for one in spec.published_to if one != to)})
 
-            return await self._set_publications(caller, project, action, name, f"not {to}", remove)
-
-    async def _set_publications(
-        self,
-        caller: Caller,
-        project: str,
-        action: str,
-        name: str,
-        detail: str,
-        change_to: Callable[[tuple[str, ...]], tuple[str, ...]],
-    ) -> Template:
-        objects = self._context.objects
-        for _ in range(ATTEMPTS_MAX):
-            template = await objects.require(Template, project, name)
-            spec = template.spec.model_copy(update={"published_to": change_to(template.spec.published_to)})
-            if spec == template.spec:
-                return template
-            changed = template.model_copy(update={"spec": spec, "generation": template.generation + 1})
-            transaction = objects.transaction()
-            transaction.update(changed)
-            target = f"template/{name}"
-            try:
-                done = await commit(self._context, transaction, caller, project, action, target, detail)
-            except CorralError as error:
-                if error.code != "precondition-failed":
-                    raise
-            else:
-                return changed.model_copy(update={"revision": done.revision})
-        raise too_busy(Mutation(caller, project, action, name))
+            return await edit_template(
+                self._context, Mutation(caller, project, action, name), taken_back, f"not to {to}"
+            )
 
     # ---- VMs from it ----
 

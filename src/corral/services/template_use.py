@@ -1,10 +1,14 @@
 """What VMs are made of a template with: whether it can be used, and the spec, seed and layers that they come from."""
 
+from collections.abc import Callable
+
 from corral.errors import CorralError
 from corral.model.layer import Layer
 from corral.model.operation import Operation, RefreshTemplate
-from corral.model.template import Template
+from corral.model.template import Template, TemplateSpec
 from corral.model.vm import VmSpec
+from corral.services.access import commit
+from corral.services.changes import ATTEMPTS_MAX, Mutation, too_busy
 from corral.services.context import Context
 from corral.services.descent import Origin
 from corral.services.nics import find_network
@@ -73,3 +77,26 @@ async def refresh_of(context: Context, template: Template) -> Operation | None:
         if refreshes and not operation.status.state.final:
             return operation
     return None
+
+
+async def edit_template(
+    context: Context, mutation: Mutation, spec_of: Callable[[TemplateSpec], TemplateSpec], detail: str
+) -> Template:
+    """Change what is wished of a template, which nobody has to carry out: there is no operation. Who asks was authorized."""
+    caller, project, name = mutation.caller, mutation.project, mutation.target
+    for _ in range(ATTEMPTS_MAX):
+        template = await context.objects.require(Template, project, name)
+        spec = spec_of(template.spec)
+        if spec == template.spec:
+            return template
+        changed = template.model_copy(update={"spec": spec, "generation": template.generation + 1})
+        transaction = context.objects.transaction()
+        transaction.update(changed)
+        try:
+            done = await commit(context, transaction, caller, project, mutation.action, f"template/{name}", detail)
+        except CorralError as error:
+            if error.code != "precondition-failed":
+                raise
+        else:
+            return changed.model_copy(update={"revision": done.revision})
+    raise too_busy(mutation)

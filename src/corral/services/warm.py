@@ -4,11 +4,12 @@ from collections import deque
 
 from corral.errors import CorralError
 from corral.model.slot import WarmRequest, WarmSlot
-from corral.model.template import Template
-from corral.services.access import audited, authorize, commit
+from corral.model.template import Template, TemplateSpec
+from corral.services.access import audited, authorize
 from corral.services.caller import Caller
-from corral.services.changes import ATTEMPTS_MAX, Mutation, too_busy
+from corral.services.changes import Mutation
 from corral.services.context import Context
+from corral.services.template_use import edit_template
 
 
 class WarmService:
@@ -20,22 +21,14 @@ class WarmService:
         context, action = self._context, "template.warm"
         await authorize(context, caller, project, action, name)
         async with audited(context, caller, project, action, name):
-            for _ in range(ATTEMPTS_MAX):
-                template = await context.objects.require(Template, project, name)
-                check_warm(name, request.count, hot=template.spec.hot)
-                spec = template.spec.model_copy(update={"warm": request.count})
-                changed = template.model_copy(update={"spec": spec, "generation": template.generation + 1})
-                transaction = context.objects.transaction()
-                transaction.update(changed)
-                target, detail = f"template/{name}", str(request.count)
-                try:
-                    done = await commit(context, transaction, caller, project, action, target, detail)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                else:
-                    return changed.model_copy(update={"revision": done.revision})
-        raise too_busy(Mutation(caller, project, action, name))
+
+            def kept_warm(spec: TemplateSpec) -> TemplateSpec:
+                check_warm(name, request.count, hot=spec.hot)
+                return spec.model_copy(update={"warm": request.count})
+
+            return await edit_template(
+                context, Mutation(caller, project, action, name), kept_warm, f"{request.count} waiting"
+            )
 
 
 def check_warm(name: str, count: int, *, hot: bool) -> None:
