@@ -17,6 +17,7 @@ from urllib.parse import quote
 from corral.client_devices import DeviceCalls
 from corral.client_guest import path_name
 from corral.client_http import Query, Transport
+from corral.client_networks import NetworkCalls
 from corral.client_snapshots import SnapshotCalls
 from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
@@ -46,7 +47,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
+class Client(VolumeCalls, NetworkCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(
@@ -175,9 +176,6 @@ class Client(VolumeCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls)
 
     def list_networks(self, selector: str = "", fields: str = "") -> list[t.Network]:
         return self._pages("networks", selector, fields)
-
-    def get_network(self, name: str) -> t.Network:
-        return cast("t.Network", self._get(f"/networks/{path_name(name)}"))
 
     def list_volumes(self, selector: str = "", fields: str = "") -> list[t.Volume]:
         return self._pages("volumes", selector, fields)

@@ -30,11 +30,12 @@ class StackCalls:
     def stack_schema(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._ask("GET", "/v1/stacks/schema"))
 
-    def carry_out(self, action: t.StackAction) -> t.Operation:
-        """Ask for one action of a plan; the operation that carries it out. Only for actions with a `method`."""
+    def carry_out(self, action: t.StackAction) -> t.Operation | None:
+        """Ask for one action of a plan; the operation that carries it out, None where it is done already (networks).
+        Only for actions with a `method`."""
         headers = {"Idempotency-Key": action["key"]} if action["key"] else {}
         answer = self._ask(action["method"], action["path"], action["body"], action["query"], headers)
-        return cast("t.Operation", answer["operation"])
+        return cast("t.Operation | None", answer.get("operation") if answer is not None else None)
 
     def _ask(
         self,
@@ -45,4 +46,5 @@ class StackCalls:
         headers: dict[str, str] | None = None,
     ) -> Any:
         query = {**(query or {}), "project": self.project}
-        return json.loads(self._transport.request(method, path, query=query, body=body, headers=headers))
+        content = self._transport.request(method, path, query=query, body=body, headers=headers)
+        return json.loads(content) if content else None

@@ -275,6 +275,15 @@ class CpuTopology(TypedDict):
     threads: NotRequired[int]
 
 
+class CreateNetworkRequest(TypedDict):
+    name: str
+    mode: NotRequired[Literal['nat', 'isolated', 'bridge'] | None]
+    subnet: NotRequired[str]
+    domain: NotRequired[str]
+    bridge: NotRequired[str | None]
+    labels: NotRequired[dict[str, str]]
+
+
 class CreatePoolRequest(TypedDict):
     name: str
     path: str
@@ -752,9 +761,9 @@ class Network(TypedDict):
 
 
 class NetworkSpec(TypedDict):
-    mode: NotRequired[Literal['nat']]
-    subnet: str
-    domain: str
+    mode: NotRequired[Literal['nat', 'isolated', 'bridge']]
+    subnet: NotRequired[str]
+    domain: NotRequired[str]
     bridge: str
 
 
@@ -771,6 +780,7 @@ class NewToken(TypedDict):
 
 class NicRequest(TypedDict):
     network: NotRequired[str]
+    bridge: NotRequired[str | None]
     mac: NotRequired[str | None]
     address: NotRequired[str | None]
     model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
@@ -1214,7 +1224,7 @@ class SnapshotVm(TypedDict):
 
 class StackAction(TypedDict):
     id: str
-    kind: Literal['image', 'vm', 'volume']
+    kind: Literal['image', 'network', 'vm', 'volume']
     name: str
     verb: StackVerb
     device: NotRequired[str]

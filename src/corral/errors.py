@@ -122,6 +122,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "image-not-ready": ErrorKind.CONFLICT,
         "volume-in-use": ErrorKind.CONFLICT,
         "pool-in-use": ErrorKind.CONFLICT,
+        "network-in-use": ErrorKind.CONFLICT,
         "chain-broken": ErrorKind.CONFLICT,
         "chain-too-long": ErrorKind.CONFLICT,
         "template-damaged": ErrorKind.CONFLICT,

@@ -232,6 +232,11 @@ class Executor:
         network = self.cache.networks.get(nic.network_uid)
         if network is None:
             raise CorralError("network-not-found", f"connect {vm.name}", f"network {nic.network} is gone")
+        if not network.spec.ours:  # nothing to reserve there; it may just have been made
+            await self.drivers.networks.ensure(network, ())
+            return
+        if not nic.address:
+            return
         reservation = reservation_of(vm, nic)
         try:
             await self.drivers.networks.reserve(network, reservation)

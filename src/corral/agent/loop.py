@@ -188,7 +188,9 @@ class Agent:
             self.template_keeper.wake()
         elif kind == "network":
             network = self.cache.networks.get(uid)
-            if network is not None and self.network_keeper.ensured.get(uid) != network.generation:
+            if network is not None and (
+                network.being_deleted or self.network_keeper.ensured.get(uid) != network.generation
+            ):
                 self._relist.set()
 
     async def _watch(self) -> None:

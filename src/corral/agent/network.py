@@ -36,6 +36,9 @@ class NetworkKeeper:
         """All of them; one that fails does not stop the others, and is tried again at the next relist."""
         observed = {found.uid: found for found in await self.executor.drivers.networks.observe_all()}
         for network in list(self.cache.networks.values()):
+            if network.being_deleted:
+                await self._remove(network)
+                continue
             there = network.uid in observed and observed[network.uid].active
             if there and self.ensured.get(network.uid) == network.generation:
                 continue
@@ -44,6 +47,27 @@ class NetworkKeeper:
             except CorralError as error:
                 log.warning("network is not up", network=network.name, code=error.code, reason=error.reason)
                 await self._record(network, error)
+
+    async def _remove(self, network: Network) -> None:
+        """Unless a VM came onto it while its deletion was written: then it stays, and is wished again."""
+        transaction = self.objects.transaction()
+        used = any(nic.network_uid == network.uid for vm in self.cache.vms.values() for nic in vm.spec.nics)
+        if used:
+            transaction.update(network.model_copy(update={"deletion_requested_at": None}))
+        else:
+            remove = self.executor.drivers.networks.remove(network)
+            try:
+                await self.executor.bounded(remove, f"remove network {network.name}")
+            except CorralError as error:
+                log.warning("network cannot be removed", network=network.name, code=error.code, reason=error.reason)
+                return
+            transaction.delete(network)
+            self.ensured.pop(network.uid, None)
+        try:
+            await transaction.commit()
+        except CorralError as error:
+            if error.code != "precondition-failed":  # somebody wrote it meanwhile: the change wakes us again
+                raise
 
     async def _ensure(self, network: Network) -> None:
         drivers = self.executor.drivers

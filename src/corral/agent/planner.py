@@ -224,7 +224,7 @@ def _seed(view: View, *, in_place: bool = False) -> tuple[Step, ...]:
 
 
 def _reservations(view: View) -> tuple[Step, ...]:
-    return tuple(Reserve(nic.name) for nic in view.vm.spec.nics if nic.address)
+    return tuple(Reserve(nic.name) for nic in view.vm.spec.nics)
 
 
 def _new_reservations(view: View) -> tuple[Step, ...]:
@@ -234,7 +234,7 @@ def _new_reservations(view: View) -> tuple[Step, ...]:
         return _reservations(view)
     before = {(nic.network_uid, nic.mac, nic.address) for nic in recovered_nics(metadata.spec_json)}
     nics = (nic for nic in view.vm.spec.nics if (nic.network_uid, nic.mac, nic.address) not in before)
-    return tuple(Reserve(nic.name) for nic in nics if nic.address)
+    return tuple(Reserve(nic.name) for nic in nics)
 
 
 def _is_reset(queue: Queue) -> bool:

@@ -58,7 +58,7 @@ def create(session: Session, /, **options: Any) -> None:
     if (template := options.pop("template")) is not None:
         fork_one(session, template, _only(_OF_A_FORK), timeout_s)
         return
-    body = build_request(session, options)
+    body = build_request(options)
     if body.get("dry_run"):
         preview(session, body, options)
         return

@@ -57,7 +57,7 @@ def install(session: Session, /, **options: Any) -> None:
       corral install --name win --cdrom win11.iso --os-variant win11 --disk size=64 --dry-run
     """
     _check_kinds(options)
-    body = build_request(session, options)
+    body = build_request(options)
     _check_method(body, options)
     if not body.get("disks") and not options["nodisks"] and not body.get("image") and options["disks"] != ("none",):
         body["disks"] = [{}]

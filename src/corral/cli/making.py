@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from corral.client_types import CreateVmRequest
 
 
-def build_request(session: Session, options: Options) -> Body:
-    """The request, with everything in it that has to be asked of the daemon or of files."""
+def build_request(options: Options) -> Body:
+    """The request, as it is written on the command line."""
     name = options["name"] or options.get("positional") or ""
     if not name:
         raise click.UsageError("give the VM a name: --name NAME")
     if options["name"] and options.get("positional"):
         raise click.UsageError(f"two names: {options['name']} and {options['positional']}")
     options = {**options, "dry_run": options["dry_run"] or options["print_xml"]}
-    return request_body(name, options, lambda bridge: network_of_bridge(session, bridge))
+    return request_body(name, options)
 
 
 def bring_media(session: Session, body: Body, options: Options) -> list[str]:
@@ -47,19 +47,6 @@ def _check_first(session: Session, body: Body, options: Options) -> None:
         if (text := disk.pop("medium", None)) and find_file(text) is None:
             disk["image"] = text
     session.client().create_vm(cast("CreateVmRequest", trial))
-
-
-def network_of_bridge(session: Session, bridge: str) -> str:
-    """The network whose bridge it is. A bridge of the host's own is not one of Corral's networks."""
-    for network in session.client().list_networks():
-        if network["spec"]["bridge"] == bridge:
-            return str(network["name"])
-    raise CorralError(
-        "unsupported",
-        f"--network bridge={bridge}",
-        "no network of Corral's has this bridge, and cards are on Corral's networks alone",
-        "corral network list shows them; --network default is NAT",
-    )
 
 
 def preview(session: Session, body: Body, options: Options) -> None:

@@ -27,7 +27,7 @@ CHANGED: Final = frozenset(
     {
         "name-taken", "domain-name-taken", "vm-not-found", "device-not-found", "volume-not-found", "wrong-state",
         "vm-being-deleted", "stale-revision", "precondition-failed", "operation-superseded", "idempotency-key-reused",
-        "operation-not-found",
+        "operation-not-found", "network-not-found",
     }
 )  # fmt: skip
 
@@ -154,6 +154,8 @@ class Run:
         action: Any = one.action
         if action["method"]:
             operation = patiently(lambda: client.carry_out(action))
+            if operation is None:
+                return
         else:
             operation = patiently(lambda: client.get_operation(action["operation"]))
         one.operation = operation["uid"]

@@ -1,6 +1,6 @@
 """`--disk`, `--network` and `--graphics`, as virt-install writes them, as parts of a request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -251,28 +251,25 @@ def _check_disk(disk: dict[str, Any], pairs: dict[str, str], text: str) -> None:
         raise CorralError("invalid-argument", asked, "neither a size nor a path", "write size=20 or path=…")
 
 
-def parse_networks(texts: Sequence[str], by_bridge: Callable[[str], str] | None = None) -> list[dict[str, Any]]:
-    """All `--network`: `default`, `network=default,mac=…,model=virtio`; `none` alone is no card at all. `by_bridge`
-    finds the network that a bridge of the host's belongs to."""
+def parse_networks(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """All `--network`: `default`, `network=default,mac=…,model=virtio`, `bridge=br0`; `none` alone is no card at all."""
     if "none" in texts:
         if len(texts) > 1:
             raise CorralError("invalid-argument", "--network none", "it excludes the others", "leave it out")
         return []
-    return [_network(text, by_bridge) for text in texts]
+    return [_network(text) for text in texts]
 
 
-def _network(text: str, by_bridge: Callable[[str], str] | None) -> dict[str, Any]:
+def _network(text: str) -> dict[str, Any]:
     asked = f"--network {text!r}"
     if text.partition(",")[0] in ("user", "passt", "type=user", "type=direct", "hostdev"):
         raise CorralError("unsupported", asked, "cards are on networks of Corral's", "--network default: NAT, too")
     pairs = NETWORK.read(text)
     if pairs.get("type", "network") not in ("network", "bridge"):
         raise CorralError("unsupported", asked, "cards are on networks of Corral's", "--network default: NAT, too")
-    if "bridge" in pairs:
-        if "network" in pairs or by_bridge is None:
-            raise CorralError("invalid-argument", asked, "a card is on one network", "leave one of the two out")
-        pairs["network"] = by_bridge(pairs.pop("bridge"))
-    nic: dict[str, Any] = {key: pairs[key] for key in ("network", "address") if key in pairs}
+    if "bridge" in pairs and "network" in pairs:
+        raise CorralError("invalid-argument", asked, "a card is on one network", "leave one of the two out")
+    nic: dict[str, Any] = {key: pairs[key] for key in ("network", "bridge", "address") if key in pairs}
     if pairs.get("mac", "RANDOM") != "RANDOM":
         nic["mac"] = pairs["mac"].lower()
     if "model" in pairs:

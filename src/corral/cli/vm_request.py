@@ -18,7 +18,7 @@ Options = dict[str, Any]
 Body = dict[str, Any]
 
 
-def request_body(name: str, options: Options, by_bridge: Callable[[str], str] | None = None) -> Body:
+def request_body(name: str, options: Options) -> Body:
     """The request's document."""
     body: Body = {"name": name}
     plain = ("image", "hostname", "firmware", "run_policy", "user", "description", "force", "dry_run")
@@ -32,7 +32,7 @@ def request_body(name: str, options: Options, by_bridge: Callable[[str], str] | 
     if options["cdrom"]:
         body.setdefault("disks", []).append({"device": "cdrom", "medium": options["cdrom"]})
     if options["networks"]:
-        body["nics"] = parse_networks(options["networks"], by_bridge)
+        body["nics"] = parse_networks(options["networks"])
     _merge(body, _screen(options))
     _merge(body, _machine(options))
     if options["os_variant"]:

@@ -1,18 +1,32 @@
-"""A network: an isolated switch with a gateway, DHCP and DNS. The foundation has one, `default`, in mode nat."""
+"""Networks: a switch of our own with a gateway, DHCP and DNS, or a bridge of the host's."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import StringConstraints
 
 from corral.model.base import Condition, Mac, Model, Name, Object, Uid
 
+NetworkMode = Literal["nat", "isolated", "bridge"]
+Interface = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
+"""A Linux interface's name, at most 15 characters (IFNAMSIZ)."""
+
 
 class NetworkSpec(Model):
-    mode: Literal["nat"] = "nat"
-    subnet: str
-    """IPv4 CIDR, found free of the host's routes when it is allocated: `192.168.150.0/24`."""
-    domain: str
+    mode: NetworkMode = "nat"
+    """`nat`: guests reach out, nobody in; `isolated`: each other and the host alone; `bridge`: they are where the host's
+    bridge is, and whatever serves addresses there serves them."""
+    subnet: str = ""
+    """IPv4 CIDR, found free of the host's routes when it is allocated: `192.168.150.0/24`. A bridge of the host's has none
+    of ours."""
+    domain: str = ""
     """DNS suffix of the guests' names."""
     bridge: str
-    """The bridge's interface name, at most 15 characters (IFNAMSIZ)."""
+    """The bridge's interface name; the host's own in mode `bridge`, else ours."""
+
+    @property
+    def ours(self) -> bool:
+        """Corral makes the bridge, and serves addresses and names on it."""
+        return self.mode != "bridge"
 
 
 class NetworkStatus(Model):

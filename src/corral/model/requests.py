@@ -14,6 +14,7 @@ from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.identity import Right, Role
 from corral.model.image import ImageSource
+from corral.model.network import Interface
 from corral.model.snapshot_policy import SnapshotPolicy
 from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
 
@@ -73,6 +74,9 @@ class NicRequest(Model):
     model_config = example({"network": "default"}, {"network": "default", "address": "192.168.150.20"})
 
     network: Name = "default"
+    bridge: Interface | None = None
+    """In place of `network`: a bridge of the host's. Where no network stands for it, one is made. Administrators of the
+    server only."""
     mac: Mac | None = None
     address: Annotated[str, StringConstraints(max_length=45)] | None = None
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"

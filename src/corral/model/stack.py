@@ -12,6 +12,7 @@ from corral.errors import CorralError
 from corral.model import limits
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import HardwareSpec
+from corral.model.network import Interface, NetworkMode
 from corral.model.requests import Description, WaitCondition
 from corral.model.vm import Bus, Firmware, RunPolicy
 from corral.names import MIB, parse_duration_s, parse_size_bytes
@@ -197,6 +198,20 @@ class StackDefaults(StackModel):
     """Allow disks larger than the free space."""
 
 
+class StackNetwork(StackModel):
+    """A network of the stack's own; `corral down` removes it."""
+
+    name: Name
+    mode: NetworkMode | None = None
+    """`bridge` where a bridge is named, else `nat`."""
+    subnet: Annotated[str, StringConstraints(max_length=18)] = ""
+    """IPv4 CIDR; empty: a free one is found."""
+    domain: Annotated[str, StringConstraints(max_length=200)] = ""
+    """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
+    bridge: Interface | None = None
+    """A bridge of the host's."""
+
+
 class StackVm(StackDefaults):
     """One VM; with `count`, as many, called NAME-1, NAME-2 …"""
 
@@ -217,8 +232,8 @@ class StackDocument(StackModel):
     defaults: StackDefaults = StackDefaults()
     images: Annotated[tuple[ImageName, ...], Field(max_length=limits.STACK_IMAGES_MAX)] = ()
     """Names of the catalogue; those that this host does not have are built first."""
-    networks: tuple[Name, ...] = ()
-    """Networks that have to be there."""
+    networks: Annotated[tuple[Name | StackNetwork, ...], Field(max_length=limits.STACK_NETWORKS_MAX)] = ()
+    """Networks that have to be there, by name; what has more than a name is made."""
     volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
     """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)

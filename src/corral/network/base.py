@@ -17,6 +17,11 @@ class ObservedNetwork:
     bridge: str
     subnet: str
     """CIDR of its first IPv4 address, or empty."""
+    mode: str = ""
+    """As libvirt has it; `isolated` where it forwards nothing."""
+    domain: str = ""
+    ours: str = ""
+    """The name that this installation knows it by; empty: it is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -46,5 +51,13 @@ class NetworkDriver(Protocol):
     async def remove(self, network: Network) -> None: ...
 
     async def observe_all(self) -> tuple[ObservedNetwork, ...]: ...
+
+    async def used_subnets(self) -> tuple[str, ...]:
+        """CIDRs that the host has or reaches by a route: no network of ours may overlap them."""
+        ...
+
+    async def bridges(self) -> tuple[str, ...]:
+        """The host's bridges, ours and others'."""
+        ...
 
     async def leases(self, network: Network) -> tuple[Lease, ...]: ...

@@ -21,6 +21,8 @@ class FakeNetwork:
     bridge: str
     subnet: str
     active: bool = True
+    mode: str = "nat"
+    domain: str = ""
     reservations: dict[str, Reservation] = field(default_factory=dict)
 
 
@@ -50,6 +52,7 @@ class FakeNetworks:
             known = self.networks.setdefault(
                 network.uid, FakeNetwork(self.driver_name(network), network.spec.bridge, network.spec.subnet)
             )
+            known.mode, known.domain = network.spec.mode, network.spec.domain
             known.active = True
             self._kept.keep(network.uid, replace(known, reservations={}))
             wanted = {reservation.mac: reservation for reservation in reservations}
@@ -80,9 +83,24 @@ class FakeNetworks:
     async def observe_all(self) -> tuple[ObservedNetwork, ...]:
         async with self._call("observe_all"):
             return tuple(
-                ObservedNetwork(uid, known.name, known.active, known.bridge, known.subnet)
+                ObservedNetwork(
+                    uid,
+                    known.name,
+                    known.active,
+                    known.bridge,
+                    known.subnet,
+                    known.mode,
+                    known.domain,
+                    known.name.removeprefix("fake-"),
+                )
                 for uid, known in self.networks.items()
             )
+
+    async def used_subnets(self) -> tuple[str, ...]:
+        return ()
+
+    async def bridges(self) -> tuple[str, ...]:
+        return ("br0", *(known.bridge for known in self.networks.values()))
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         async with self._call("leases"):

@@ -1,6 +1,7 @@
 """What the host's own routes and addresses occupy."""
 
 import json
+from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, TypeAdapter
@@ -24,6 +25,7 @@ class _Link(BaseModel):
 
 
 _ROUTES: Final = TypeAdapter(tuple[_Route, ...])
+ROOT: Final = Path("/")
 _LINKS: Final = TypeAdapter(tuple[_Link, ...])
 
 
@@ -36,6 +38,11 @@ async def used_cidrs() -> tuple[str, ...]:
     for link in _LINKS.validate_python(_json(addresses.stdout)):
         found.update(f"{address.local}/{address.prefixlen}" for address in link.addr_info if address.local)
     return tuple(sorted(found))
+
+
+def bridges(root: Path = ROOT) -> tuple[str, ...]:
+    """The host's bridges: interfaces that the kernel shows the settings of a bridge for."""
+    return tuple(sorted(found.parent.name for found in (root / "sys/class/net").glob("*/bridge")))
 
 
 def _json(output: bytes) -> object:

@@ -20,7 +20,7 @@ def choose_subnet(used: Iterable[str], wanted: str = "") -> str:
     """
     taken = tuple(_parsed(used))
     if wanted:
-        subnet = _wanted(wanted)
+        subnet = check_subnet(wanted)
         if clash := next((other for other in taken if other.overlaps(subnet)), None):
             reason = f"{clash} is in use on this host"
             raise CorralError(
@@ -49,7 +49,8 @@ def _parsed(cidrs: Iterable[str]) -> Iterator[ipaddress.IPv4Network]:
             yield network
 
 
-def _wanted(text: str) -> ipaddress.IPv4Network:
+def check_subnet(text: str) -> ipaddress.IPv4Network:
+    """A private IPv4 subnet of /16 to /29. Raises `invalid-argument`."""
     try:
         subnet = ipaddress.IPv4Network(text)
     except ValueError as error:

@@ -49,6 +49,8 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "image.build": Role.OPERATOR,
         "image.delete": Role.OPERATOR,
         "network.read": Role.VIEWER,
+        "network.create": Role.ADMIN,
+        "network.delete": Role.ADMIN,
         "snapshot.read": Role.VIEWER,
         "snapshot.create": Role.OPERATOR,
         "snapshot.revert": Role.OPERATOR,
@@ -79,6 +81,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "host.read": Role.VIEWER,
         "host.doctor": Role.OPERATOR,
         "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
+        "host.use-bridge": Role.ADMIN,  # a network on a bridge of the host's: its guests are where the host is
         "host.open-port": Role.ADMIN,  # a graphical console on an address of the host's, without a password
         "domain.read": Role.OPERATOR,
         "domain.adopt": Role.ADMIN,

@@ -115,6 +115,8 @@ async def authorize_host(context: Context, caller: Caller, request: CreateVmRequ
         or hardware.host_devices
     ):
         await authorize(context, caller, DEFAULT_PROJECT, "host.use-path", request.name)
+    if any(card.bridge is not None for card in request.nics or ()):
+        await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", request.name)
     if request.graphics_listen:
         await authorize(context, caller, DEFAULT_PROJECT, "host.open-port", request.name)
 
@@ -243,6 +245,8 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
             else:
                 transaction.update(volume)
         claim_identity(transaction, vm)
+        for network in {network.uid: network for network in networks if not network.revision}.values():
+            transaction.create(network)
         for image in plan.images:
             transaction.require(image)
         operation = new_operation(context, mutation, vm, CreateVm(), vm.generation)

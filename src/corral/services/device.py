@@ -48,7 +48,7 @@ from corral.services.disks import (
 )
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
-from corral.services.nics import Allocated, find_network, mac_of
+from corral.services.nics import Allocated, find_network, mac_of, network_of
 from corral.services.volume import free_volume
 from corral.store.objects import Transaction, claim_key
 
@@ -266,7 +266,9 @@ class DeviceService:
         with Allocated(context.ledger) as allocated:
             async with audited(context, caller, project, "vm.update", name):
                 await context.objects.require(Vm, project, name)
-                network = await find_network(context, project, request.network)
+                if request.bridge is not None:
+                    await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", name)
+                network = await network_of(context, project, request)
                 support = await read_support(context)
                 mac, address = mac_of(request), allocated.address(network, request.address)
 
@@ -280,7 +282,7 @@ class DeviceService:
                 nic = NicSpec(
                     name=label, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
                 )
-                return _nic_decision(now, (*now.spec.nics, nic), support, asked)
+                return _nic_decision(now, (*now.spec.nics, nic), support, asked, made=network)
 
             operation = (await change(context, target.mutation, Vm, decide))[1]
             allocated.keep()
@@ -370,10 +372,14 @@ def _decision(
     return Decision(UpdateVm(), changed, also=also, lost=lambda key: lost_meaning(key, asked))
 
 
-def _nic_decision(now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, asked: str) -> Decision:
+def _nic_decision(
+    now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, asked: str, *, made: Network | None = None
+) -> Decision:
     before, after = _claims(now.spec.nics), _claims(nics)
 
     def claims(transaction: Transaction) -> None:
+        if made is not None and not made.revision:
+            transaction.create(made)
         for key in sorted(before - after):
             transaction.release(key)
         for key in sorted(after - before):

@@ -11,6 +11,7 @@ from corral.model.requests import CreateVmRequest, NicRequest
 from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, NicSpec, Vm
 from corral.names import new_mac
 from corral.network import ipam
+from corral.services.bridges import network_on
 from corral.services.context import Context
 from corral.services.ledger import Ledger
 from corral.store.objects import Transaction, claim_key
@@ -49,7 +50,12 @@ class Allocated:
         return number
 
     def address(self, network: Network, wanted: str | None) -> str:
-        """The address asked for, or the next free one."""
+        """The address asked for, or the next free one; none where it is not ours to give."""
+        if not network.spec.ours:
+            if wanted is not None:
+                reason = f"network {network.name!r} is a bridge of the host's, where others give addresses"
+                raise CorralError("invalid-argument", f"address {wanted}", reason, "leave it out")
+            return ""
         pool, subnet = self._ledger.addresses(network), network.spec.subnet
         if wanted is None:
             number = ipam.hold_address(pool, subnet, network.name)
@@ -83,7 +89,18 @@ def claim_cards(transaction: Transaction, vm: Vm) -> None:
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:
     """The network of each card, in order. Without cards in the request: one on `default`."""
     wanted = _cards(request)
-    return tuple([await find_network(context, project, card.network) for card in wanted])
+    return tuple([await network_of(context, project, card) for card in wanted])
+
+
+async def network_of(context: Context, project: str, card: NicRequest) -> Network:
+    """What a card goes on: of a bridge that no network stands for yet, one that is to be made with it (revision 0)."""
+    if card.bridge is None:
+        return await find_network(context, project, card.network)
+    if "network" in card.model_fields_set:
+        raise CorralError(
+            "invalid-argument", f"bridge {card.bridge}", "a card is on one network", "leave `network` out"
+        )
+    return await network_on(context, card.bridge)
 
 
 def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: CreateVmRequest) -> tuple[NicSpec, ...]:
@@ -124,4 +141,7 @@ async def find_network(context: Context, project: str, name: str) -> Network:
     found = await context.objects.find(Network, project, name)
     if found is None and project != DEFAULT_PROJECT:
         found = await context.objects.find(Network, DEFAULT_PROJECT, name)
-    return found or await context.objects.require(Network, project, name)
+    found = found or await context.objects.require(Network, project, name)
+    if found.being_deleted:
+        raise CorralError("network-in-use", f"network {name!r}", "it is being deleted", "choose another one")
+    return found

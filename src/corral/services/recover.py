@@ -16,7 +16,7 @@ from corral.images.base import FoundImage
 from corral.model.answers import RecoveryReport
 from corral.model.base import DEFAULT_PROJECT, Object
 from corral.model.image import Image, ImageState, ImageStatus
-from corral.model.network import Network
+from corral.model.network import Network, NetworkSpec
 from corral.model.vm import (
     DAC_UID_ANNOTATION,
     DAC_UID_FIRST,
@@ -85,6 +85,8 @@ async def recover(context: Context) -> RecoveryReport:
     for volume in volumes.values():
         if await _write(work, volume):
             work.volumes.append(volume.name)
+    for network in await _networks(work):
+        await _write(work, network)
     for domain in domains:
         await _recover_vm(work, domain, volumes)
     for snapshot in tree.snapshots.values():
@@ -99,6 +101,25 @@ async def recover(context: Context) -> RecoveryReport:
         vms=tuple(work.vms),
         lost=lost,
     )
+
+
+async def _networks(work: _Recovery) -> list[Network]:
+    """Those that the hypervisor still has, but for the default one, which is there since the daemon's start."""
+    known = {network.name for network in await work.context.objects.list(Network)}
+    found = []
+    for seen in await work.context.networks.observe_all():
+        if not seen.ours or seen.ours in known:
+            continue
+        try:
+            spec = NetworkSpec.model_validate(
+                {"mode": seen.mode, "subnet": seen.subnet, "domain": seen.domain, "bridge": seen.bridge}
+            )
+            network = Network(name=seen.ours, uid=seen.uid, created_at=work.context.clock.now(), spec=spec)
+        except ValidationError:
+            work.lost.append(f"network {seen.ours}: {seen.name} reads otherwise than one of ours")
+            continue
+        found.append(network)
+    return found
 
 
 async def _refuse_other_history(context: Context, found_uids: set[str], images: list[Image]) -> None:
@@ -216,7 +237,7 @@ async def _with_networks(work: _Recovery, vm: Vm) -> VmSpec:
             work.lost.append(f"VM {vm.name}: network {nic.network!r} of its card {nic.name} is not there")
             nics.append(nic)
             continue
-        fits = nic.address and ipam.number_of(network.spec.subnet, nic.address) is not None
+        fits = nic.address and network.spec.subnet and ipam.number_of(network.spec.subnet, nic.address) is not None
         if nic.address and not fits:
             work.lost.append(
                 f"VM {vm.name}: address {nic.address} is not one of {network.spec.subnet}, DHCP gives it one, unreserved"

@@ -26,7 +26,6 @@ from corral.model.stack_plan import (
 from corral.model.vm import Power, Vm
 from corral.model.volume import Volume
 from corral.names import parse_name
-from corral.network import ipam
 from corral.scheduler.admission import NOTHING, Capacity, Demand, admit, demand_of_vm, further_demand
 from corral.services import rules
 from corral.services.access import authorize
@@ -35,12 +34,13 @@ from corral.services.changes import client_claim
 from corral.services.context import Context
 from corral.services.creation import PlannedVm, admit_disks, authorize_host, plan_vm
 from corral.services.domain_name import check_domain_name_free
-from corral.services.nics import find_network, mac_of
+from corral.services.nics import find_network
 from corral.services.os import warnings_of
 from corral.services.stack_actions import Sketch, Target
-from corral.services.stack_diff import compare, wished_nics
+from corral.services.stack_diff import compare
 from corral.services.stack_document import Stack, Trouble, Wish, read_stack, refuse
 from corral.services.stack_export import export_stack
+from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks, find_networks_of
 from corral.services.stack_state import (
     ImageNeed,
     find_image,
@@ -51,9 +51,6 @@ from corral.services.stack_state import (
     read_there,
 )
 from corral.services.stack_volumes import Needs, declared_volumes, volumes_for
-from corral.store.objects import claim_key
-
-NETWORKS_HINT = "stacks make no networks yet: corral network list shows those that there are"
 
 
 class StackService:
@@ -70,7 +67,9 @@ class StackService:
         troubles: list[Trouble] = []
         images = await self._images(caller, project, stack, troubles)
         volumes = await declared_volumes(context, caller, project, stack, troubles)
-        targets = await self._targets(caller, project, stack, request, Needs(images, volumes), troubles)
+        networks = await declared_networks(context, caller, project, stack, troubles)
+        needs = Needs(images, volumes, networks)
+        targets = await self._targets(caller, project, stack, request, needs, troubles)
         refuse(asked, troubles)
         targets = _replaced(stack, targets, request.replace)
         wanted = {wish.name for wish in stack.vms}
@@ -78,9 +77,11 @@ class StackService:
         leaving = orphans if request.prune else [vm for vm in orphans if vm.being_deleted]
         going = [*leaving, *(one.vm for one in targets if one.vm is not None and one.is_new)]
         tight = await self._admit(targets, going, asked)
-        sketch = Sketch(await self._under_way(targets, Needs(images, volumes), going))
+        sketch = Sketch(await self._under_way(targets, needs, going))
         for need in images.values():
             sketch.image(need)
+        for network in networks.values():
+            sketch.network(network)
         for volume in volumes.values():
             sketch.volume(volume)
         self._leave(sketch, going)
@@ -125,6 +126,10 @@ class StackService:
             sketch.gone(
                 vm, query=query, why=("its disks stay",) if request.keep_disks else ("with its disks",), after=after
             )
+        kept = {nic.network_uid for vm in order if vm.spec.protected for nic in vm.spec.nics}
+        for network in await find_networks_of(context, project, request.stack):
+            if network.uid not in kept:
+                sketch.network_gone(network.name, after=tuple(sketch.last.values()))
         actions = await self._keyed(caller, project, sketch)
         stays = [volume.name for volume in await find_volumes(context, project, request.stack)]
         warnings = (f"its volumes stay: corral volume delete {' '.join(stays)}",) if stays else ()
@@ -197,7 +202,7 @@ class StackService:
             await check_domain_name_free(context, project, wish.name, asked)
         volumes = await volumes_for(context, project, wish, vm, needs.volumes)
         planned = await self._planned(project, wish, request, needs.images.get(request.image or ""), volumes)
-        await self._check_cards(project, planned, vm)
+        await check_cards(context, project, planned, vm, needs.networks)
         if vm is None or vm.being_deleted:
             await admit_disks(context, planned)
             return Target(wish, request, planned, vm)
@@ -221,24 +226,6 @@ class StackService:
             raise
         admit(planned.demand, NOTHING, planned.capacity, asked)  # more than the host has
         return planned
-
-    async def _check_cards(self, project: str, planned: PlannedVm, vm: Vm | None) -> None:
-        """Networks are there, and addresses that were asked for are free, or the VM's own."""
-        context, own = self._context, "" if vm is None else vm.uid
-        for number, nic in enumerate(wished_nics(planned)):
-            asked = f"nics[{number}]"
-            try:
-                network = await find_network(context, project, nic.network)
-            except CorralError as error:
-                raise replace(error, asked=f"{asked}: {error.asked}", hint=NETWORKS_HINT) from error
-            claims = [] if nic.mac is None else [claim_key("mac", "host", mac_of(nic))]
-            if nic.address is not None:
-                ipam.parse_address(network.spec.subnet, nic.address)
-                claims.append(claim_key("address", network.uid, nic.address))
-            for claim in claims:
-                if await context.objects.owner(claim) not in (None, own):
-                    what = claim.rpartition("/")[2]
-                    raise CorralError("address-taken", asked, f"another VM has {what}", "choose another one, or none")
 
     async def _admit(self, targets: Sequence[Target], going: Sequence[Vm], asked: str) -> bool:
         """All of it together fits. True: only once those that go are gone."""

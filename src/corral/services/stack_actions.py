@@ -13,6 +13,7 @@ from corral.names import format_bytes
 from corral.services.creation import PlannedVm
 from corral.services.stack_diff import Difference
 from corral.services.stack_document import Wish
+from corral.services.stack_networks import NetworkNeed
 from corral.services.stack_state import ImageNeed
 from corral.services.stack_volumes import VolumeNeed
 
@@ -47,11 +48,11 @@ class Sketch:
     unchanged: list[str] = field(default_factory=list)
     blocked: list[StackBlock] = field(default_factory=list)
     last: dict[str, str] = field(default_factory=dict)
-    """The last action of each VM, image and volume so far."""
+    """The last action of each VM, image, network and volume so far."""
 
     def add(
         self,
-        kind: Literal["image", "vm", "volume"],
+        kind: Literal["image", "network", "vm", "volume"],
         name: str,
         verb: StackVerb,
         changes: Sequence[str],
@@ -103,6 +104,27 @@ class Sketch:
         elif (operation := self.under_way.get(image.uid)) is not None:
             self._follow("image", need.name, operation, "it is being made already")
 
+    # ---- networks ----------------------------------------------------------------------------------------------
+
+    def network(self, need: NetworkNeed) -> None:
+        """Make it; what is there stays as it is."""
+        request = need.request
+        if need.there is None:
+            body = request.model_dump(mode="json", exclude_unset=True)
+            place = request.bridge or request.subnet or "a free subnet"
+            mode = request.mode or ("bridge" if request.bridge else "nat")
+            change = f"{CREATED}: {mode}, {place}"
+            self.add("network", request.name, StackVerb.CREATE, (change,), path="/networks", body=body)
+        elif need.fixed:
+            hint = f"corral network delete {request.name}, then apply again"
+            reason = "it cannot be changed in place"
+            self.blocked.append(StackBlock(name=request.name, changes=need.fixed, reason=reason, hint=hint))
+
+    def network_gone(self, name: str, after: Sequence[str]) -> None:
+        """Once its VMs are."""
+        path = f"/networks/{name}"
+        self.add("network", name, StackVerb.DELETE, ("the stack's own",), method="DELETE", path=path, after=after)
+
     # ---- volumes -----------------------------------------------------------------------------------------------
 
     def volume(self, need: VolumeNeed) -> None:
@@ -138,7 +160,9 @@ class Sketch:
         image = self.last.get(f"image/{wish.request.image}") if wish.request.image in images else None
         named = [f"volume/{disk.volume}" for disk in wish.request.disks if disk.volume is not None]
         volumes = [self.last[name] for name in named if name in self.last]
-        before = [*([image] if image else []), *volumes, *room, *self._others(wish)]
+        cards = [f"network/{nic.network}" for nic in wish.request.nics or ()]
+        networks = [self.last[name] for name in cards if name in self.last]
+        before = [*([image] if image else []), *networks, *volumes, *room, *self._others(wish)]
         waits = [StackWait(vm=other, condition=condition) for other, condition in sorted(wish.after.items())]
         if target.is_new:
             body = target.request.model_dump(mode="json", exclude_unset=True)
@@ -158,7 +182,9 @@ class Sketch:
                 path=f"/vms/{wish.name}{draft.path}",
                 body=draft.body,
                 device=draft.device,
-                after=before if starting else (*room, *(volumes if draft.verb is StackVerb.ATTACH_DISK else ())),
+                after=before
+                if starting
+                else (*room, *networks, *(volumes if draft.verb is StackVerb.ATTACH_DISK else ())),
                 waits=waits if starting else (),
                 basis=basis,
             )

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from corral.errors import CorralError
 from corral.model import limits
+from corral.model.network_requests import CreateNetworkRequest
 from corral.model.requests import CreateVmRequest, WaitCondition
-from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNic, StackVm, StackVolume
+from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNetwork, StackNic, StackVm, StackVolume
 from corral.model.volume_requests import CreateVolumeRequest
 from corral.names import plain_text
 
@@ -53,9 +54,11 @@ class Stack:
     name: str
     images: tuple[str, ...]
     networks: tuple[str, ...]
+    """Those that have to be there."""
     vms: tuple[Wish, ...]
     """Those that others wait for come first."""
     volumes: Mapping[str, CreateVolumeRequest]
+    new_networks: Mapping[str, CreateNetworkRequest]
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,14 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
                 raise _invalid(asked, "vms", f"with their counts they are more than {limits.STACK_VMS_MAX} VMs")
     _check_names(wishes, asked)
     volumes = {name: _volume(whole, name, volume, asked) for name, volume in whole.volumes.items()}
-    return Stack(whole.stack, whole.images, whole.networks, _in_order(wishes, asked), volumes)
+    named = tuple(network for network in whole.networks if isinstance(network, str))
+    made = [_network(whole, network, asked) for network in whole.networks if not isinstance(network, str)]
+    if twice := {
+        name for name in (*named, *(one.name for one in made)) if [*named, *(one.name for one in made)].count(name) > 1
+    }:
+        raise _invalid(asked, "networks", f"{min(twice)} is there twice")
+    networks = {network.name: network for network in made}
+    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, networks)
 
 
 # ---- variables -----------------------------------------------------------------------------------------------------
@@ -263,6 +273,13 @@ def _volume(whole: StackDocument, name: str, volume: StackVolume, asked: str) ->
     made: CreateVolumeRequest = _validated(
         CreateVolumeRequest, {"name": name, "labels": labels, **body}, f"volumes.{name}", asked
     )
+    return made
+
+
+def _network(whole: StackDocument, network: StackNetwork, asked: str) -> CreateNetworkRequest:
+    given = network.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    body = {**given, "labels": {STACK_LABEL: whole.stack}}
+    made: CreateNetworkRequest = _validated(CreateNetworkRequest, body, f"networks.{network.name}", asked)
     return made
 
 

@@ -16,6 +16,7 @@ from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_document import Stack, Trouble, Wish
+from corral.services.stack_networks import NetworkNeed
 from corral.services.stack_state import ImageNeed
 from corral.services.volume import free_volume, named
 from corral.services.volume_create import check_shape
@@ -46,6 +47,7 @@ class Needs:
 
     images: dict[str, ImageNeed]
     volumes: dict[str, VolumeNeed]
+    networks: dict[str, NetworkNeed]
 
 
 async def declared_volumes(

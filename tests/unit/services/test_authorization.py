@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from corral.errors import CorralError
 from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
+from corral.model.network_requests import CreateNetworkRequest
 from corral.model.reach import SendKeysRequest, SetClockRequest, SetPasswordRequest
 from corral.model.requests import (
     AttachDiskRequest,
@@ -103,6 +104,7 @@ REQUESTS: dict[str, Any] = {
     "templates.fork": ForkRequest(names=("new",)),
     "templates.refresh": RefreshTemplateRequest(),
     "warm.set": WarmRequest(count=1),
+    "networks.create": CreateNetworkRequest(name="new"),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),

@@ -9,7 +9,7 @@ from corral.hypervisor.base import DomainMetadata
 from corral.hypervisor.fake import FakeDomain
 from corral.images.base import FoundImage
 from corral.model.image import Image, ImageState
-from corral.model.network import Network
+from corral.model.network import Network, NetworkSpec
 from corral.model.requests import CreateVmRequest, NicRequest
 from corral.model.vm import RECOVERED_ANNOTATION, Power, Vm, VmState
 from corral.model.volume import Volume
@@ -181,5 +181,24 @@ def test_an_image_that_is_a_kernel_alone_keeps_its_uid(play: Any) -> None:
         await recover(world.context)
         (image,) = await world.objects.list(Image)
         assert image.uid == old.spec.image_uid
+
+    play(scene)
+
+
+def test_networks_that_the_hypervisor_still_has_come_back(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        spec = NetworkSpec(mode="isolated", subnet="10.9.0.0/24", domain="back.internal", bridge="crlback")
+        back = Network(name="back", uid=new_uid(), created_at=world.context.clock.now(), spec=spec)
+        await world.put(back)
+        await world.context.networks.ensure(back, ())
+        old = await on_host(world, "web", nics=(NicRequest(network="back"),))
+        for record in (await world.objects.store.range("/")).records:
+            if "back" in record.key or record.key == back.key:
+                await world.objects.store.transact([Delete(record.key)])
+        await lose_database(world)
+        report = await recover(world.context)
+        assert sorted(report.networks) == ["back", "default"]
+        assert (await world.objects.find(Network, "default", "back")).spec == spec
+        assert (await world.vm("web")).spec.nics == old.spec.nics
 
     play(scene)

@@ -17,17 +17,23 @@ FIRST_GUEST_OFFSET: Final = 2
 
 
 def build_network(network: Network, name: str, reservations: Iterable[Reservation], hosts_dir: str) -> str:
-    """NAT, DHCP and DNS on a bridge without spanning tree, which would keep each new port silent for 4 s.
+    """DHCP and DNS, and NAT where it is wished, on a bridge without spanning tree, which would keep each new port silent
+    for 4 s. On a bridge of the host's: nothing but that.
 
     Reserved addresses are files in `hosts_dir`, which dnsmasq watches, and not libvirt's `<host>` elements: changing one
     of those live makes libvirt 9 take all firewall rules of the network away and set them again, for half a second in
     which nobody gets out.
     """
-    subnet = ipaddress.IPv4Network(network.spec.subnet)
     root = Element("network", nsmap={"dnsmasq": DNSMASQ_NAMESPACE})
     SubElement(root, "name").text = name
     SubElement(root, "uuid").text = network.uid
-    SubElement(root, "forward", mode=network.spec.mode)
+    if network.spec.mode != "isolated":
+        SubElement(root, "forward", mode=network.spec.mode)
+    if not network.spec.ours:
+        SubElement(root, "bridge", name=network.spec.bridge)
+        indent(root)
+        return tostring(root, encoding="unicode")
+    subnet = ipaddress.IPv4Network(network.spec.subnet)
     SubElement(root, "bridge", name=network.spec.bridge, stp="off", delay="0")
     # `localOnly`: a name that is not known here is not asked of the servers above.
     SubElement(root, "domain", name=network.spec.domain, localOnly="yes")

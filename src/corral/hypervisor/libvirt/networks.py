@@ -1,4 +1,4 @@
-"""Networks through libvirt: a NAT bridge with dnsmasq, whose reservations change live."""
+"""Networks through libvirt: a bridge with dnsmasq, whose reservations change live, or a bridge of the host's."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,7 @@ from corral.hypervisor.libvirt.network_document import (
 )
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
+from corral.network.host_routes import bridges, used_cidrs
 
 _LIVE: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
@@ -104,8 +105,14 @@ class LibvirtNetworks:
 
         await self._in_turn(network, f"remove network {self.driver_name(network)}", act)
 
+    async def used_subnets(self) -> tuple[str, ...]:
+        return await used_cidrs()
+
+    async def bridges(self) -> tuple[str, ...]:
+        return await asyncio.to_thread(bridges)
+
     async def observe_all(self) -> tuple[ObservedNetwork, ...]:
-        return await self._driver.call("list networks", _observe_all)
+        return await self._driver.call("list networks", lambda handle: _observe_all(handle, f"{self._prefix}-"))
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         def act(handle: libvirt.virConnect) -> tuple[Lease, ...]:
@@ -127,11 +134,11 @@ def _find(handle: libvirt.virConnect, uid: str) -> libvirt.virNetwork | None:
         raise
 
 
-def _observe_all(handle: libvirt.virConnect) -> tuple[ObservedNetwork, ...]:
+def _observe_all(handle: libvirt.virConnect, prefix: str) -> tuple[ObservedNetwork, ...]:
     observed = []
     for found in handle.listAllNetworks(0):
         root = parse_document(found.XMLDesc(0))
-        bridge = root.find("bridge")
+        bridge, forward, domain = root.find("bridge"), root.find("forward"), root.find("domain")
         observed.append(
             ObservedNetwork(
                 uid=found.UUIDString(),
@@ -139,6 +146,9 @@ def _observe_all(handle: libvirt.virConnect) -> tuple[ObservedNetwork, ...]:
                 active=bool(found.isActive()),
                 bridge="" if bridge is None else bridge.get("name") or "",
                 subnet=subnet_of(root),
+                mode="isolated" if forward is None else forward.get("mode") or "nat",
+                domain="" if domain is None else domain.get("name") or "",
+                ours=found.name().removeprefix(prefix) if found.name().startswith(prefix) else "",
             )
         )
     return tuple(observed)
@@ -213,7 +223,8 @@ def _ensure(
             found.undefine()
         if not (renamed and waits):
             found = handle.networkDefineXML(document)
-    _sync(found, wanted, host_files)
+    if network.spec.ours:
+        _sync(found, wanted, host_files)
     if not found.isActive():
         _start(found, network)
     if not found.autostart():
@@ -237,7 +248,7 @@ def _start(found: libvirt.virNetwork, network: Network) -> None:
         if found.isActive():
             return
         bridge = network.spec.bridge
-        if Path("/sys/class/net", bridge).exists():
+        if network.spec.ours and Path("/sys/class/net", bridge).exists():
             asked = f"start network {found.name()}"
             reason = f"the interface {bridge} is there already, and not libvirt's"
             raise CorralError("hypervisor-error", asked, reason, f"remove it: ip link delete {bridge}") from error

@@ -1,0 +1,33 @@
+"""The typed client's calls for networks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from corral.client_guest import path_name
+from corral.client_http import Transport
+
+if TYPE_CHECKING:
+    from corral import client_types as t
+
+
+class NetworkCalls:
+    """What `Client` can do with networks."""
+
+    project: str
+    _transport: Transport
+
+    def get_network(self, name: str) -> t.Network:
+        return cast("t.Network", self._network("GET", f"/{path_name(name)}"))
+
+    def create_network(self, body: t.CreateNetworkRequest) -> t.Network:
+        """Answers when it is up, or has a reason not to be."""
+        return cast("t.Network", self._network("POST", "", body))
+
+    def delete_network(self, name: str) -> None:
+        self._network("DELETE", f"/{path_name(name)}")
+
+    def _network(self, method: str, path: str, body: object = None) -> Any:
+        content = self._transport.request(method, f"/v1/networks{path}", query={"project": self.project}, body=body)
+        return json.loads(content) if content else None
