@@ -188,9 +188,7 @@ class Agent:
             self.template_keeper.wake()
         elif kind == "network":
             network = self.cache.networks.get(uid)
-            if network is not None and (
-                network.being_deleted or self.network_keeper.ensured.get(uid) != network.generation
-            ):
+            if network is not None and self.network_keeper.has_work(network):
                 self._relist.set()
 
     async def _watch(self) -> None:

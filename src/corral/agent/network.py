@@ -32,6 +32,9 @@ class NetworkKeeper:
     ensured: dict[str, int] = field(default_factory=dict)
     """Network uid to the generation that was ensured by this process, wholly."""
 
+    def has_work(self, network: Network) -> bool:
+        return network.being_deleted or self.ensured.get(network.uid) != network.generation
+
     async def sync(self) -> None:
         """All of them; one that fails does not stop the others, and is tried again at the next relist."""
         observed = {found.uid: found for found in await self.executor.drivers.networks.observe_all()}
