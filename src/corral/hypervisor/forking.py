@@ -66,7 +66,7 @@ class MemoryShare:
     uid: str
     resident: int
     private: int
-    """Would be free if it ended."""
+    """Would be free if it ended. What it has of its template's memory would not."""
     proportional: int
     """Its private pages, and its part of those that it shares."""
 

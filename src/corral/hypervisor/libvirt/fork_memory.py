@@ -14,7 +14,8 @@ from corral.hypervisor.libvirt.domains import PID_DIR
 
 _MEMFD: Final = "/memfd:memory-backend-memfd"
 _LIBVIRT_ID: Final = "pc.ram"
-_ROLLUP: Final = {"Rss:": "resident", "Pss:": "proportional", "Private_Clean:": "private", "Private_Dirty:": "private"}
+_TEMPLATE: Final = b"/memfd:corral-template"
+_ROLLUP: Final = ("Rss:", "Pss:", "Private_Clean:", "Private_Dirty:", "Anonymous:")
 
 
 def pid_of(name: str) -> int | None:
@@ -68,16 +69,20 @@ def _block(name: str, size_bytes: int) -> bytes:
 
 
 def read_share(uid: str, pid: int) -> MemoryShare | None:
-    """None: it has ended."""
-    found = {"resident": 0, "private": 0, "proportional": 0}
+    """None: it has ended. A page of the template's that one fork alone has mapped is private to the kernel; but it is the
+    holder's, and what is the fork's own of its memory is anonymous."""
+    found = dict.fromkeys(_ROLLUP, 0)
+    process = Path(f"/proc/{pid}")
     try:
-        with Path(f"/proc/{pid}/smaps_rollup").open(encoding="ascii") as stream:
+        holds = _TEMPLATE in (process / "maps").read_bytes()
+        with (process / "smaps_rollup").open(encoding="ascii") as stream:
             for name, value in _values(stream):
-                if name in _ROLLUP:
-                    found[_ROLLUP[name]] += value
+                if name in found:
+                    found[name] += value
     except (OSError, ValueError):
         return None
-    return MemoryShare(uid=uid, **found)
+    own = found["Anonymous:"] if holds else found["Private_Dirty:"]
+    return MemoryShare(uid, found["Rss:"], own + found["Private_Clean:"], found["Pss:"])
 
 
 def _values(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
