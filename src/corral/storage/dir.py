@@ -255,7 +255,7 @@ class DirVolumes:
         return tuple(found)
 
     def _clean(self) -> int:
-        count = files.remove_leftovers(self._seeds)
+        count = files.remove_leftovers(self._seeds) + self.layers.remove_leftovers()
         for directory in self._places.there().values():
             count += files.remove_leftovers(directory)
             for sidecar in directory.glob("*.json"):

@@ -213,6 +213,10 @@ class DirLayers:
 
         return await _blocking("list the snapshots", look)
 
+    def remove_leftovers(self) -> int:
+        """Temporary files beside sidecars that a crash left; how many. Blocking."""
+        return sum(files.remove_leftovers(directory) for directory in self._snapshots.iterdir())
+
     async def inherit(self, vm_uid: str, directory: Path, names: Sequence[str]) -> None:
         asked = f"keep what is in {directory} for VM {vm_uid}"
         await _blocking(asked, lambda: self._heirs.keep(vm_uid, directory, names))

@@ -220,7 +220,9 @@ def take_tpm(definition: DomainDefinition, host: Host) -> None:
 def remove_nvram(uid: str, host: Host) -> None:
     """Both files of a VM that was once with and once without secure boot; libvirt removes the last one alone."""
     for secure in (True, False):
+        path = Path(host.nvram(uid, secure=secure))
         try:
-            Path(host.nvram(uid, secure=secure)).unlink(missing_ok=True)
+            for found in (path, *path.parent.glob(f".{path.name}.*.tmp")):  # a crash may have left one half written
+                found.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(f"remove the UEFI variables of {uid}", error) from error

@@ -8,11 +8,13 @@ from typing import Final
 from lxml.etree import _Element
 
 from corral import files
+from corral.errors import CorralError
 from corral.hypervisor.libvirt.host import Host
 
 MEMORY_FILE: Final = "memory"
 NVRAM_FILE: Final = "nvram.fd"
 TPM_DIR: Final = "tpm"
+STEADY_TRIES: Final = 5
 _NVRAM_BEGUN: Final = ".nvram.fd.tmp"
 
 
@@ -44,6 +46,25 @@ def keep(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
     except OSError as error:
         raise files.storage_error(f"keep a guest's firmware variables in {directory}", error) from error
     return tuple(names)
+
+
+def keep_steady(kept: Sequence[tuple[str, Path]], directory: Path) -> tuple[str, ...]:
+    """Of a guest that runs: what it writes meanwhile is copied once more."""
+    for _ in range(STEADY_TRIES):
+        names = keep(kept, directory)
+        copies = {"nvram": directory / NVRAM_FILE, "tpm": directory / TPM_DIR}
+        if all(_content(place) == _content(copies[name]) for name, place in kept if name in names):
+            return names
+    reason = "the guest writes its firmware variables, or its TPM, all the time"
+    raise CorralError("wrong-state", "take a point in time", reason, "try again, or leave --quiesce out")
+
+
+def _content(place: Path) -> dict[str, bytes]:
+    try:
+        found = place.rglob("*") if place.is_dir() else (place,)
+        return {path.name if path != place else "": path.read_bytes() for path in found if path.is_file()}
+    except OSError as error:
+        raise files.storage_error(f"read {place}", error) from error
 
 
 def make_durable(directory: Path) -> None:

@@ -13,7 +13,7 @@ from lxml.etree import Element, SubElement, _Element, tostring
 from corral.hypervisor.base import DomainDisk
 from corral.hypervisor.libvirt import domains, reading
 from corral.hypervisor.libvirt.disks import DISK_ALIAS
-from corral.hypervisor.libvirt.kept import MEMORY_FILE, keep
+from corral.hypervisor.libvirt.kept import MEMORY_FILE, keep, keep_steady
 from corral.hypervisor.libvirt.live_memory import captured
 from corral.hypervisor.libvirt.observe import STATES
 from corral.hypervisor.points import PointTaken, PointWanted
@@ -39,11 +39,13 @@ def take(
     """All disks, and what lies beside them, of one instant. `cut`, from another thread, ends it before that instant."""
     state = STATES.get(domain.state(0)[0], VmState.UNKNOWN)
     live = wanted.runs and wanted.with_memory
-    held = wanted.runs and not live and (bool(kept) or state is VmState.PAUSED)
-    state = VmState.RUNNING if held or live else state
+    if wanted.quiesce and wanted.runs:
+        domains.resume(domain)  # where a former process stopped it: its agent freezes nothing then
+    held = wanted.runs and not live and not wanted.quiesce and (bool(kept) or state is VmState.PAUSED)
+    state = VmState.RUNNING if held or live or (wanted.quiesce and wanted.runs) else state
     began = time.monotonic()
     with captured(domain, wanted.directory / MEMORY_FILE, cut) if live else _held(domain) if held else nullcontext():
-        names = keep(kept, wanted.directory)
+        names = (keep_steady if wanted.quiesce else keep)(kept, wanted.directory)
         _create(domain, document, wanted, by_save=wanted.with_memory and not live)
     pause_ms = None if wanted.with_memory else (time.monotonic() - began) * 1000
     return PointTaken(state, pause_ms, wanted.quiesce, names)
