@@ -21,6 +21,7 @@ CHECK_TIMEOUT_S: Final = 600.0
 # A copy that is slower than this for an hour longer is stuck.
 COPIED_BYTES_PER_S_MIN: Final = 10 * 2**20
 FOREIGN_MAX_BYTES: Final = 2 * 2**40
+PUSH_S: Final = 0.02
 # What a conversion leaves to everybody else in its file system.
 KEPT_FREE_BYTES: Final = 256 * 2**20
 
@@ -39,6 +40,7 @@ _QCOW2_EXTERNAL_DATA_BIT: Final = 2
 # refcount table (offset, clusters), snapshots (number, offset), three words of features, refcount order, length; padded.
 _EMPTY_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII8x")
 _SECTOR_BYTES: Final = 512
+_BACKING_FORMAT: Final = 0xE2792ACA  # the header extension that names the format of what lies below
 _CLUSTER_BITS: Final = 16  # qemu-img's own choices: clusters of 64 KiB, reference counts of 16 bits
 _CLUSTER_BYTES: Final = 1 << _CLUSTER_BITS
 _REFCOUNT_ORDER: Final = 4
@@ -63,9 +65,17 @@ class DiskInfo:
 
 
 async def create_overlay(path: Path, backing: Path, backing_format: Format, size_bytes: int) -> None:
-    """A qcow2 file of `size_bytes` whose unwritten parts are those of `backing`; constant time."""
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", backing_format, "-b", str(backing)]
-    await _writing(path, [*argv, str(path), str(size_bytes)], CREATE_TIMEOUT_S)
+    """A qcow2 file of `size_bytes` whose unwritten parts are those of `backing`; constant time. Written here, as an empty
+    one is."""
+
+    def write() -> None:
+        backing.stat()  # what is missing is said now, and not by a guest's start
+        _write_empty(path, size_bytes, str(backing).encode(), backing_format.encode())
+
+    try:
+        await asyncio.to_thread(write)
+    except OSError as error:
+        raise files.storage_error(f"make an overlay on {backing}", error) from error
 
 
 async def rebase(
@@ -111,18 +121,23 @@ async def create_empty(path: Path, size_bytes: int) -> None:
         raise files.storage_error(f"write {path}", error) from error
 
 
-def _write_empty(path: Path, size_bytes: int) -> None:
-    """Header, refcount table, one refcount block, L1 table, each from a cluster of its own on (docs/interop/qcow2.txt
+def _write_empty(path: Path, size_bytes: int, backing: bytes = b"", backing_format: bytes = b"") -> None:
+    """Header (behind it the format and the name of what lies below), refcount table, one refcount block, L1 table, each from a cluster of its own on (docs/interop/qcow2.txt
     in QEMU). An empty disk's tables are zeros, but for the reference counts of the clusters that they take themselves."""
     size_bytes = -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
     l1_entries = -(-size_bytes // (_CLUSTER_BYTES * (_CLUSTER_BYTES // 8)))
     clusters = 3 + -(-l1_entries * 8 // _CLUSTER_BYTES)
+    extension = b""
+    if backing:
+        extension = struct.pack(">II", _BACKING_FORMAT, len(backing_format)) + backing_format
+        extension += bytes(-len(extension) % 8 + 8)  # to a multiple of eight; then the end of the extensions
+    name_at = _EMPTY_HEADER.size + len(extension) if backing else 0
     header = _EMPTY_HEADER.pack(
-        _QCOW2_MAGIC, 3, 0, 0, _CLUSTER_BITS, size_bytes, 0,
+        _QCOW2_MAGIC, 3, name_at, len(backing), _CLUSTER_BITS, size_bytes, 0,
         l1_entries, 3 * _CLUSTER_BYTES, _CLUSTER_BYTES, 1, 0, 0, 0, 0, 0, _REFCOUNT_ORDER, _EMPTY_HEADER.size,
     )  # fmt: skip
     with path.open("wb") as stream:
-        stream.write(header)
+        stream.write(header + extension + backing)
         stream.seek(_CLUSTER_BYTES)
         stream.write(struct.pack(">Q", 2 * _CLUSTER_BYTES))
         stream.seek(2 * _CLUSTER_BYTES)
@@ -219,6 +234,7 @@ async def _bounded(
 ) -> None:
     room = limits.file_bytes
 
+    pushing = asyncio.get_running_loop().create_task(_push(target))
     try:
         await _writing(target, argv, timeout_s, limits, lambda output: _told(output, on_share))
     except CorralError as error:
@@ -226,6 +242,15 @@ async def _bounded(
         if error.code != "command-failed" or room is None or _size(target) + _WRITE_MAX_BYTES < room:
             raise
         raise _too_full(target) from error
+    finally:
+        pushing.cancel()
+
+
+async def _push(target: Path) -> None:
+    """What is written goes to disk meanwhile, and not all at once when it is to be durable at the end."""
+    while True:
+        await asyncio.sleep(PUSH_S)
+        await asyncio.to_thread(files.start_writeback, target)
 
 
 def _told(output: bytes, on_share: Callable[[float], None]) -> None:

@@ -48,7 +48,8 @@ def _clone_row(client: Client, name: str) -> Row:
 
 
 def _full_row(one: Daemon, client: Client, name: str) -> Row:
-    """The copy alone, by the operation's record, against qemu-img convert of the same frozen chain."""
+    """Against qemu-img convert of the same frozen chain, once that is on disk as well: a clone that is reported outlives a loss
+    of power, and what qemu-img leaves behind lies in memory for half a minute more."""
     say(f"full clones of {FULL_MIB} MiB, qemu-img convert")
     _done(client, client.delete_snapshot(name, "origin")["operation"])
     head = _head(one, client, name)
@@ -56,7 +57,7 @@ def _full_row(one: Daemon, client: Client, name: str) -> Row:
     _done(client, client.create_snapshot(name, {"name": "full"})["operation"])
     layer = client.get_snapshot(name, "full")["spec"]["disks"][0]["layer_uid"]
     frozen, target = one.state_dir / "volumes" / f"{layer}.qcow2", one.state_dir / "bare.qcow2"
-    ours, theirs = [], []
+    ours, theirs, in_memory = [], [], []
     for number in range(MEMORY_ROUNDS):
         copy = f"{name}-full-{number}"
         began = time.perf_counter()
@@ -64,11 +65,15 @@ def _full_row(one: Daemon, client: Client, name: str) -> Row:
         ours.append(time.perf_counter() - began)
         _done(client, client.delete_vm(copy)["operation"])
         argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(frozen), str(target)]
-        theirs.append(process_s(argv, one.environment))
+        in_memory.append(process_s(argv, one.environment))
+        theirs.append(in_memory[-1] + process_s(["sync", str(target)], one.environment))
         target.unlink()
     _done(client, client.delete_snapshot(name, "full")["operation"])
-    how = f"from the request until it is defined, interleaved, {len(ours)} times, {FULL_MIB} MiB of data: {median(ours):.2f} s against {median(theirs):.2f} s"
-    return Row("a full clone against `qemu-img convert`", 1.0, median(ours) / median(theirs), "", how)
+    how = (
+        f"from the request until it is defined, interleaved, {len(ours)} times, {FULL_MIB} MiB of data, on disk in the end: "
+        f"{median(ours):.2f} s against {median(theirs):.2f} s, of which qemu-img takes {median(in_memory):.2f} s and leaves the data in memory"
+    )
+    return Row("a full clone against `qemu-img convert` and `sync`", 1.0, median(ours) / median(theirs), "", how)
 
 
 def _fill(head: Path) -> None:
