@@ -119,7 +119,9 @@ class World:
 
     async def told(self, definition: DomainDefinition, script: str) -> bool:
         assert self.template is not None
-        return await self.driver.forking.introduce(Fork(definition, self.template), script, PATIENCE_S)
+        told = await self.driver.forking.introduce(Fork(definition, self.template), script, PATIENCE_S)
+        await self.driver.forking.connect(definition)
+        return told
 
     async def answers(self, uid: str) -> None:
         end = time.monotonic() + PATIENCE_S

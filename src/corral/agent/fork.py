@@ -8,7 +8,7 @@ from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition
-from corral.agent.steps import ForkFrom, Introduce, Step
+from corral.agent.steps import Connect, ForkFrom, Introduce, Step
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import HypervisorDriver
@@ -30,7 +30,7 @@ def template_files(template: Template, places: Places) -> Files:
 
 @dataclass(frozen=True)
 class ForkEffects:
-    """What the steps `ForkFrom` and `Introduce` do."""
+    """What the steps `ForkFrom`, `Introduce` and `Connect` do."""
 
     cache: Cache
     hypervisor: HypervisorDriver
@@ -41,6 +41,8 @@ class ForkEffects:
         """None: the step is about something else."""
         if isinstance(step, ForkFrom):
             return self.fork(vm, step.template_uid)
+        if isinstance(step, Connect):
+            return self.hypervisor.forking.connect(build_definition(vm, self.cache.around, self.places()))
         return self.introduce(vm, step.template_uid) if isinstance(step, Introduce) else None
 
     async def fork(self, vm: Vm, template_uid: str) -> None:

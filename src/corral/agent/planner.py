@@ -12,6 +12,7 @@ from corral.agent.plan_snapshot import begun_heads, plan_in_time
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
+    Connect,
     CopyVolume,
     Define,
     Destroy,
@@ -150,7 +151,7 @@ def _plan_fork(view: View, queue: Queue) -> Plan | None:
     made = tuple(MakeVolume(uid) for uid in uids if uid is not None and _unmade(view, uid))
     files = (*made, *_seed(view, in_place=domain is not None))
     # Nobody hears of its address before its cable is in: that is reserved while its guest goes on.
-    told = (*_reservations(view), Introduce(intent.fork_of))
+    told = (*_reservations(view), Introduce(intent.fork_of), Connect())
     if domain is None:
         return Plan((*files, fork, *told), again=True)
     if not domain.persistent:  # its files are there, and only what is beside them is to be written

@@ -98,10 +98,17 @@ class ForkFrom(Step):
 
 @dataclass(frozen=True)
 class Introduce(Step):
-    """Its cards come, it is told who it is, and its cables are put in."""
+    """Its guest is told who it is."""
 
     NAME, PHASE = "introduce", "telling the guest who it is"
     template_uid: str
+
+
+@dataclass(frozen=True)
+class Connect(Step):
+    """Its cables are put in: from then on it is a VM like all others."""
+
+    NAME, PHASE = "connect", "putting its cables in"
 
 
 @dataclass(frozen=True)

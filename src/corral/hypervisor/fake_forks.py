@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from corral.errors import CorralError
-from corral.hypervisor.base import Accelerator
+from corral.hypervisor.base import Accelerator, DomainDefinition
 from corral.hypervisor.fake_domain import FakeDomain
 from corral.hypervisor.forking import Fork, Freeze, Frozen, MemoryShare, Template
 from corral.model.vm import VmState
@@ -93,9 +93,16 @@ class FakeForking:
                 raise CorralError("domain-not-found", f"introduce {uid}", "it has ended")
             if not domain.introduced:
                 self.scripts[uid] = script
-                domain.introduced = True
-                self._changed(domain, "resumed")
             return self.has_agent
+
+    async def connect(self, definition: DomainDefinition) -> None:
+        async with self._call("connect"):
+            domain = self._domains.get(definition.uid)
+            if domain is None or not domain.active:
+                raise CorralError("domain-not-found", f"connect {definition.name}", "it has ended")
+            if not domain.introduced:
+                domain.introduced, domain.live_spec_json = True, definition.metadata.spec_json
+                self._changed(domain, "resumed")
 
     async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]:
         async with self._call("memory_shares"):

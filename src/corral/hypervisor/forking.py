@@ -95,13 +95,17 @@ class Forking(Protocol):
 
     async def fork(self, fork: Fork) -> None:
         """Its memory is loaded, it is defined, once, it runs and its cards are plugged in, cables out:
-        `ObservedDomain.introduced=False` until `introduce`. A crash before it is defined leaves nothing that counts; a domain
+        `ObservedDomain.introduced=False` until `connect`. A crash before it is defined leaves nothing that counts; a domain
         that is defined is left alone."""
         ...
 
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
-        """Have its agent run the shell `script` that tells it who it is, then put the cables in. What a crash kept `fork` from
-        after it was defined is done first. False: no agent answered for `patience_s`, and the guest is somebody's double."""
+        """Have its agent run the shell `script` that tells it who it is. What a crash kept `fork` from after it was defined is
+        done first. False: no agent answered for `patience_s`, and the guest is somebody's double."""
+        ...
+
+    async def connect(self, definition: DomainDefinition) -> None:
+        """Put the cables in, and mark it as the VM that it is now."""
         ...
 
     async def memory_shares(self, uids: Sequence[str]) -> tuple[MemoryShare, ...]: ...

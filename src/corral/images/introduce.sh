@@ -25,7 +25,6 @@ swap() {
 # Randomness first: all forks have the template's. A kernel that has heard of its new generation has taken in its own; others
 # are told to take in ours at once.
 printf %s "$randomness" >/dev/urandom
-[ -d /var/lib/systemd ] && printf %s "$randomness" >/var/lib/systemd/random-seed
 if [ ! -e /sys/bus/acpi/devices/QEMUVGID:00 ] && has perl; then
     quietly perl -e 'open(F, ">", "/dev/urandom") and ioctl(F, 0x5207, 0)'
 fi
@@ -72,10 +71,11 @@ for kind in ed25519 ecdsa; do
     printf %s "$private" >"$file"
     printf %s "$public" >"$file.pub"
 done
-file=/etc/ssh/ssh_host_rsa_key
-if [ -f "$file" ] && has ssh-keygen; then
-    rm -f "$file" "$file.pub"
-    quietly ssh-keygen -q -t rsa -N '' -C "root@$name" -f "$file"
+rsa=/etc/ssh/ssh_host_rsa_key
+if [ -f "$rsa" ] && has ssh-keygen; then
+    rm -f "$rsa" "$rsa.pub" # it takes its time, so it is made last
+else
+    rsa=
 fi
 
 # Cards are known by their addresses.
@@ -103,23 +103,40 @@ for card in $cards; do
     done
 done
 
-# Who keeps an old name or key starts again; then the template's own hooks.
-if has systemctl; then
-    quietly systemctl --no-block try-restart systemd-networkd NetworkManager ssh sshd systemd-hostnamed systemd-timesyncd
+# Who keeps an old name or key starts again. By signals of this shell's own: to ask systemd takes longer than all of the above.
+signal() {
+    [ -r "$2" ] && read -r pid <"$2" && read -r called <"/proc/$pid/comm" && [ "$called" = "$3" ] && kill "-$1" "$pid"
+} 2>/dev/null
+networkd=/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs
+others=NetworkManager
+signal HUP /run/sshd.pid sshd || others="$others ssh sshd"
+# It knows its machine by the id that it read when it began. Its unit is started again where it is killed.
+signal KILL "$networkd" systemd-network || others="$others systemd-networkd"
+if has systemctl && [ "$others" != NetworkManager -o -d /run/NetworkManager ]; then
+    quietly systemctl --no-block try-restart $others
 fi
 for hook in /etc/corral/on-fork.d/*; do
     [ -x "$hook" ] && quietly "$hook" "$name"
 done
-# cloud-init has done its work for this instance: nothing is to be done again at the next boot, so nobody waits for this.
+# What nobody waits for. cloud-init has done its work for this instance: nothing is to be done again at the next boot.
 (
     cloud=/var/lib/cloud before=
     [ -r "$cloud/data/instance-id" ] && read -r before <"$cloud/data/instance-id"
-    if [ -n "$instance_id" ] && [ -d "$cloud/instance/" ] && [ "$before" != "$instance_id" ]; then
-        cp -a "$cloud/instance/" "$cloud/instances/$instance_id"
+    if [ -n "$instance_id" ] && [ -d "$cloud/instances/$before/" ] && [ "$before" != "$instance_id" ]; then
+        mv "$cloud/instances/$before" "$cloud/instances/$instance_id"
         ln -sfn "$cloud/instances/$instance_id" "$cloud/instance"
         printf '%s\n' "$instance_id" >"$cloud/data/instance-id"
         printf '%s\n' "$instance_id" >"$cloud/data/previous-instance-id"
         [ -d "$cloud/instance/sem" ] && : >"$cloud/instance/sem/bootper.corral-machine-id.instance"
+    fi
+    [ -d /var/lib/systemd ] && printf %s "$randomness" >/var/lib/systemd/random-seed
+    if [ -n "$rsa" ]; then
+        ssh-keygen -q -t rsa -N '' -C "root@$name" -f "$rsa"
+        signal HUP /run/sshd.pid sshd
+    fi
+    if [ "${others%systemd-networkd}" = "$others" ]; then
+        sleep 10
+        read -r pid <"$networkd" || systemctl --no-block start systemd-networkd
     fi
 ) </dev/null >/dev/null 2>&1 &
 exit 0

@@ -127,18 +127,13 @@ def _give_variables(kept: Path, definition: DomainDefinition, host: Host) -> Non
 
 
 def ensure_runs(domain: libvirt.virDomain, fork: Fork) -> bool:
-    """With its cards, and called what it is now: a crash may have come right after it was defined. False: it was introduced."""
+    """With its cards: a crash may have come right after it was defined. False: it was introduced."""
     running = parse_document(domain.XMLDesc(0))
     if fork_document.is_introduced(running):
         return False
     if domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
         domain.resume()
     _plug_cards(domain, fork, running)
-    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-    if domain.name() != fork.definition.name:
-        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, fork.definition.name, None, None, live)
-    text = metadata_text(fork.definition.metadata, hardware_mark(running))
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX, NAMESPACE, live)
     return True
 
 
@@ -150,12 +145,17 @@ def _plug_cards(domain: libvirt.virDomain, fork: Fork, running: _Element) -> Non
             domain.attachDeviceFlags(tostring(card, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
-def plug_cables(domain: libvirt.virDomain, links_up: frozenset[str]) -> None:
-    """Of the running fork, and that it is introduced: the last thing that is done."""
+def connect(domain: libvirt.virDomain, definition: DomainDefinition) -> None:
+    """The cables that belong in, what it is called now, and last that it is introduced."""
     live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-    wanted = frozenset(f"{NIC_ALIAS}{name}" for name in links_up)
-    for card in fork_document.with_cables(parse_document(domain.XMLDesc(0)), wanted):
+    running = parse_document(domain.XMLDesc(0))
+    if fork_document.is_introduced(running):
+        return
+    wanted = frozenset(f"{NIC_ALIAS}{nic.name}" for nic in definition.nics if nic.link_up)
+    for card in fork_document.with_cables(running, wanted):
         domain.updateDeviceFlags(card, live)
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, fork_document.FORK_PREFIX, fork_document.FORK_NAMESPACE, live
-    )
+    if domain.name() != definition.name:
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, definition.name, None, None, live)
+    element, text = libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata_text(definition.metadata, hardware_mark(running))
+    domain.setMetadata(element, text, PREFIX, NAMESPACE, live)
+    domain.setMetadata(element, None, fork_document.FORK_PREFIX, fork_document.FORK_NAMESPACE, live)

@@ -16,9 +16,9 @@ import libvirt
 from pydantic import Field
 
 from corral.errors import CorralError
-from corral.hypervisor.base import Accelerator
+from corral.hypervisor.base import Accelerator, DomainDefinition
 from corral.hypervisor.forking import Fork, Freeze, Frozen, MemoryShare, Template
-from corral.hypervisor.libvirt import confinement, domains, fork_freeze, fork_memory, fork_start, holder, reading
+from corral.hypervisor.libvirt import confinement, fork_freeze, fork_memory, fork_start, holder
 from corral.hypervisor.libvirt.guest_agent import Answer, Ask, tell
 from corral.hypervisor.libvirt.host import Host
 
@@ -31,7 +31,7 @@ AGENT_PATIENCE_S: Final = 15.0
 # Half a second, and two under emulation; a busy host takes its time, and a guest that is not told is a double.
 SCRIPT_TIMEOUT_S: Final = 300.0
 LOOK_S: Final = 0.03
-LOOK_MAX_S: Final = 0.3
+LOOK_MAX_S: Final = 0.15
 _PREPARE: Final = "sync"
 
 
@@ -179,9 +179,11 @@ class LibvirtForking:
         except CorralError as error:
             if not error.code.startswith("guest-agent-"):
                 raise
-        await self._on(uid, "plug the cables of", _plug_cables)
-        self._changed(uid)
         return told
+
+    async def connect(self, definition: DomainDefinition) -> None:
+        await self._on(definition.uid, "connect", lambda domain: fork_start.connect(domain, definition))
+        self._changed(definition.uid)
 
     async def _told(self, uid: str, script: str, patience_s: float) -> None:
         """The agent is not connected at the first instant, and slow on a busy host: the script may be run again."""
@@ -226,18 +228,6 @@ def _pids(handle: libvirt.virConnect, wanted: frozenset[str]) -> list[tuple[str,
     active = handle.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
     known = [(domain.UUIDString(), fork_memory.pid_of(domain.name())) for domain in active]
     return [(uid, pid) for uid, pid in known if pid is not None and uid in wanted]
-
-
-def _plug_cables(domain: libvirt.virDomain) -> None:
-    """Those that its lasting definition has in."""
-    lasting = domains.persistent_document(domain)
-    prefix = len("ua-nic-")
-    links = frozenset(
-        reading.attribute(card, "alias", "name")[prefix:]
-        for card in lasting.iterfind("devices/interface")
-        if reading.attribute(card, "link", "state") != "down"
-    )
-    fork_start.plug_cables(domain, links)
 
 
 def _key(versions: tuple[int, int], accelerator: Accelerator) -> str:
