@@ -18,6 +18,12 @@ class TemplateCalls:
     project: str
     _transport: Transport
 
+    def published_templates(self) -> list[t.PublishedTemplate]:
+        """Other projects', published to this one."""
+        query = {"project": self.project}
+        content = self._transport.request("GET", "/v1/published-templates", query=query)
+        return cast("list[t.PublishedTemplate]", json.loads(content)["items"])
+
     def get_template(self, name: str) -> t.Template:
         return cast("t.Template", self._template("GET", f"/{path_name(name)}"))
 

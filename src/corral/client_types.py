@@ -710,6 +710,10 @@ class ItemsEventEntry(TypedDict):
     items: list[EventEntry]
 
 
+class ItemsPublishedTemplate(TypedDict):
+    items: list[PublishedTemplate]
+
+
 class KernelBoot(TypedDict):
     kernel: str
     initrd: NotRequired[str]
@@ -1062,6 +1066,15 @@ class ProblemDocument(TypedDict):
 
 class PublishTemplateRequest(TypedDict):
     project: str
+
+
+class PublishedTemplate(TypedDict):
+    project: str
+    name: str
+    description: str
+    hot: bool
+    stale: bool
+    memory_bytes: int
 
 
 class Readiness(TypedDict):

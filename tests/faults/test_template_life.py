@@ -288,3 +288,19 @@ def test_the_memory_of_a_template_that_nobody_uses_is_let_go(world) -> None:
         assert rested == [base.uid]
 
     world(main)
+
+
+def test_templates_outlive_a_reboot_of_the_host(world) -> None:
+    async def main(w) -> None:
+        service, _vm = await _base(w)
+        before = await _template(w)
+        await w.kill()
+        w.reboot_host()
+        w.simulation.clear()
+        await w.start()
+        await w.quiet()
+        assert (await _template(w)).status == before.status
+        assert reads(w, await _fork(w, service, "after")) == HELD
+        await _clean(w)
+
+    world(main)

@@ -36,6 +36,8 @@ async def point_families(
     states = [((*labels, "hot" if one["spec"]["hot"] else "disk", _state(one)), 1.0) for labels, one in labelled]
     stored = [(labels, float(one["status"]["stored_bytes"])) for labels, one in labelled]
     made = [(labels, float(forks.get(one["uid"], 0))) for labels, one in labelled]
+    warm = [(labels, float(one["spec"].get("warm", 0))) for labels, one in labelled]
+    waiting = [(labels, float(one["status"].get("waiting", 0))) for labels, one in labelled]
     return (
         gauge(
             "corral_snapshots",
@@ -48,6 +50,8 @@ async def point_families(
         ),
         gauge("corral_template_state", "1 for the state that a template is in", (*_TEMPLATE, "kind", "state"), states),
         gauge("corral_template_stored_bytes", "What a template's memory takes on disk", _TEMPLATE, stored),
+        gauge("corral_template_warm", "Domains that are to wait for a template's state", _TEMPLATE, warm),
+        gauge("corral_template_waiting", "Those of them that do", _TEMPLATE, waiting),
         gauge("corral_template_vms", "VMs that were made of a template and are still there", _TEMPLATE, made),
     )
 

@@ -1,8 +1,5 @@
 """Routes of templates."""
 
-from typing import Annotated
-
-from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +19,6 @@ from corral.model.template import Template
 from corral.model.template_requests import (
     CreateTemplateRequest,
     ForkRequest,
-    PublishTemplateRequest,
     RefreshTemplateRequest,
 )
 
@@ -51,20 +47,6 @@ async def refresh_template(call: ChangeParam, name: NameParam, body: RefreshTemp
     """Its guest boots from its disks and is frozen anew, in its place; until then it is what it was."""
     request = body or RefreshTemplateRequest()
     return accepted_response(await call.services.templates.refresh(call.caller, call.project, name, request))
-
-
-@router.post("/{name}/publications", response_model=Template, summary="Publish a template to another project")
-async def publish_template(call: CallParam, name: NameParam, body: PublishTemplateRequest) -> Response:
-    """Who may fork in that project gets what the template's memory and disks hold."""
-    return model_response(await call.services.templates.publish(call.caller, call.project, name, body.project))
-
-
-@router.delete("/{name}/publications/{other}", response_model=Template, summary="Take a publication back")
-async def unpublish_template(
-    call: CallParam, name: NameParam, other: Annotated[str, Path(description="The other project.")]
-) -> Response:
-    """VMs that were made of it stay what they are."""
-    return model_response(await call.services.templates.unpublish(call.caller, call.project, name, other))
 
 
 @router.post("/{name}/forks", status_code=202, response_model=ClonesAccepted, summary="Make VMs of a template")

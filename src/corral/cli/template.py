@@ -54,17 +54,31 @@ def template() -> None:
     """
 
 
+PUBLISHED: Final = (
+    Column("name", lambda found: f"{found['project']}/{found['name']}"),
+    Column("kind", lambda found: "hot" if found["hot"] else "disk"),
+    Column("state", lambda found: "stale" if found["stale"] else "ready"),
+    Column("memory", lambda found: format_bytes(found["memory_bytes"]), right=True),
+    Column("description", lambda found: found["description"]),
+)
+
+
 @template.command("list")
+@click.option("--published", is_flag=True, help="Those of other projects that were published to this one.")
 @output_option
 @pass_session
-def list_(session: Session, output: str) -> None:
+def list_(session: Session, published: bool, output: str) -> None:
     """List the templates.
 
     \b
     Examples:
       corral template list
+      corral --project lab template list --published
     """
-    show_list(list(session.client().list_templates()), COLUMNS, output)
+    if published:
+        show_list(list(session.client().published_templates()), PUBLISHED, output)
+    else:
+        show_list(list(session.client().list_templates()), COLUMNS, output)
 
 
 @template.command()

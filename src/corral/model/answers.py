@@ -54,6 +54,17 @@ class VmMemory(Model):
     """Resident less proportional: how much more it would take if it shared nothing."""
 
 
+class PublishedTemplate(Model):
+    """Another project's template, as far as those need know it that it was published to."""
+
+    project: str
+    name: str
+    description: str
+    hot: bool
+    stale: bool
+    memory_bytes: int
+
+
 class UsageReport(Model):
     time: datetime
     items: tuple[VmUsage, ...]

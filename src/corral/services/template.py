@@ -6,6 +6,7 @@ from dataclasses import replace
 from corral.errors import CorralError
 from corral.hypervisor.capabilities import Ability, abilities_of, check_together
 from corral.model import limits
+from corral.model.answers import PublishedTemplate
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.identity import Project
 from corral.model.layer import Layer
@@ -47,6 +48,23 @@ class TemplateService:
 
     async def get(self, caller: Caller, project: str, name: str) -> Document:
         return await listing.get_object(self._context, caller, project, Template, name)
+
+    async def published(self, caller: Caller, project: str) -> tuple[PublishedTemplate, ...]:
+        """Those of other projects that `project` may make VMs of, by project and name."""
+        await authorize(self._context, caller, project, "template.read")
+        found = [
+            PublishedTemplate(
+                project=template.project,
+                name=template.name,
+                description=template.spec.description,
+                hot=template.spec.hot,
+                stale=bool(template.status.stale),
+                memory_bytes=template.status.memory_bytes,
+            )
+            for template in await self._context.objects.list(Template)
+            if project in template.spec.published_to and template.status.ready and not template.being_deleted
+        ]
+        return tuple(sorted(found, key=lambda one: (one.project, one.name)))
 
     async def create(
         self, caller: Caller, project: str, request: CreateTemplateRequest

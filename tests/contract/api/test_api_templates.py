@@ -112,6 +112,9 @@ def test_another_project_forks_what_was_published_to_it(world: Any, lab: None) -
         assert admin.publish_template("base", "lab")["spec"]["published_to"] == ["lab"]
         assert admin.publish_template("base", "lab")["spec"]["published_to"] == ["lab"]
 
+        assert [(one["project"], one["name"]) for one in tenant.published_templates()] == [("default", "base")]
+        assert admin.published_templates() == []
+
         made = tenant.fork_template("base", body)
         found = world.run(world.context.objects.require(Vm, "lab", "x"))
         operation = world.run(world.context.objects.get(Operation, made["operations"][0]["uid"]))
@@ -171,6 +174,7 @@ def test_templates_and_forks_are_measured(world: Any) -> None:
             'state="stale",template="old"',
             f'corral_template_vms{{project="default",template="base",uid="{template.uid}"}} 1.0',
             "corral_template_stored_bytes{",
+            "corral_template_waiting{",
             'corral_operation_duration_seconds_count{state="succeeded",verb="fork"} 1.0',
         )
         page, deadline = "", time.monotonic() + WAIT_S

@@ -113,7 +113,7 @@ REQUESTS: dict[str, Any] = {
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
-    "templates.list", "templates.get", "snapshots.list", "snapshots.list_all", "snapshots.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "templates.list", "templates.get", "templates.published", "snapshots.list", "snapshots.list_all", "snapshots.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
