@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import libvirt
-from rows_fork import fork_row
+from rows_fork import fork_rows
 from rows_snapshot import snapshot_row
 from rows_stack import apply_row
 from rows_time import time_rows
@@ -41,13 +41,13 @@ def rows() -> Iterator[Row]:
             yield create_row(one)
             yield start_row(one)
             yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
-            yield fork_row(one, IMAGE, _prefix(), URI, _bare_copy)
             yield snapshot_row(one, IMAGE, _prefix())
             yield from time_rows(one, IMAGE, _prefix(), URI)
             yield plug_row(one)
             yield screenshot_row(one)
         finally:
             _remove_all(one)
+    yield from fork_rows(_prefix(), URI, _bare_copy, _remove_all)
 
 
 def _prefix() -> str:

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.client import Client
@@ -53,6 +53,7 @@ class Daemon:
     state_dir: Path
     hypervisor: str
     process: "subprocess.Popen[bytes] | None" = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def socket(self) -> Path:
@@ -61,7 +62,13 @@ class Daemon:
     @property
     def environment(self) -> dict[str, str]:
         extra = FAKE_ENVIRONMENT if self.hypervisor == "fake" else {}
-        return {**os.environ, **extra, "CORRAL_STATE_DIR": str(self.state_dir), "CORRAL_SOCKET": str(self.socket)}
+        return {
+            **os.environ,
+            **extra,
+            **self.settings,
+            "CORRAL_STATE_DIR": str(self.state_dir),
+            "CORRAL_SOCKET": str(self.socket),
+        }
 
     @property
     def pid(self) -> int:
@@ -112,11 +119,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(hypervisor: str) -> Iterator[Daemon]:
+def daemon(hypervisor: str, settings: Mapping[str, str] = {}) -> Iterator[Daemon]:
     """A fresh daemon; stopped, and its directory removed, at the end."""
     directory = Path(tempfile.mkdtemp(prefix="corral-bench-"))
     directory.chmod(0o711)
-    one = Daemon(directory, hypervisor)
+    one = Daemon(directory, hypervisor, settings=settings)
     try:
         one.start()
         yield one
