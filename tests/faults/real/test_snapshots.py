@@ -3,6 +3,9 @@
 A sample of instants in an ordinary run, every one in a soak.
 """
 
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -80,6 +83,32 @@ def test_a_guest_goes_back_and_forth(world: World) -> None:
     world.act(NAME, "destroy")
     world.act(NAME, "start")
     assert reads(world, 0, 1) == ["two", "four"]
+    world.delete(NAME)
+    world.no_leftovers()
+
+
+def test_what_was_written_is_told(world: World) -> None:
+    """Of a guest that runs, too, and whose QEMU keeps its tables in memory."""
+    world.create(NAME)
+    world.wait_agent(NAME)
+    write(world, 0, "a")
+    take(world, "one")
+    write(world, 5, "b")
+    write(world, 6, "c")
+    take(world, "two")
+    write(world, 9, "d")
+
+    def blocks(one: str, other: str) -> list[tuple[int, int]]:
+        with world.client() as client:
+            [disk] = client.diff_snapshots(NAME, one, other)["disks"]
+        assert disk["changed_bytes"] == sum(extent["length"] for extent in disk["extents"])
+        return [(extent["start"] // BLOCK, extent["length"] // BLOCK) for extent in disk["extents"]]
+
+    assert blocks("one", "two") == [(5, 2)]
+    assert blocks("two", "now") == [(9, 1)]
+    assert blocks("one", "now") == [(5, 2), (9, 1)]
+    revert(world, "one")
+    assert blocks("two", "now")[:1] == [(5, 2)]
     world.delete(NAME)
     world.no_leftovers()
 
@@ -186,3 +215,33 @@ def test_a_sample_of_instants(world: World) -> None:
 @pytest.mark.parametrize("number", range(len(MOMENTS)))
 def test_every_instant(world: World, number: int) -> None:
     through(world, *MOMENTS[number])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(5))
+def test_a_guest_is_thawed_though_its_daemon_stays_dead(world: World, number: int) -> None:
+    """libvirt freezes, switches and thaws in one call, which goes on without its caller."""
+    world.create(NAME)
+    world.wait_agent(NAME)
+    write(world, 0, "one")
+
+    def ask() -> None:
+        with suppress(CorralError), world.client() as client:
+            client.create_snapshot(NAME, {"name": "quiet", "quiesce": True})
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(world.random.uniform(0, 0.4))
+    world.kill()
+    asking.join(30)
+    status = '{"execute": "guest-fsfreeze-status"}'
+    until("it is thawed", lambda: '"thawed"' in world.virsh("qemu-agent-command", NAME, status), 30)
+    world.start()
+    world.settled()
+    assert world.state_of(NAME) == ("on", "running")
+    write(world, 1, "two")
+    assert reads(world, 0, 1) == ["one", "two"]
+    with world.client() as client:
+        assert all(found["status"]["ready"] for found in client.list_snapshots(NAME))
+    world.delete(NAME)
+    world.no_leftovers()

@@ -11,7 +11,7 @@ import libvirt
 from lxml.etree import Element, SubElement, _Element, tostring
 
 from corral.hypervisor.base import DomainDisk
-from corral.hypervisor.libvirt import domains, reading
+from corral.hypervisor.libvirt import domains, reading, thaw_deadline
 from corral.hypervisor.libvirt.disks import DISK_ALIAS
 from corral.hypervisor.libvirt.kept import MEMORY_FILE, keep, keep_steady
 from corral.hypervisor.libvirt.live_memory import captured
@@ -68,6 +68,7 @@ def _create(domain: libvirt.virDomain, document: _Element, wanted: PointWanted, 
         flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE
         domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S, 0)
         _thaw(domain)
+        thaw_deadline.arm(domain)
     try:
         domain.snapshotCreateXML(_snapshot_document(document, wanted, by_save=by_save), flags)
     finally:
@@ -87,10 +88,12 @@ def release(domain: libvirt.virDomain, *, frozen: bool, runs: bool) -> None:
 
 
 def _thaw(domain: libvirt.virDomain) -> None:
-    """libvirt thaws by itself unless it died meanwhile. A guest that is not frozen, or has no agent, says so."""
+    """libvirt thaws by itself unless it died meanwhile. A guest that is not frozen, or has no agent, says so; for one whose agent
+    does not answer its own deadline stays."""
     try:
         if domain.isActive():
             domain.fsThaw(None, 0)
+            thaw_deadline.disarm(domain)
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _NOT_FROZEN:
             raise
