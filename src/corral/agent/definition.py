@@ -99,7 +99,7 @@ def run_dir(base: Path, vm_uid: str) -> Path:
 
 
 def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefinition:
-    """Raises `image-not-found`, `volume-not-found`, `network-not-found` if something that it needs is gone."""
+    """Raises `image-not-found`, `volume-not-found`, `network-not-found`, `chain-broken` if something that it needs is gone."""
     spec = vm.spec
     image = around.images.get(spec.image_uid or "")
     kernel = _kernel(vm, image, places)
@@ -162,6 +162,9 @@ def _disk(vm: Vm, disk: DiskSpec, around: Surroundings, places: Places) -> Domai
         volume = around.volumes.get(disk.volume_uid)
         if volume is None:
             raise CorralError("volume-not-found", f"define {vm.name}", f"the volume of disk {disk.name} is gone")
+        if volume.spec.layer_uid is not None and volume.spec.layer_uid not in around.layers:
+            reason = f"layer {volume.spec.layer_uid}, which disk {disk.name} writes to, is missing"
+            raise CorralError("chain-broken", f"define {vm.name}", reason, "corral doctor")
         path, backing = str(places.volume_path(volume)), _backing(volume, around, places)
         shareable = volume.spec.shared and not volume.spec.read_only
     return DomainDisk(

@@ -337,7 +337,10 @@ def _take_back(
     deleted: tuple[Object, ...] = (*heads, *((snapshot,) if snapshot is not None else ()))
     found = _ends(view, operation, state, operation.status.error, deleted=deleted)
     if snapshot is None and not view.active and view.vm.spec.power is not Power.OFF:
-        message = f"{view.vm.name} was stopped to go back in time, which failed; it stays off as it was"
+        name = view.vm.name
+        message = (
+            f"{name} was stopped to go back in time, which failed; its disks are as they were: corral start {name}"
+        )
         settle = replace(found.settle, power=Power.OFF, source="agent", reason="RevertFailed", message=message)
         return replace(found, settle=settle)
     return found

@@ -32,14 +32,32 @@ class FoundTree:
         wanted = [(f"volume {volume.name}", volume.head_uid) for volume in volumes.values()]
         for snapshot in self.snapshots.values():
             wanted += [(f"snapshot {snapshot.name}", disk.layer_uid) for disk in snapshot.spec.disks]
+        heads = {volume.spec.layer_uid: volume.name for volume in volumes.values() if volume.spec.layer_uid}
+        self.lost += [
+            f"volume {name}: layer {uid}, which it writes to, is missing"
+            for uid, name in heads.items()
+            if uid not in self.layers
+        ]
         for what, uid in wanted:
             try:
-                found.update({layer.uid: layer for layer in reversed(chain_of(self.layers, uid))})
+                chain = chain_of(self.layers, uid)
             except CorralError as error:
                 self.lost.append(f"{what}: {error.reason}")
+                chain = self._rest_of(uid)
+            found.update({layer.uid: layer for layer in reversed(chain)})
         unknown = sorted(self.layers.keys() - found.keys())
         if unknown:
             self.lost.append(f"layers that nothing stands on are left as they lie: {', '.join(unknown[:8])}")
+        return tuple(found.values())
+
+    def _rest_of(self, head_uid: str) -> tuple[Layer, ...]:
+        """Of a broken chain what is there: without it nobody would see that it is broken, and the disk would be opened on the
+        image alone."""
+        found: dict[str, Layer] = {}
+        layer = self.layers.get(head_uid)
+        while layer is not None and layer.uid not in found:
+            found[layer.uid] = layer
+            layer = self.layers.get(layer.spec.parent_uid or "")
         return tuple(found.values())
 
 
