@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from corral.client_guest import path_name
 from corral.client_http import Transport
 
 if TYPE_CHECKING:
     from corral import client_types as t
+
+
+LIVE_FORK_S: Final = 1800.0
 
 
 class TemplateCalls:
@@ -32,6 +35,14 @@ class TemplateCalls:
 
     def fork_template(self, name: str, body: t.ForkRequest) -> t.ClonesAccepted:
         return cast("t.ClonesAccepted", self._template("POST", f"/{path_name(name)}/forks", body))
+
+    def fork_vm(self, name: str, body: t.LiveForkRequest) -> t.LiveForksAccepted:
+        """Answers when all of the VM's memory was kept."""
+        path, query = f"/v1/vms/{path_name(name)}/forks", {"project": self.project}
+        return cast(
+            "t.LiveForksAccepted",
+            json.loads(self._transport.request("POST", path, query=query, body=body, timeout_s=LIVE_FORK_S)),
+        )
 
     def refresh_template(self, name: str, body: t.RefreshTemplateRequest) -> t.OperationAccepted:
         return cast("t.OperationAccepted", self._template("POST", f"/{path_name(name)}/actions/refresh", body))

@@ -1,15 +1,21 @@
-"""Points in time that were taken for a clone or a template, and that nobody asks for any more."""
+"""What was made for a request and nobody asks for any more: points in time, and templates that only pass by."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.operations import requested
+from corral.errors import CorralError
 from corral.log import logger
-from corral.model.operation import DeleteSnapshot, Operation
+from corral.model.operation import DeleteSnapshot, DeleteTemplate, Operation
 from corral.model.snapshot import Snapshot
+from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.store.objects import Objects
+
+PASSING_S: Final = 300.0
+"""A request makes its forks at once when their template is frozen."""
 
 log = logger("agent.hidden-points")
 
@@ -26,6 +32,30 @@ async def forget_abandoned(objects: Objects, cache: Cache, now: datetime) -> Non
         committed = await transaction.commit()
         cache.put(operation.model_copy(update={"revision": committed.revision}))
         log.info("a point in time that nobody asks for is forgotten", vm=vm.name, snapshot=snapshot.uid)
+
+
+async def forget_passing(objects: Objects, cache: Cache, now: datetime, *, first: bool) -> None:
+    """Templates of live forks whose request ended before it could say that they may go, with the daemon before (`first`)
+    or because the store was away. They wait for their forks."""
+    for template in [found for found in cache.templates.values() if found.spec.passing and not found.being_deleted]:
+        since = template.status.taken_at or template.created_at
+        if not first and (not template.status.ready or now - since < timedelta(seconds=PASSING_S)):
+            continue
+        going = template.model_copy(update={"deletion_requested_at": now, "generation": template.generation + 1})
+        removal = requested(going, DeleteTemplate(), "service:agent", "", now)
+        transaction = objects.transaction()
+        transaction.update(going)
+        transaction.create(removal)
+        try:
+            revision = (await transaction.commit()).revision
+        except CorralError as error:
+            if error.code != "precondition-failed":
+                raise
+            await cache.refresh(Template, template.uid)  # it is being frozen: at the next look
+            continue
+        for written in (going, removal):
+            cache.put(written.model_copy(update={"revision": revision}))
+        log.info("a template of live forks goes", template=template.name)
 
 
 def _abandoned(cache: Cache) -> Iterable[Snapshot]:

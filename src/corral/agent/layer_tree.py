@@ -77,7 +77,11 @@ class LayerTree:
 
     def _is_for(self, layer: Layer, vm_uid: str) -> bool:
         users = self.users_of(layer.uid)
-        return users == {vm_uid} if users else layer.spec.vm_uid == vm_uid
+        if users:
+            return users == {vm_uid}
+        if layer.spec.vm_uid is None:  # a template's, which is gone: whoever merged it, or stands beside it, sees to it
+            return vm_uid in self.users_of(layer.spec.parent_uid or "")
+        return layer.spec.vm_uid == vm_uid
 
     def without(self, vm_uid: str, volumes: Iterable[str], snapshots: Iterable[str]) -> tuple[Layer, ...]:
         """The layers that are of no use once a VM is gone with these volumes and points in time; those on top first."""

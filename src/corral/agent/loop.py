@@ -13,7 +13,7 @@ from corral.agent.dispatch import Dispatcher
 from corral.agent.executor import Drivers, Executor, SeedFiles
 from corral.agent.failures import WAITED_FOR, backoff_s
 from corral.agent.guest import GuestWatch
-from corral.agent.hidden_points import forget_abandoned
+from corral.agent.hidden_points import forget_abandoned, forget_passing
 from corral.agent.host import HostIdentity, HostKeeper
 from corral.agent.image import ImageKeeper
 from corral.agent.memory import Found, Situation
@@ -290,6 +290,7 @@ class Agent:
         await self.template_keeper.watch.look()
         if first:
             await forget_abandoned(self.objects, self.cache, self.clock.now())
+        await forget_passing(self.objects, self.cache, self.clock.now(), first=first)
         self._host_changed.set()
         self.ready.set()
 

@@ -161,7 +161,8 @@ class TemplateKeeper:
                 raise
             await self._remove(operation, OperationState.FAILED, template, problem_of(error))
             return True
-        status = TemplateStatus(ready=True, taken_at=snapshot.status.taken_at)
+        seen = snapshot.status
+        status = TemplateStatus(ready=True, taken_at=seen.taken_at, pause_ms=seen.pause_ms)
         if frozen is not None:
             status = status.model_copy(
                 update={

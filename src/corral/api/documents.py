@@ -72,6 +72,11 @@ class ClonesAccepted(Model):
     operations: tuple[Operation, ...]
 
 
+class LiveForksAccepted(ClonesAccepted):
+    pause_ms: float | None = None
+    """How long the VM stood still for it; null: these VMs were asked for before."""
+
+
 class ImageAccepted(OperationAccepted):
     image: Image | None = None
     """The new image, where one was made."""

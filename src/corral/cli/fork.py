@@ -1,5 +1,7 @@
-"""`corral fork`: VMs from a template, running."""
+"""`corral fork`: VMs from a template, or from a running VM, running."""
 
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +14,7 @@ from corral.cli.session import Session, pass_session
 from corral.names import parse_duration_s
 
 if TYPE_CHECKING:
-    from corral.client_types import ForkRequest
+    from corral.client_types import ForkRequest, LiveForkRequest
 
 
 @click.command()
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--boot", is_flag=True, help="Boot them from the template's disks, although it has a memory to go on from."
 )
+@click.option("--live", is_flag=True, help="Of a running VM instead of a template: TEMPLATE names it, and it goes on.")
 @click.option("--wait", "wait_condition", type=click.Choice(["running", "agent", "ip", "ssh"]), help="Wait until then.")
 @click.option("--timeout", metavar="TIME", default="300s", show_default=True, help="For --wait.")
 @click.option("--force", is_flag=True, help="Also where the disks, filled to the brim, would not fit.")
@@ -36,6 +39,7 @@ def fork(
     names: tuple[str, ...],
     count: int | None,
     boot: bool,
+    live: bool,
     wait_condition: str | None,
     timeout: str,
     force: bool,
@@ -51,11 +55,18 @@ def fork(
       corral fork base --count 50 --wait ip
       corral fork base web-2 --boot
       corral --project lab fork default/base web-3
+      corral fork --live web web-copy
     """
+    if live and boot:
+        raise click.UsageError("--live goes on from memory, --boot does not")
     wanted = clone_names(session.client(), template.rpartition("/")[2], names, count)
     options = {"asynchronous": asynchronous, "output": output, "wait_condition": wait_condition}
     timeout_s = parse_duration_s(timeout, "--timeout")
-    _make(session, template, {"names": wanted, "boot": boot, "force": force}, options, timeout_s)
+    if live:
+        _fork_live(session, template, {"names": wanted, "force": force}, options)
+        _wait(session, wanted, options, timeout_s)
+    else:
+        _make(session, template, {"names": wanted, "boot": boot, "force": force}, options, timeout_s)
 
 
 def fork_one(session: Session, template: str, options: dict[str, Any], timeout_s: float) -> None:
@@ -74,6 +85,24 @@ def _make(session: Session, template: str, body: "ForkRequest", options: dict[st
     operations = {operation["spec"]["target_name"]: operation for operation in accepted["operations"]}
     asynchronous, output = options["asynchronous"], options["output"]
     finish(session, body["names"], operations.__getitem__, output=output, done="running", asynchronous=asynchronous)
-    if options["wait_condition"] and not asynchronous:
-        for name in body["names"]:
+    _wait(session, body["names"], options, timeout_s)
+
+
+def _fork_live(session: Session, vm: str, body: "LiveForkRequest", options: dict[str, Any]) -> None:
+    """And say how long the VM stood still, and after what time the new ones are there."""
+    began = time.monotonic()
+    accepted = session.client().fork_vm(vm, body)
+    pause_ms = accepted["pause_ms"]
+    if options["output"] == "table" and pause_ms is not None:
+        click.echo(f"{vm}: stood still for {pause_ms:.0f} ms")
+    operations = {operation["spec"]["target_name"]: operation for operation in accepted["operations"]}
+    asynchronous, output = options["asynchronous"], options["output"]
+    finish(session, body["names"], operations.__getitem__, output=output, done="running", asynchronous=asynchronous)
+    if output == "table" and not asynchronous:
+        click.echo(f"after {time.monotonic() - began:.1f} s")
+
+
+def _wait(session: Session, names: Sequence[str], options: dict[str, Any], timeout_s: float) -> None:
+    if options["wait_condition"] and not options["asynchronous"]:
+        for name in names:
             session.client().wait_vm(name, options["wait_condition"], timeout_s)

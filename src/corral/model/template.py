@@ -43,6 +43,8 @@ class TemplateSpec(Model):
     """Other projects that may make VMs of it. They get all that its memory and its disks hold."""
     warm: Annotated[int, Field(ge=0, le=limits.WARM_MAX), written_unless(0)] = 0
     """So many domains wait for its memory's state, so that VMs of it are there at once."""
+    passing: Annotated[bool, written_unless(False)] = False
+    """Frozen for live forks of a running VM: it goes when they are there."""
 
 
 class TemplateStatus(Model):
@@ -59,6 +61,8 @@ class TemplateStatus(Model):
     """What memory and state take on disk."""
     stale: Annotated[str, written_unless("")] = ""
     """Why its memory cannot be used on this host any more; empty: it can, as far as is known. Its disks always can."""
+    pause_ms: Annotated[float | None, written_unless(None)] = None
+    """How long the guest that it was frozen of stood still, at most; null: it was off, or the daemon died meanwhile."""
     waiting: Annotated[int, written_unless(0)] = 0
     """Of the domains that are to wait for its state, those that do."""
 

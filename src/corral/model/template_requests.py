@@ -55,3 +55,14 @@ class ForkRequest(Model):
     """Boot them from the template's disks, although it has a memory to go on from."""
     force: bool = False
     """Allow disks whose virtual size is larger than the free space (thin provisioning)."""
+
+
+class LiveForkRequest(Model):
+    """New VMs that go on from what a running one is at this instant."""
+
+    model_config = example({"names": ["web-copy"]}, {"names": ["web-copy-1", "web-copy-2"]})
+
+    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.CLONES_MAX)]
+    """A VM each, all of one instant."""
+    force: bool = False
+    """Allow disks whose virtual size is larger than the free space (thin provisioning)."""

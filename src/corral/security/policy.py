@@ -22,6 +22,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "vm.read": Role.VIEWER,
         "vm.create": Role.OPERATOR,
         "vm.clone": Role.OPERATOR,
+        "vm.fork": Role.OPERATOR,  # live: who has it may look into that guest's memory anyway
         "vm.update": Role.OPERATOR,
         "vm.start": Role.OPERATOR,
         "vm.shutdown": Role.OPERATOR,

@@ -15,7 +15,7 @@ from corral.model.network import Network
 from corral.model.operation import CreateVm, Intent, Operation
 from corral.model.requests import CloneVmRequest
 from corral.model.slot import WarmSlot
-from corral.model.template_requests import ForkRequest
+from corral.model.template_requests import ForkRequest, LiveForkRequest
 from corral.model.vm import (
     DAC_UID_ANNOTATION,
     DAC_UID_FIRST,
@@ -66,6 +66,8 @@ class Origin:
     """Where its UEFI variables and its TPM's state are kept."""
     slots: deque[WarmSlot] = field(default_factory=deque)
     """Domains that wait to become its VMs, of which each VM takes one while there is any."""
+    intent: Intent | None = None
+    """How VMs come about of it, where that is known only once it is there."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ async def create_all(
     context: Context,
     caller: Caller,
     project: str,
-    request: CloneVmRequest | ForkRequest,
+    request: CloneVmRequest | ForkRequest | LiveForkRequest,
     origin: AbstractAsyncContextManager[Origin],
     spec: VmSpec,
     wish: Descendant,
@@ -137,7 +139,7 @@ async def create_all(
         async with origin as found:
             for mutation in fresh:
                 one = replace(wish, name=mutation.target)
-                made[mutation.target] = await create_descendant(context, mutation, found, one, intent)
+                made[mutation.target] = await create_descendant(context, mutation, found, one, found.intent or intent)
     vms = (made[name][0] for name in request.names)
     return tuple(without_vm_secrets(vm) for vm in vms if vm is not None), tuple(made[n][1] for n in request.names)
 

@@ -276,7 +276,7 @@ async def take_point(context: Context, caller: Caller, vm: Vm, *, with_memory: b
     spec = SnapshotSpec(vm_uid=vm.uid, with_memory=with_memory, hidden=True)
     snapshot, operation = await take_snapshot(context, mutation, f"hidden-{new_uid()[:8]}", spec, {})
     timeout_s = MEMORY_TIMEOUT_S if with_memory else POINT_TIMEOUT_S
-    done = await _ended(context, operation, timeout_s)
+    done = await until_ended(context, operation, timeout_s)
     found = await context.objects.get(Snapshot, snapshot.uid)
     if done.status.state is OperationState.SUCCEEDED and found is not None:
         return found
@@ -292,7 +292,7 @@ async def forget_point(context: Context, caller: Caller, vm: Vm, snapshot: Snaps
     await SnapshotService(context).delete(plain, vm.project, vm.name, snapshot.name)
 
 
-async def _ended(context: Context, operation: Operation, timeout_s: float) -> Operation:
+async def until_ended(context: Context, operation: Operation, timeout_s: float) -> Operation:
     current = await context.objects.get(Operation, operation.uid) or operation
     try:
         async with asyncio.timeout(timeout_s):

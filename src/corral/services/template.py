@@ -67,7 +67,7 @@ class TemplateService:
         return tuple(sorted(found, key=lambda one: (one.project, one.name)))
 
     async def create(
-        self, caller: Caller, project: str, request: CreateTemplateRequest
+        self, caller: Caller, project: str, request: CreateTemplateRequest, *, passing: bool = False
     ) -> tuple[Template | None, Operation]:
         """The template, and the operation that freezes it. None: an idempotent repeat whose template is gone."""
         context = self._context
@@ -84,7 +84,7 @@ class TemplateService:
                     raise CorralError("name-taken", asked, "the project has one of this name", "choose another name")
                 source = await context.objects.require(Vm, project, request.source)
                 await self._check_source(source, request)
-                return await self._write(mutation, source, request)
+                return await self._write(mutation, source, request, passing=passing)
 
     async def _check_source(self, source: Vm, request: CreateTemplateRequest) -> None:
         asked = f"make a template of VM {source.name!r}"
@@ -104,7 +104,7 @@ class TemplateService:
         check_take(source, known, layers, with_memory=request.hot, active=active, saved=saved)
 
     async def _write(
-        self, mutation: Mutation, source: Vm, request: CreateTemplateRequest
+        self, mutation: Mutation, source: Vm, request: CreateTemplateRequest, *, passing: bool
     ) -> tuple[Template, Operation]:
         """The template, the hidden point in time that it is made from, and an operation for each, at once."""
         context, now = self._context, self._context.clock.now()
@@ -126,6 +126,7 @@ class TemplateService:
                 description=request.description,
                 hot=request.hot,
                 warm=request.warm,
+                passing=passing,
                 source=source.name,
                 source_uid=source.uid,
                 snapshot_uid=snapshot.uid,
