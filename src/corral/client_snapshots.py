@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from corral.client_guest import path_name
@@ -11,6 +11,10 @@ from corral.client_http import Transport
 
 if TYPE_CHECKING:
     from corral import client_types as t
+
+
+DIFF_TIMEOUT_S: Final = 300.0
+"""Tables of whole disks are read."""
 
 
 class SnapshotCalls:
@@ -25,6 +29,14 @@ class SnapshotCalls:
 
     def get_snapshot(self, vm: str, name: str) -> t.Snapshot:
         return cast("t.Snapshot", self._snapshot("GET", vm, name))
+
+    def diff_snapshots(self, vm: str, name: str, to: str = "now") -> t.SnapshotDiff:
+        """What was written between the two."""
+        path = f"/v1/vms/{path_name(vm)}/snapshots/{quote(name, safe='')}/diff"
+        content = self._transport.request(
+            "GET", path, query={"project": self.project, "to": to}, timeout_s=DIFF_TIMEOUT_S
+        )
+        return cast("t.SnapshotDiff", json.loads(content))
 
     def create_snapshot(self, vm: str, body: t.CreateSnapshotRequest) -> t.SnapshotAccepted:
         return cast("t.SnapshotAccepted", self._snapshot("POST", vm, body=body))

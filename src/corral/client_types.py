@@ -418,6 +418,16 @@ class DestroyVm(TypedDict):
     verb: NotRequired[Literal['destroy']]
 
 
+class DiskDiff(TypedDict):
+    disk: str
+    size_bytes: int
+    changed_bytes: NotRequired[int]
+    zero_bytes: NotRequired[int]
+    pieces: NotRequired[int]
+    extents: NotRequired[list[Extent]]
+    note: NotRequired[str]
+
+
 class DiskRequest(TypedDict):
     name: NotRequired[str | None]
     size_bytes: NotRequired[int | None]
@@ -503,6 +513,12 @@ class ExportStackRequest(TypedDict):
     stack: str
     vms: NotRequired[list[str]]
     selector: NotRequired[str]
+
+
+class Extent(TypedDict):
+    start: int
+    length: int
+    zero: NotRequired[bool]
 
 
 class Finding(TypedDict):
@@ -718,17 +734,6 @@ class KernelBoot(TypedDict):
     kernel: str
     initrd: NotRequired[str]
     cmdline: NotRequired[str]
-
-
-class LiveForkRequest(TypedDict):
-    names: list[str]
-    force: NotRequired[bool]
-
-
-class LiveForksAccepted(TypedDict):
-    vms: list[Vm]
-    operations: list[Operation]
-    pause_ms: NotRequired[float | None]
 
 
 class MediumIds(TypedDict):
@@ -1204,6 +1209,13 @@ class SnapshotAccepted(TypedDict):
     snapshot: NotRequired[Snapshot | None]
 
 
+class SnapshotDiff(TypedDict):
+    vm: str
+    before: str
+    after: str
+    disks: list[DiskDiff]
+
+
 class SnapshotDisk(TypedDict):
     name: str
     volume_uid: str
@@ -1343,7 +1355,6 @@ class TemplateSpec(TypedDict):
     cloud_init: NotRequired[CloudInitSpec | None]
     published_to: NotRequired[list[str]]
     warm: NotRequired[int]
-    passing: NotRequired[bool]
 
 
 class TemplateStatus(TypedDict):
@@ -1355,7 +1366,6 @@ class TemplateStatus(TypedDict):
     memory_bytes: NotRequired[int]
     stored_bytes: NotRequired[int]
     stale: NotRequired[str]
-    pause_ms: NotRequired[float | None]
     waiting: NotRequired[int]
 
 

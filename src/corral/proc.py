@@ -110,10 +110,15 @@ def failure(done: Completed) -> CorralError:
 
 
 async def lines(
-    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None, cwd: str | None = None
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[str]:
     """Yield the lines that `argv` writes (both streams, in order) as they come; raise `command-failed` at a bad end."""
-    process = await _start(argv, False, env, cwd, (), None, merge=True)
+    process = await _start(argv, False, env, cwd, (), limits, merge=True)
     assert process.stdout is not None
     tail: list[str] = []
     try:

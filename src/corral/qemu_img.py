@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -18,6 +18,7 @@ CREATE_TIMEOUT_S: Final = 30.0
 INFO_TIMEOUT_S: Final = 15.0
 CONVERT_TIMEOUT_S: Final = 3600.0
 CHECK_TIMEOUT_S: Final = 600.0
+MAP_TIMEOUT_S: Final = 60.0
 # A copy that is slower than this for an hour longer is stuck.
 COPIED_BYTES_PER_S_MIN: Final = 10 * 2**20
 FOREIGN_MAX_BYTES: Final = 2 * 2**40
@@ -166,6 +167,19 @@ async def data_end(path: Path, disk_format: Format) -> int:
         if found.get("data") and not found.get("zero"):
             end = max(end, int(found["start"]) + int(found["length"]))
     return end
+
+
+async def own_extents(path: Path) -> AsyncIterator[tuple[int, int, bool]]:
+    """Where this qcow2 file alone holds something, whatever it lies on, as (start, length, reads as zeros). A guest may write
+    it meanwhile, and decides what is in it: read under limits."""
+    opened = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(path)}}
+    argv = ["qemu-img", "map", "-U", "--output=json", f"json:{json.dumps(opened)}"]
+    async for line in proc.lines(argv, timeout_s=MAP_TIMEOUT_S, limits=HOSTILE_LIMITS):
+        # One extent a line, within the brackets of a list.
+        found = json.loads(line.strip().strip("[],") or "{}")
+        if found.get("present"):
+            # Where there is a place for it in the file, that may be a hole, whatever was written.
+            yield int(found["start"]), int(found["length"]), bool(found["zero"]) and "offset" not in found
 
 
 async def convert_ours(

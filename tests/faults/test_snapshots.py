@@ -2,18 +2,24 @@
 
 from dataclasses import replace
 
+import pytest
 from points_in_time import check_layers, forget, found, holds, reads, revert, take, taken, write
 
+from corral.errors import CorralError
+from corral.model.identity import Identity, Role
 from corral.model.layer import Layer
 from corral.model.operation import DeleteVm, DestroyVm, OperationState, SaveVm, StartVm
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Power
 from corral.model.volume import Volume
+from corral.services.caller import Caller
 from corral.services.ledger import Ledger
 from corral.services.recover import recover
+from corral.services.snapshot_diff import SnapshotDiffer
 from corral.store.memory import MemoryStore
 from corral.store.objects import Objects
 
+ADMIN = Caller(Identity(name="local:root", roles={"*": Role.ADMIN}), "request")
 DONE, FAILED = OperationState.SUCCEEDED, OperationState.FAILED
 
 
@@ -238,5 +244,37 @@ def test_with_the_database_lost_all_points_come_back(world):
         await w.quiet()
         assert reads(w, vm) == {0: "b"}
         await check_layers(w)
+
+    world(scene)
+
+
+def test_what_was_written_between_two_points_is_told(world):
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create(power=Power.ON)
+        await w.ended(create)
+        write(w, vm, 0, "a")
+        await taken(w, vm, "one")
+        write(w, vm, 3, "b")
+        await taken(w, vm, "two")
+        await revert(w, vm, "one")
+        await w.quiet()
+        write(w, vm, 9, "c")
+        context = replace(w.devices._context, volumes=w.volumes, hypervisor=w.hypervisor)
+
+        async def between(one: str, other: str) -> list[int]:
+            found = await SnapshotDiffer(context).diff(ADMIN, "default", vm.name, one, other)
+            [disk] = found.disks
+            assert disk.changed_bytes == 65536 * len(disk.extents)
+            return [extent.start // 65536 for extent in disk.extents]
+
+        assert await between("one", "two") == [3]
+        assert await between("two", "one") == [3]
+        assert await between("one", "now") == [9]
+        assert await between("two", "now") == [3, 9]  # two branches
+        assert await between("one", "one") == []
+        with pytest.raises(CorralError) as refused:
+            await between("one", "three")
+        assert refused.value.code == "snapshot-not-found"
 
     world(scene)

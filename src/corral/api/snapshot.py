@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,14 +13,17 @@ from corral.api.documents import (
     SnapshotAccepted,
     accepted_response,
     document_response,
+    model_response,
     page_response,
 )
 from corral.api.route import noun_router
 from corral.model.snapshot import Snapshot
+from corral.model.snapshot_diff import NOW, SnapshotDiff
 from corral.model.snapshot_requests import CreateSnapshotRequest
 
 router = noun_router("snapshots", "/vms/{name}/snapshots")
 
+ToParam = Annotated[str, Query(max_length=256, description="Another snapshot; `now` is what the VM is.")]
 SnapshotParam = Annotated[str, Path(max_length=256, description="The snapshot's name within its VM.")]
 
 
@@ -43,6 +46,12 @@ async def create_snapshot(
 @router.get("/{snapshot}", response_model=Snapshot, summary="Show a snapshot")
 async def get_snapshot(call: CallParam, name: NameParam, snapshot: SnapshotParam, request: Request) -> Response:
     return document_response(request, await call.services.snapshots.get(call.caller, call.project, name, snapshot))
+
+
+@router.get("/{snapshot}/diff", response_model=SnapshotDiff, summary="What was written since a snapshot")
+async def diff_snapshots(call: CallParam, name: NameParam, snapshot: SnapshotParam, to: ToParam = NOW) -> Response:
+    """Between it and another one, or what the VM is now: extents of its disks, also where the same came again."""
+    return model_response(await call.services.snapshot_differ.diff(call.caller, call.project, name, snapshot, to))
 
 
 @router.post("/{snapshot}/revert", status_code=202, response_model=OperationAccepted, summary="Go back to a snapshot")

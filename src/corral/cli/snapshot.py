@@ -10,6 +10,7 @@ from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
 from corral.cli.progress import finish, wait_for
 from corral.cli.session import Session, pass_session
+from corral.cli.snapshot_diff import diff
 from corral.cli.snapshot_policy import policy
 from corral.names import format_bytes
 
@@ -232,4 +233,5 @@ def delete(session: Session, vm: str, names: tuple[str, ...], yes: bool, asynchr
     )
 
 
+snapshot.add_command(diff)
 snapshot.add_command(policy)

@@ -78,6 +78,10 @@ class FakePoints:
         async with self._call("point_put_back"):
             self._domain(uid)
 
+    async def flush(self, uid: str, disk: str) -> None:
+        async with self._call("point_flush"):
+            self._domain(uid)
+
     async def pull(
         self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
     ) -> None:

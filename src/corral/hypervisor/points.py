@@ -70,6 +70,10 @@ class Points(Protocol):
         """UEFI variables and TPM state of a domain that is off become what they were."""
         ...
 
+    async def flush(self, uid: str, disk: str) -> None:
+        """What QEMU knows of a running domain's disk alone is in its file; nothing happens to one that is off."""
+        ...
+
     async def pull(
         self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
     ) -> None:

@@ -15,13 +15,13 @@ from corral.services.event import EventService
 from corral.services.guest import GuestService
 from corral.services.host import HostService
 from corral.services.image import ImageService
-from corral.services.live_fork import LiveForkService
 from corral.services.network import NetworkService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.pool import PoolService
 from corral.services.session import SessionService
 from corral.services.snapshot import SnapshotService
+from corral.services.snapshot_diff import SnapshotDiffer
 from corral.services.stack import StackService
 from corral.services.template import TemplateService
 from corral.services.token import TokenService
@@ -38,7 +38,6 @@ from corral.services.warm import WarmService
 class Services:
     vms: VmService
     clones: CloneService
-    live_forks: LiveForkService
     devices: DeviceService
     previews: PreviewService
     stacks: StackService
@@ -54,6 +53,7 @@ class Services:
     volume_mover: VolumeMover
     pools: PoolService
     snapshots: SnapshotService
+    snapshot_differ: SnapshotDiffer
     templates: TemplateService
     warm: WarmService
     hosts: HostService
@@ -79,7 +79,6 @@ def build_services(context: Context, around: Surroundings) -> Services:
     return Services(
         vms=VmService(context),
         clones=CloneService(context),
-        live_forks=LiveForkService(context),
         devices=DeviceService(context),
         previews=PreviewService(context, around.draw),
         stacks=StackService(context),
@@ -95,6 +94,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         volume_sizer=VolumeSizer(context, DeviceService(context)),
         pools=PoolService(context),
         snapshots=SnapshotService(context),
+        snapshot_differ=SnapshotDiffer(context),
         templates=TemplateService(context),
         warm=WarmService(context),
         hosts=HostService(context),

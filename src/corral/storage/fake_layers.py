@@ -11,8 +11,9 @@ from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.simulated_disks import disks_of
 from corral.simulation import Simulation
-from corral.storage.layers import Backing, FoundLayer, PathOf
+from corral.storage.layers import Backing, FoundLayer, PathOf, Run
 
+BLOCK_BYTES: Final = 65_536
 _TEXT: Final = TypeAdapter(str)
 
 
@@ -64,6 +65,12 @@ class FakeLayers:
         async with self._call("merge_layer"):
             self._room(f"merge into {layer.uid}")
             self.disks.merge(self._file(layer), str(base.path) if base else "")
+
+    async def runs(self, layer: Layer) -> tuple[Run, ...]:
+        async with self._call("runs"):
+            self.disks.check(self._file(layer))
+            blocks = self.disks.files[self._file(layer)].blocks
+            return tuple(Run(block * BLOCK_BYTES, BLOCK_BYTES, not blocks[block]) for block in sorted(blocks))
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
         async with self._call("forget_volume"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
 from corral import files, qemu_img
+from corral.errors import CorralError
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.storage.chain_use import ChainUse
@@ -25,6 +26,9 @@ TPM_DIR: Final = "tpm"
 FILE_MODE: Final = 0o600
 # QEMU, under a uid of its own, must pass to the memory that it is fed; it gets that file opened, and lists nothing.
 DIRECTORY_MODE: Final = 0o711
+
+RUNS_MAX: Final = 200_000
+"""Pieces of a layer that are listed: some ten megabytes of memory, and a second of work."""
 
 PathOf = Callable[[str, str], Path]
 
@@ -44,6 +48,15 @@ class FoundLayer:
     uid: str
     document: bytes
     there: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A piece of a disk; `zero`: it reads as zeros."""
+
+    start: int
+    length: int
+    zero: bool = False
 
 
 class LayerStore(Protocol):
@@ -67,6 +80,11 @@ class LayerStore(Protocol):
     async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
         """Take `middle`, which `layer` lies on, into `layer`, which lies on `base` then; what is read through it stays the
         same at any instant. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
+        ...
+
+    async def runs(self, layer: Layer) -> tuple[Run, ...]:
+        """What was written to this layer alone, in order; a guest may be writing it. `unsupported` if that lies in more than
+        `RUNS_MAX` pieces."""
         ...
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
@@ -164,6 +182,20 @@ class DirLayers:
             await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
         await self.use.merge(path, merge)
+
+    async def runs(self, layer: Layer) -> tuple[Run, ...]:
+        path, found = self._path(layer.uid, layer.spec.pool), list[Run]()
+        async with self.use.reading(path):
+            async for start, length, zero in qemu_img.own_extents(path):
+                last = found[-1] if found else None
+                if last is not None and last.start + last.length == start and last.zero == zero:
+                    found[-1] = Run(last.start, last.length + length, zero)
+                    continue
+                found.append(Run(start, length, zero))
+                if len(found) > RUNS_MAX:
+                    reason = f"it holds more than {RUNS_MAX} pieces"
+                    raise CorralError("unsupported", f"list what layer {layer.uid} holds", reason)
+        return tuple(found)
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
         await asyncio.to_thread(files.remove_file, self._path(volume_uid, pool).with_suffix(".json"))

@@ -45,6 +45,7 @@ from corral.model.volume_requests import (
     CopyVolumeRequest,
     CreatePoolRequest,
     CreateVolumeRequest,
+    FlattenVolumeRequest,
     MoveVolumeRequest,
     ResizeVolumeRequest,
 )
@@ -99,6 +100,7 @@ REQUESTS: dict[str, Any] = {
     "volume_maker.copy": CopyVolumeRequest(name="new"),
     "volume_sizer.resize": ResizeVolumeRequest(size_bytes=2**31),
     "volume_mover.move": MoveVolumeRequest(pool="fast"),
+    "volume_mover.flatten": FlattenVolumeRequest(),
     "snapshots.create": CreateSnapshotRequest(name="new"),
     "templates.create": CreateTemplateRequest(name="new", source="web"),
     "templates.fork": ForkRequest(names=("new",)),
@@ -113,7 +115,7 @@ REQUESTS: dict[str, Any] = {
 }
 # What a viewer may: all of it reads. Whatever is not named here must be refused to one.
 READING = {
-    "templates.list", "templates.get", "templates.published", "snapshots.list", "snapshots.list_all", "snapshots.get", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
+    "templates.list", "templates.get", "templates.published", "snapshots.list", "snapshots.list_all", "snapshots.get", "snapshot_differ.diff", "vms.list", "vms.get", "vms.wait", "vms.drift", "images.list", "images.get", "images.catalogue", "networks.list", "networks.get",
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",

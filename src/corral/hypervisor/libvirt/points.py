@@ -130,6 +130,9 @@ class LibvirtPoints:
         owner = (dac_uid, self._host.dac_gid) if self._host.privileged and dac_uid is not None else None
         await asyncio.to_thread(put_back, places, directory, kept, owner)
 
+    async def flush(self, uid: str, disk: str) -> None:
+        await self._on(uid, "flush a disk of", lambda domain: _flush(domain, disk) if domain.isActive() else None)
+
     async def pull(
         self, uid: str, disk: str, base: str, on_share: Callable[[float], None], bytes_per_s: int = 0
     ) -> None:
