@@ -736,6 +736,17 @@ class KernelBoot(TypedDict):
     cmdline: NotRequired[str]
 
 
+class LiveForkRequest(TypedDict):
+    names: list[str]
+    force: NotRequired[bool]
+
+
+class LiveForksAccepted(TypedDict):
+    vms: list[Vm]
+    operations: list[Operation]
+    pause_ms: NotRequired[float | None]
+
+
 class MediumIds(TypedDict):
     volume: NotRequired[str]
     publisher: NotRequired[str]
@@ -1355,6 +1366,7 @@ class TemplateSpec(TypedDict):
     cloud_init: NotRequired[CloudInitSpec | None]
     published_to: NotRequired[list[str]]
     warm: NotRequired[int]
+    passing: NotRequired[bool]
 
 
 class TemplateStatus(TypedDict):
@@ -1366,6 +1378,7 @@ class TemplateStatus(TypedDict):
     memory_bytes: NotRequired[int]
     stored_bytes: NotRequired[int]
     stale: NotRequired[str]
+    pause_ms: NotRequired[float | None]
     waiting: NotRequired[int]
 
 

@@ -15,6 +15,7 @@ from corral.services.event import EventService
 from corral.services.guest import GuestService
 from corral.services.host import HostService
 from corral.services.image import ImageService
+from corral.services.live_fork import LiveForkService
 from corral.services.network import NetworkService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
@@ -38,6 +39,7 @@ from corral.services.warm import WarmService
 class Services:
     vms: VmService
     clones: CloneService
+    live_forks: LiveForkService
     devices: DeviceService
     previews: PreviewService
     stacks: StackService
@@ -79,6 +81,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
     return Services(
         vms=VmService(context),
         clones=CloneService(context),
+        live_forks=LiveForkService(context),
         devices=DeviceService(context),
         previews=PreviewService(context, around.draw),
         stacks=StackService(context),
