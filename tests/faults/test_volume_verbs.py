@@ -3,20 +3,26 @@
 import asyncio
 
 import pytest
+from points_in_time import reads, taken, write
 
 from corral.errors import CorralError
 from corral.model.identity import Identity, Role
-from corral.model.operation import Operation, OperationState
+from corral.model.layer import Layer
+from corral.model.operation import DeleteVm, Operation, OperationState
 from corral.model.pool import Pool, PoolSpec
+from corral.model.requests import CloneVmRequest
+from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.model.volume_requests import (
     CopyVolumeRequest,
     CreateVolumeRequest,
+    FlattenVolumeRequest,
     MoveVolumeRequest,
     ResizeVolumeRequest,
 )
 from corral.names import GIB, new_uid
 from corral.services.caller import Caller
+from corral.services.clone import CloneService
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
 from corral.services.volume_move import VolumeMover
@@ -53,13 +59,18 @@ async def move(w) -> Operation:
     return await VolumeMover(w.devices._context).move(ADMIN, "default", "data", MoveVolumeRequest(pool="fast"))
 
 
-VERBS = {"create": create, "copy": copy, "grow": grow, "shrink": shrink, "move": move}
+async def flatten(w) -> Operation:
+    return await VolumeMover(w.devices._context).flatten(ADMIN, "default", "data", FlattenVolumeRequest())
+
+
+VERBS = {"create": create, "copy": copy, "grow": grow, "shrink": shrink, "move": move, "flatten": flatten}
 CALLS = {
     "create": ["storage.create"],
     "copy": ["storage.fill"],
     "grow": ["storage.grow"],
     "shrink": ["storage.shrink"],
-    "move": ["storage.fill", "storage.remove"],
+    "move": ["storage.fill", "storage.grow", "storage.remove"],
+    "flatten": ["storage.stand_alone", "storage.grow"],
 }
 WRITTEN = {7: "seven", 11: "eleven"}
 
@@ -111,8 +122,8 @@ def test_each_does_what_was_asked_and_says_so(world, verb):
         done = await w.ended(await VERBS[verb](w))
         assert done.status.state is OperationState.SUCCEEDED, done.status
         await check(w, verb, done)
-        said = {"create": "VolumeCreated", "copy": "VolumeCreated", "move": "VolumeMoved"}.get(verb, "VolumeResized")
-        assert said in await w.events()
+        said = {"create": "Created", "copy": "Created", "move": "Moved", "flatten": "Flattened"}.get(verb, "Resized")
+        assert f"Volume{said}" in await w.events()
 
     world(scene)
 
@@ -230,5 +241,46 @@ def test_what_is_short_does_not_wait_for_copies(world):
             await w.cancel(copying)
         for copying in copies:
             assert (await w.ended(copying)).status.state is OperationState.CANCELLED
+
+    world(scene)
+
+
+@pytest.mark.parametrize("verb", ["move", "flatten"])
+def test_a_kept_disk_of_a_clone_leaves_what_it_stood_on(world, verb):
+    """The layers below stay as long as the origin stands on them, and go with the volume that was the last."""
+
+    async def scene(w):
+        await prepared(w, "create")
+        origin, made = await w.create("web")
+        await w.ended(made)
+        await taken(w, origin, "kept")
+        request = CloneVmRequest(names=("copy",), from_snapshot="kept")
+        operation = (await CloneService(w.devices._context).clone(ADMIN, "default", "web", request))[1][0]
+        await w.ended(operation)
+        copy = await w.objects.get(Vm, operation.spec.target_uid)
+        write(w, copy, 7, "the clone's")
+        held = reads(w, copy)
+        await w.ended(await w.wish(copy, DeleteVm(keep_disks=True), delete=True))
+        [kept] = [found for found in await w.objects.list(Volume) if found.spec.vm_uid is None]
+        mover = VolumeMover(w.devices._context)
+        if verb == "move":
+            asked = await mover.move(ADMIN, "default", kept.uid, MoveVolumeRequest(pool="fast"))
+        else:
+            asked = await mover.flatten(ADMIN, "default", kept.uid, FlattenVolumeRequest())
+        done = await w.ended(asked)
+        assert done.status.state is OperationState.SUCCEEDED, done.status
+        kept = await w.objects.get(Volume, kept.uid)
+        head = await w.objects.get(Layer, kept.head_uid)
+        assert (kept.spec.image_uid, head.spec.parent_uid, head.spec.pool) == (None, None, kept.spec.pool)
+        path = str(w.volumes.volume_path(kept))
+        assert w.volumes.layers.disks.files[path].backing == ""
+        assert content(w, kept) == held
+        # The origin's own stay.
+        assert reads(w, origin) == {}
+        w.hypervisor.guest_reads(origin.uid, "root")
+        deleted = await w.ended(await VolumeService(w.devices._context).delete(ADMIN, "default", kept.uid))
+        assert deleted.status.state is OperationState.SUCCEEDED
+        assert path not in w.volumes.layers.disks.files
+        assert await w.objects.get(Layer, head.uid) is None
 
     world(scene)

@@ -21,6 +21,7 @@ from corral.model.operation import (
     SnapshotVm,
     UpdateVm,
 )
+from corral.model.vm import Vm
 
 _DOCUMENT: Final = (UpdateVm, AdoptVm)
 _ON_DISKS: Final = (MoveVolume, FlattenVolume)
@@ -99,3 +100,21 @@ def problem_of(error: CorralError) -> Problem:
     elif isinstance(below, Exception):
         cause = Problem(code="internal", asked="", reason=f"{type(below).__name__}: {below}"[:500])
     return Problem(code=error.code, asked=error.asked, reason=error.reason, hint=error.hint, cause=cause)
+
+
+def visible(vm: Vm, operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Without those whose own change of the spec has not been seen yet."""
+    return tuple(operation for operation in operations if operation.spec.tracks_generation <= vm.generation)
+
+
+def wish_of(vm: Vm | None, operations: tuple[Operation, ...]) -> str:
+    """Changes with every new wish about a VM: its generation, its operations, a cancellation."""
+    if vm is None:
+        return ""
+    parts = [f"{operation.uid}{'!' if operation.spec.cancel_requested_at else ''}" for operation in operations]
+    return f"{vm.generation}/{bool(vm.deletion_requested_at)}/{','.join(parts)}"
+
+
+def is_unwanted(vm: Vm | None, operations: tuple[Operation, ...]) -> bool:
+    """What is being made for it need not be finished."""
+    return vm is None or vm.being_deleted or any(cancelled(operation) for operation in operations)

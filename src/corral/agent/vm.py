@@ -23,7 +23,7 @@ from corral.agent.memory import Found, Memory, Situation
 from corral.agent.operations import Progress, Shown, running
 from corral.agent.plan_snapshot import begun_heads
 from corral.agent.planner import plan
-from corral.agent.queue import cancelled, problem_of, sorted_operations
+from corral.agent.queue import cancelled, is_unwanted, problem_of, sorted_operations, visible, wish_of
 from corral.agent.record import Recorder
 from corral.agent.steps import TIDYING, CopyVolume, MergeLayer, RemoveLayer, SinkLayer, Step, operation_of
 from corral.agent.view import Plan, Settle, View, asked_ago_s, remembered
@@ -292,11 +292,14 @@ class Reconciler:
         run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name, on_share=on_share)
         if not isinstance(step, MergeLayer | SinkLayer | CopyVolume):
             return await run
-        # These may take their time: whoever wishes anything of this VM meanwhile does not wait for it.
+        # These may take their time: whoever wishes anything of this VM meanwhile does not wait for it. But for a disk that is
+        # being copied: all but the VM's end needs that.
         wish, work = wish_of(view.vm, view.operations), asyncio.ensure_future(run)
         try:
             while not (await asyncio.wait([work], timeout=WISH_LOOK_S))[0]:
-                if self.wish(view.vm.uid) != wish:
+                vm = self.cache.vms.get(view.vm.uid)
+                copied = isinstance(step, CopyVolume) and not is_unwanted(vm, self.cache.unfinished(view.vm.uid))
+                if not copied and self.wish(view.vm.uid) != wish:
                     raise CorralError("wrong-state", step.PHASE, "something else is wished of its VM")
             return work.result()
         finally:
@@ -383,16 +386,3 @@ class Reconciler:
         for found in (*self.cache.points_of(vm).values(), *self.cache.layers_of(vm)):
             await self.cache.refresh(type(found), found.uid)
         await self.cache.refresh(Vm, vm.uid)
-
-
-def visible(vm: Vm, operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    """Without those whose own change of the spec has not been seen yet."""
-    return tuple(operation for operation in operations if operation.spec.tracks_generation <= vm.generation)
-
-
-def wish_of(vm: Vm | None, operations: tuple[Operation, ...]) -> str:
-    """Changes with every new wish about a VM: its generation, its operations, a cancellation."""
-    if vm is None:
-        return ""
-    parts = [f"{operation.uid}{'!' if operation.spec.cancel_requested_at else ''}" for operation in operations]
-    return f"{vm.generation}/{bool(vm.deletion_requested_at)}/{','.join(parts)}"
