@@ -70,6 +70,12 @@ def require(program: str, package: str = "") -> str:
     return path
 
 
+def tied(argv: Sequence[str]) -> list[str]:
+    """The command, to be killed when this process dies: what it holds locked is wanted by the next one."""
+    program = shutil.which("setpriv")  # of util-linux
+    return [program, "--pdeathsig", "KILL", "--", *argv] if program else list(argv)
+
+
 async def run(
     argv: Sequence[str],
     *,

@@ -91,8 +91,8 @@ async def rebase(
 
     The header is told first what it lies on: qemu-img believes it, and a job that was cut may have changed it. And each
     write goes through at once: qemu-img changes the header before its own cache of tables is written back (7.2, found by
-    killing it)."""
-    start = ["qemu-img", "rebase", "-f", "qcow2"]
+    killing it). It dies with this process: its lock would keep the VM from starting until it is done."""
+    start = proc.tied(["qemu-img", "rebase", "-f", "qcow2"])
     if middle is None and not backing_name(path):
         return
     if middle is not None and backing_name(path) != str(middle):

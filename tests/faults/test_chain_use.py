@@ -1,7 +1,9 @@
 """A chain that is copied while a layer of it is merged: the copy holds what it must, and the merge is done later."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,5 +199,39 @@ def test_who_has_a_lock_is_not_merged_under(tmp_path):
             reader.wait(30)
         await chain.merge()
         check(chain.path(chain.top))
+
+    asyncio.run(scene())
+
+
+MERGES = """
+import asyncio, sys
+from pathlib import Path
+from corral import qemu_img
+asyncio.run(qemu_img.rebase(Path(sys.argv[1]), Path(sys.argv[2]), None, "qcow2"))
+"""
+
+
+def test_a_merge_dies_with_its_daemon(tmp_path):
+    """Its lock would keep the VM from starting for as long as it takes."""
+
+    async def scene():
+        chain = await Chain(tmp_path / "state").make()
+        slow = tmp_path / "bin" / "qemu-img"
+        slow.parent.mkdir()
+        slow.write_text(
+            f"#!/bin/sh\necho $$ >{tmp_path}/pid.new && mv {tmp_path}/pid.new {tmp_path}/pid\nexec sleep 600\n"
+        )
+        slow.chmod(0o755)
+        environ = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+        files = [str(chain.path(one)) for one in (chain.middle, chain.base)]
+        with subprocess.Popen([sys.executable, "-c", MERGES, *files], env=environ) as daemon:
+            while not (tmp_path / "pid").exists():
+                await asyncio.sleep(0.02)
+            daemon.kill()
+        status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+        end_s = time.monotonic() + 20
+        while status.exists() and status.read_text().split()[2] != "Z":
+            assert time.monotonic() < end_s, "it goes on"
+            await asyncio.sleep(0.02)
 
     asyncio.run(scene())
