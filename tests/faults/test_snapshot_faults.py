@@ -81,6 +81,7 @@ def hurried(monkeypatch):
     """Waiting between tries is not the subject."""
     monkeypatch.setattr("corral.agent.vm.backoff_s", lambda attempts: 0.02 * attempts)
     monkeypatch.setattr("corral.agent.vm.TIDY_AGAIN_S", 0.05)
+    monkeypatch.setattr("corral.agent.points.CLOCK_PATIENCE_S", 0.05)
     # A merge may take hours; one that hangs is to be given up within this test.
     shorter = tuple((kinds, min(factor, 8.0)) for kinds, factor in executor._FACTORS)
     monkeypatch.setattr("corral.agent.executor._FACTORS", shorter)

@@ -64,6 +64,14 @@ def plan_in_time(view: View, queue: Queue) -> Plan | None:  # noqa: PLR0911  (a 
     return None
 
 
+def plan_clock(view: View, queue: Queue) -> Plan | None:
+    """A guest that went on from a point in time is told what time it is; nobody who asked for that waits for it."""
+    operation = first_in_time(queue)
+    if not view.known.clock_behind or not view.active or (operation is not None and begun_heads(view, operation)):
+        return None
+    return Plan((SyncClock(),), again=True)
+
+
 def first_in_time(queue: Queue) -> Operation | None:
     found = queue.imperative[0] if queue.imperative else None
     return found if found is not None and isinstance(found.spec.intent, IN_TIME) else None
@@ -187,15 +195,17 @@ def _revert(view: View, operation: Operation, snapshot: Snapshot, heads: tuple[L
     if not there:
         if operation.status.error is not None or cancelled(operation):
             return _put_back(view, operation, heads)
-        steps: list[Step] = [Destroy()] if view.active else []
-        steps += [MakeHeads(heads, anew=True), PlaceDisks(pairs)]
+        steps: list[Step] = [MakeHeads(heads, anew=True), PlaceDisks(pairs)]
+        if view.active:  # as short as can be; but what it has open is not made anew
+            steps = [Destroy(), *steps] if _switched(view, heads) else [steps[0], Destroy(), *steps[1:]]
         steps += [PutBack(snapshot)] if snapshot.status.kept else []
         if runs and snapshot.spec.with_memory:
             steps.append(RestorePoint(operation.uid, snapshot, pairs))
         elif runs:
             steps.append(StartReverted(operation_uid=operation.uid))
         return _acting(operation, *steps)
-    if snapshot.spec.with_memory and view.active and not _done(view, operation, SyncClock):
+    restored = _done(view, operation, RestorePoint)  # else by a former process
+    if snapshot.spec.with_memory and view.active and not restored and not _done(view, operation, SyncClock):
         return _acting(operation, SyncClock(operation.uid))
     writes = _settled_heads(view, heads, by_head)
     if not _done(view, operation, SealPoint):

@@ -8,7 +8,7 @@ from corral.agent.definition import recovered_nics, recovered_volumes
 from corral.agent.plan_disks import LOOK_AGAIN_S, beside, plan_disks, plan_switched, removal_of_copy
 from corral.agent.plan_layers import OBJECTS_AT_ONCE, leftovers, plan_tidying, removal_of
 from corral.agent.plan_power import plan_news, plan_power
-from corral.agent.plan_snapshot import begun_heads, plan_in_time
+from corral.agent.plan_snapshot import begun_heads, plan_clock, plan_in_time
 from corral.agent.queue import Queue, cancelled, sorted_operations, superseded_endings
 from corral.agent.steps import (
     ApplyLive,
@@ -54,7 +54,7 @@ def plan(view: View) -> Plan:
 
 def _plan_wishes(view: View, queue: Queue) -> Plan:
     """All but the work on disks, which goes on beside it."""
-    if (found := plan_in_time(view, queue) or _plan_fork(view, queue)) is not None:
+    if (found := plan_clock(view, queue) or plan_in_time(view, queue) or _plan_fork(view, queue)) is not None:
         return found
     existence = _plan_existence(view, redefine=_is_reset(queue))
     if existence and queue.create is None and queue.power is None:

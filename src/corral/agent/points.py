@@ -1,8 +1,10 @@
 """What the steps about layers and points in time do. Every effect may be repeated."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition
@@ -36,6 +38,8 @@ from corral.storage.base import VolumeStore
 from corral.storage.layers import Backing
 
 MEMORY_FILE = "memory"
+CLOCK_PATIENCE_S: Final = 2.0
+CLOCK_LOOK_S: Final = 0.1
 KEPT_FILES = {"nvram": "nvram.fd", "tpm": "tpm"}
 
 
@@ -157,12 +161,19 @@ class PointEffects:
         await self.hypervisor.points.restore(vm.uid, directory, disks, paused=paused)
 
     async def _sync_clock(self, vm: Vm) -> None:
-        """A guest without an agent, or whose agent cannot, finds the time by itself."""
-        try:
-            await self.hypervisor.guests.set_time(vm.uid, int(self.clock.now().timestamp() * 1e9))
-        except CorralError as error:
-            if not error.code.startswith("guest-agent-"):
-                raise
+        """A guest without an agent, or whose agent cannot, finds the time by itself. In its first instant after a restore
+        an agent is not connected."""
+        until_s = self.clock.monotonic_s() + CLOCK_PATIENCE_S
+        while True:
+            try:
+                return await self.hypervisor.guests.set_time(vm.uid, int(self.clock.now().timestamp() * 1e9))
+            except CorralError as error:
+                if error.code == "hypervisor-unavailable":
+                    raise
+                late = error.code in ("guest-agent-unavailable", "guest-agent-timeout")
+                if not late or self.clock.monotonic_s() >= until_s:
+                    return None
+            await asyncio.sleep(CLOCK_LOOK_S)
 
     async def _seal(self, vm: Vm, step: SealPoint) -> None:
         """The persistent definition once more: between the switch and now the daemon may have died."""

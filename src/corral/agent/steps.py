@@ -252,7 +252,7 @@ class SyncClock(Step):
     """As far as its agent takes it."""
 
     NAME, PHASE = "sync-clock", "setting the guest's clock"
-    operation_uid: str
+    operation_uid: str = ""
 
 
 @dataclass(frozen=True)

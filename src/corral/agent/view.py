@@ -84,6 +84,8 @@ class Known:
     """The operation (empty: none) on whose behalf it was last made to go on."""
     steps_done: frozenset[tuple[str, str]] = frozenset()
     """What this process has done for operations on points in time: operation and step."""
+    clock_behind: bool = False
+    """Its memory was restored, and its clock stands where it was then."""
     merged: frozenset[tuple[str, str]] = frozenset()
     """Layers that this process took another one into, above or below it, which is not yet recorded: (whole, gone)."""
     postponed: Mapping[str, float] = field(default_factory=dict)
@@ -268,7 +270,7 @@ def asked_ago_s(operation: Operation | None, now: datetime) -> float:
     return max(0.0, min((now - asked_at).total_seconds(), end_s - ASKED_ANEW_S))
 
 
-def remembered(  # noqa: PLR0911  (a decision table)
+def remembered(  # noqa: C901, PLR0911  (a decision table)
     known: Known, step: Step, operation_uid: str, now_s: float, asked_ago_s: float = 0.0
 ) -> Known:
     """`known` after `step` was done; a former process had asked the guest to power off `asked_ago_s` before."""
@@ -283,10 +285,12 @@ def remembered(  # noqa: PLR0911  (a decision table)
         return replace(known, merged=known.merged | {(whole.uid, gone.uid)})
     if isinstance(step, _NOTED):
         known = replace(known, steps_done=known.steps_done | {(step.operation_uid, step.NAME)})
+    if isinstance(step, RestorePoint | SyncClock):
+        return replace(known, clock_behind=isinstance(step, RestorePoint))
     if isinstance(step, GrowVolume):
         return replace(known, grown=known.grown | {(step.volume_uid, step.size_bytes)})
     if isinstance(step, Start | ForkFrom):
-        return replace(known, stop_cause=StopCause.NONE, asked=None, started=True)
+        return replace(known, stop_cause=StopCause.NONE, asked=None, started=True, clock_behind=False)
     if isinstance(step, Resume):
         return replace(known, room=False, resumed_for=operation_uid)
     if isinstance(step, AskShutdown):
