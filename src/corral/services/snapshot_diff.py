@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from corral.errors import CorralError
+from corral.model import limits
 from corral.model.layer import Layer, chain_of
 from corral.model.snapshot import Snapshot, snapshot_claim
 from corral.model.snapshot_diff import NOW, DiskDiff, Extent, SnapshotDiff
@@ -16,8 +17,6 @@ from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.storage.layers import Run
 
-EXTENTS_MAX: Final = 10_000
-"""Of a disk that are told one by one; the sums are of all."""
 AT_ONCE: Final = 2
 """They read tables of whole disks."""
 
@@ -121,5 +120,7 @@ def _told(name: str, size_bytes: int, runs: list[Run]) -> DiskDiff:
         changed_bytes=sum(run.length for run in runs),
         zero_bytes=sum(run.length for run in runs if run.zero),
         pieces=len(runs),
-        extents=tuple(Extent(start=run.start, length=run.length, zero=run.zero) for run in runs[:EXTENTS_MAX]),
+        extents=tuple(
+            Extent(start=run.start, length=run.length, zero=run.zero) for run in runs[: limits.DIFF_EXTENTS_MAX]
+        ),
     )

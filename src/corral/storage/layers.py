@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from corral import files, qemu_img
 from corral.errors import CorralError
+from corral.model import limits
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.storage.chain_use import ChainUse
@@ -26,9 +27,6 @@ TPM_DIR: Final = "tpm"
 FILE_MODE: Final = 0o600
 # QEMU, under a uid of its own, must pass to the memory that it is fed; it gets that file opened, and lists nothing.
 DIRECTORY_MODE: Final = 0o711
-
-RUNS_MAX: Final = 200_000
-"""Pieces of a layer that are listed: some ten megabytes of memory, and a second of work."""
 
 PathOf = Callable[[str, str], Path]
 
@@ -84,7 +82,7 @@ class LayerStore(Protocol):
 
     async def runs(self, layer: Layer) -> tuple[Run, ...]:
         """What was written to this layer alone, in order; a guest may be writing it. `unsupported` if that lies in more than
-        `RUNS_MAX` pieces."""
+        `LAYER_PIECES_MAX` pieces."""
         ...
 
     async def forget_volume(self, volume_uid: str, pool: str) -> None:
@@ -192,8 +190,8 @@ class DirLayers:
                     found[-1] = Run(last.start, last.length + length, zero)
                     continue
                 found.append(Run(start, length, zero))
-                if len(found) > RUNS_MAX:
-                    reason = f"it holds more than {RUNS_MAX} pieces"
+                if len(found) > limits.LAYER_PIECES_MAX:
+                    reason = f"it holds more than {limits.LAYER_PIECES_MAX} pieces"
                     raise CorralError("unsupported", f"list what layer {layer.uid} holds", reason)
         return tuple(found)
 
