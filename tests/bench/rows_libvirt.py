@@ -12,7 +12,7 @@ from pathlib import Path
 
 import libvirt
 from rows_fork import fork_rows
-from rows_snapshot import snapshot_row
+from rows_snapshot import live_fork_row, snapshot_row
 from rows_stack import apply_row
 from rows_time import time_rows
 from stage import CORRAL, Daemon, Row, daemon, median, process_s, say, timed
@@ -42,6 +42,7 @@ def rows() -> Iterator[Row]:
             yield start_row(one)
             yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
             yield snapshot_row(one, IMAGE, _prefix())
+            yield live_fork_row(one, IMAGE, _prefix())
             yield from time_rows(one, IMAGE, _prefix(), URI)
             yield plug_row(one)
             yield screenshot_row(one)
