@@ -17,6 +17,7 @@ from corral.hypervisor.libvirt.devices import NIC_ALIAS
 from corral.hypervisor.libvirt.domains import find_by_name, find_by_uid
 from corral.hypervisor.libvirt.host import Host
 from corral.hypervisor.libvirt.metadata import NAMESPACE, PREFIX, hardware_mark, metadata_text, parse_document
+from corral.log import logger
 
 MEMORY: Final = "memory"
 STATE: Final = "state"
@@ -25,6 +26,8 @@ CARDS: Final = "cards.xml"
 NVRAM: Final = "nvram.fd"
 LOAD_S: Final = 30.0
 _DESCRIPTOR: Final = "corral-state"
+
+log = logger("libvirt.forks")
 
 
 def read_document(path: Path) -> _Element:
@@ -40,39 +43,55 @@ def prepare_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
     if old is not None and (old.isPersistent() or _waits(old)):
         return
     if old is not None:
-        old.destroy()
-    domain = _create(handle, fork, host)
-    try:
-        monitor.ignore_shared_memory(domain, on=True)
-    except (libvirt.libvirtError, CorralError):
-        domain.destroy()
-        raise
+        _destroy(old)
+    _create(handle, fork, host)
 
 
 def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
     """Loaded, defined, and it runs. Until it is defined it is nobody's: what a crash left of it is thrown away, unless
     nothing was loaded yet."""
-    old = find_by_uid(handle, fork.definition.uid)
-    if old is not None and old.isPersistent():
+    domain = find_by_uid(handle, fork.definition.uid)
+    if domain is not None and domain.isPersistent():
         return
-    if old is not None and not _waits(old):
-        old.destroy()
-        old = None
-    domain = old or _create(handle, fork, host)
+    if domain is None or not _went_on(handle, domain, fork, host):
+        domain = _create(handle, fork, host)
+        _go_on(handle, domain, fork, host)
+    domain.resume()
+    _plug_cards(domain, fork, parse_document(domain.XMLDesc(0)))
+
+
+def _went_on(handle: libvirt.virConnect, waiting: libvirt.virDomain, fork: Fork, host: Host) -> bool:
+    """False: it was of no use, and is gone. It may have died in this instant."""
+    try:
+        if _waits(waiting):
+            _go_on(handle, waiting, fork, host)
+            return True
+    except (libvirt.libvirtError, CorralError) as error:
+        log.warning("a domain that waited was of no use", domain=waiting.name(), error=str(error))
+    _destroy(waiting)
+    return False
+
+
+def _go_on(handle: libvirt.virConnect, domain: libvirt.virDomain, fork: Fork, host: Host) -> None:
+    """From the state, and defined; destroyed where that fails."""
     # One that waited keeps its name until it is off.
     definition = replace(fork.definition, name=domain.name())
     try:
-        if old is None:
-            monitor.ignore_shared_memory(domain, on=True)
         _load(domain, fork.template.directory / STATE)
         live = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
         cards = fork_document.build_cards(definition, read_document(fork.template.directory / CARDS))
         handle.defineXML(fork_document.lasting_document(live, definition, host, cards))
     except (libvirt.libvirtError, CorralError):
-        domain.destroy()
+        _destroy(domain)
         raise
-    domain.resume()
-    _plug_cards(domain, fork, parse_document(domain.XMLDesc(0)))
+
+
+def _destroy(domain: libvirt.virDomain) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            raise  # else it has ended by itself
 
 
 def _waits(domain: libvirt.virDomain) -> bool:
@@ -81,6 +100,7 @@ def _waits(domain: libvirt.virDomain) -> bool:
 
 
 def _create(handle: libvirt.virConnect, fork: Fork, host: Host) -> libvirt.virDomain:
+    """Its QEMU waits for a stream without the memory."""
     definition, template = fork.definition, fork.template
     if find_by_name(handle, definition.name) is not None:
         reason = f"libvirt already has a domain {definition.name!r}"
@@ -92,7 +112,13 @@ def _create(handle: libvirt.virConnect, fork: Fork, host: Host) -> libvirt.virDo
     with holder.lent(template.directory / MEMORY, template.digest, template.run_dir, ids) as memory:
         machine = read_document(template.directory / DOCUMENT)
         text = fork_document.fork_document(machine, definition, host, memory.path, memory.size_bytes)
-        return handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
+        domain = handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
+    try:
+        monitor.ignore_shared_memory(domain, on=True)
+    except (libvirt.libvirtError, CorralError):
+        _destroy(domain)
+        raise
+    return domain
 
 
 def _load(domain: libvirt.virDomain, state: Path) -> None:
