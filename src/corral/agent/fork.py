@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from corral.agent.cache import Cache
@@ -18,6 +18,10 @@ from corral.images.identity import SEED_BYTES, Card, Identity, build_script, mak
 from corral.model.template import Template
 from corral.model.vm import Vm
 
+STARTED_AT_ONCE: Final = 3
+TOLD_AT_ONCE: Final = 4
+"""Fifty guests that all go on at once have a fiftieth of the processors each, and whoever waits for one of them gives up. In
+turns they are all done sooner. Nobody's time runs out while he waits for his."""
 AGENT_PATIENCE_S: Final = 300.0
 """The template's guest had an agent: a fork's answers too, in a fifth of a second where the host is not busy."""
 
@@ -36,6 +40,8 @@ class ForkEffects:
     hypervisor: HypervisorDriver
     clock: Clock
     places: Callable[[], Places]
+    _starting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTED_AT_ONCE))
+    _telling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TOLD_AT_ONCE))
 
     def effect(self, step: Step, vm: Vm) -> Awaitable[None] | None:
         """None: the step is about something else."""
@@ -53,16 +59,18 @@ class ForkEffects:
             reason = f"the memory of {template.name} was frozen under another QEMU, libvirt, accelerator or processor"
             hint = f"`corral fork {template.name} NAME --boot` starts from its disks; then make a template of that"
             raise CorralError("template-stale", f"fork {vm.name}", reason, hint)
-        await forking.fork(self._fork(vm, template))
+        async with self._starting:
+            await forking.fork(self._fork(vm, template))
 
     async def introduce(self, vm: Vm, template_uid: str) -> None:
         """May be repeated, too."""
         template = self._template(vm, template_uid)
-        identity = await asyncio.to_thread(_identity, vm, template)
-        patience_s = AGENT_PATIENCE_S if template.status.agent else 0.0
-        script = build_script(identity, self.clock.now())
-        if not await self.hypervisor.forking.introduce(self._fork(vm, template), script, patience_s):
-            self.cache.doubles.add(vm.uid)
+        async with self._telling:
+            identity = await asyncio.to_thread(_identity, vm, template)
+            patience_s = AGENT_PATIENCE_S if template.status.agent else 0.0
+            script = build_script(identity, self.clock.now())
+            if not await self.hypervisor.forking.introduce(self._fork(vm, template), script, patience_s):
+                self.cache.doubles.add(vm.uid)
 
     def _template(self, vm: Vm, uid: str) -> Template:
         found = self.cache.templates.get(uid)
