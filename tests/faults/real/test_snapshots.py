@@ -72,6 +72,7 @@ def test_a_guest_goes_back_and_forth(world: World) -> None:
     revert(world, "alive")
     assert reads(world, 0, 1) == ["two", ""]
     assert world.run_in(NAME, "cat", "/tmp/thought").strip() == "remembered"
+    until("its clock is right", lambda: abs(int(world.run_in(NAME, "date", "+%s")) - time.time()) < 3)
     assert not world.vm(NAME)["status"].get("pending_restart")
     conditions = {found["type"]: found["status"] for found in world.vm(NAME)["status"]["conditions"]}
     assert conditions.get("Drifted", "false") == "false"
@@ -200,6 +201,7 @@ def through(world: World, verb: str, moment: str) -> None:
 MOMENTS = [
     *(("take", f"{when} {step}") for step in TAKE for when in ("before", "after")),
     *(("take with memory", f"{when} {step}") for step in TAKE for when in ("before", "after")),
+    *(("take with memory", amid) for amid in ("amid memory", "before the switch", "after the switch")),
     *(("revert", f"{when} {step}") for step in REVERT for when in ("before", "after")),
     *(("revert to memory", f"{when} {step}") for step in MEMORY for when in ("before", "after")),
     *(("forget", f"{when} {step}") for step in TIDY[:1] for when in ("before", "after")),
@@ -209,6 +211,12 @@ MOMENTS = [
 def test_a_sample_of_instants(world: World) -> None:
     for kind in ("take", "revert"):
         through(world, *world.random.choice([found for found in MOMENTS if found[0].startswith(kind)]))
+
+
+@pytest.mark.parametrize("amid", ["amid memory"])
+def test_a_guest_whose_memory_is_being_kept(world: World, amid: str) -> None:
+    """It runs on by itself; between its last byte and the switch of its disks, once the daemon is back."""
+    through(world, "take with memory", amid)
 
 
 @pytest.mark.soak

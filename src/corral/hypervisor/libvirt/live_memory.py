@@ -118,9 +118,9 @@ def _write(domain: libvirt.virDomain, target: int, cut: threading.Event) -> None
         try:
             patience = _Patience(domain)
             while not pump.ended(LOOK_S):
-                if cut.is_set():
-                    raise CorralError("operation-cancelled", "keep a guest's memory", "nobody waits for it any more")
+                _go_on_unless(cut)
                 patience.look()
+            _go_on_unless(cut)
         finally:
             pump.stop()
     finally:
@@ -129,6 +129,11 @@ def _write(domain: libvirt.virDomain, target: int, cut: threading.Event) -> None
     if status.get("status") != "completed":
         reason = str(status.get("error-desc") or f"QEMU says {status.get('status')}")
         raise CorralError("hypervisor-error", f"keep the memory of {domain.name()}", reason)
+
+
+def _go_on_unless(cut: threading.Event) -> None:
+    if cut.is_set():
+        raise CorralError("operation-cancelled", "keep a guest's memory", "nobody waits for it any more")
 
 
 class _Pump:
