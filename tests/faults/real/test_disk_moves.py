@@ -191,3 +191,22 @@ def test_a_clone_is_flattened_while_its_guest_writes(world: World) -> None:
     world.delete(NAME)
     world.delete("flt-clone")
     world.no_leftovers()
+
+
+def test_the_daemon_and_qemu_die_at_the_switch(world: World) -> None:
+    """The file that the domain names then holds all that the guest was told is on disk."""
+    name = prepared(world)
+    world.fault("kill", "after switch-disk")
+    accepted = move(world, name)
+    until("the daemon has died", lambda: world.daemon is not None and world.daemon.poll() is not None)
+    os.kill(world.pid(NAME), signal.SIGKILL)
+    until("QEMU is gone", lambda: NAME not in world.virsh("list", "--name").split())
+    named = world.virsh("domblklist", "--inactive", NAME)
+    assert str(world.root / "fast") in named
+    world.start()
+    world.done(accepted)
+    in_one_place(world, name, "fast")
+    until("it runs again", lambda: world.vm(NAME)["status"]["state"] == "running")
+    check_written(world, 2 * BLOCKS, at_least=True)
+    world.delete(NAME)
+    world.no_leftovers()
