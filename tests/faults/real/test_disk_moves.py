@@ -211,3 +211,18 @@ def test_the_daemon_and_qemu_die_at_the_switch(world: World, moment: str) -> Non
     check_written(world, 2 * BLOCKS, at_least=True)
     world.delete(NAME)
     world.no_leftovers()
+
+
+def test_libvirtd_dies_while_it_copies(world: World) -> None:
+    """QEMU copies on; whoever comes back looks how far it is."""
+    name = prepared(world)
+    accepted = move(world, name, bytes_per_s=4 << 20)
+    until("the copy grows", lambda: files(world) == {"default/.qcow2", "fast/.qcow2"})
+    world.libvirtd.kill()
+    world.answers_for(1)
+    world.libvirtd.start()
+    world.done(accepted)
+    in_one_place(world, name, "fast")
+    check_written(world, stop_writing(world))
+    world.delete(NAME)
+    world.no_leftovers()
