@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stage import Daemon, Row, median, process_s, say, timed
@@ -102,7 +102,7 @@ def _memory_rows(one: Daemon, client: Client, name: str, uri: str) -> Iterator[R
         )
         back.append(timed(lambda point=point: _done(client, client.revert_to_snapshot(name, point)["operation"])))
         _done(client, client.delete_snapshot(name, point)["operation"])
-        saved.append(_virsh(uri, "save", name, str(file)))
+        saved.append(_when_free(lambda: _virsh(uri, "save", name, str(file))))
         restored.append(_virsh(uri, "restore", str(file)))
         client.wait_vm(name, "agent", LATE_S)
         file.unlink()
@@ -111,6 +111,18 @@ def _memory_rows(one: Daemon, client: Client, name: str, uri: str) -> Iterator[R
     yield Row("a snapshot with memory against `virsh save`", 1.15, median(kept) / median(saved), "", how)
     how = f"{which}, stopping what runs included: {median(back):.2f} s against {median(restored):.2f} s"
     yield Row("back to a snapshot with memory against `virsh restore`", 1.2, median(back) / median(restored), "", how)
+
+
+def _when_free(save: Callable[[], float]) -> float:
+    """libvirt refuses as long as the layer of the snapshot that was deleted is being merged."""
+    deadline = time.monotonic() + LATE_S
+    while True:
+        try:
+            return save()
+        except subprocess.CalledProcessError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _virsh(uri: str, *words: str) -> float:
