@@ -68,6 +68,7 @@ def test_what_is_refused(walk: Walk, parent: str) -> None:
     walk("fork", "--live", parent, parent).ends(4, "name-taken")
     walk("fork", "--live", "no-such-vm", "x").ends(3, "vm-not-found")
     walk("fork", "--live", "--boot", parent, "x").ends(2)
-    off = walk.name("off")
+    off = walk.name("live-off")
     walk("create", "--name", off, "--image", "micro", "--memory", "128", "--no-start").ok()
     walk("fork", "--live", off, "x").ends(4, "wrong-state")
+    walk("delete", off, "--yes").ok()

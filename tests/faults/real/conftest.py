@@ -3,6 +3,8 @@
 import os
 import random
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import pytest
 from real_world import World, real_world
@@ -19,18 +21,38 @@ def seed() -> int:
     return SEED
 
 
+@dataclass
+class Worlds:
+    """The world that tests share; what a failed test leaves behind ends with its world, and fails no other."""
+
+    seed: int
+    stack: ExitStack = field(default_factory=ExitStack)
+    current: World | None = None
+
+    def take(self) -> World:
+        if self.current is None:
+            self.current = self.stack.enter_context(real_world(self.seed))
+        return self.current
+
+    def drop(self) -> None:
+        self.current = None
+        self.stack.close()
+
+
 @pytest.fixture(scope="session")
-def whole_world(seed: int) -> Iterator[World]:
-    with real_world(seed) as world:
-        yield world
+def worlds(seed: int) -> Iterator[Worlds]:
+    found = Worlds(seed)
+    yield found
+    found.drop()
 
 
 @pytest.fixture
-def world(whole_world: World, request: pytest.FixtureRequest, seed: int) -> Iterator[World]:
-    whole_world.random.seed(f"{seed}/{request.node.name}")
-    yield whole_world
+def world(worlds: Worlds, request: pytest.FixtureRequest, seed: int) -> Iterator[World]:
+    taken = worlds.take()
+    taken.random.seed(f"{seed}/{request.node.name}")
+    yield taken
     if getattr(request.node, "failed", False):
-        whole_world.clear()
+        worlds.drop()
 
 
 @pytest.hookimpl(wrapper=True)

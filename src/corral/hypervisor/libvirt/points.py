@@ -151,14 +151,16 @@ class LibvirtPoints:
         if owned and dac_uid is not None:
             for path in changed:
                 await asyncio.to_thread(confinement.give, path, (dac_uid, self._host.dac_gid))
-        target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking, bytes_per_s))
-        await self._job(uid, target, lambda _share: None)
-        chain = await self._on(uid, "merge a layer of", lambda domain: _chain(domain, sinking.disk))
-        if str(sinking.top) in chain:
-            reason = f"{sinking.disk} still lies on {sinking.top.name}"
-            raise CorralError("hypervisor-error", f"merge a layer of {uid}", reason)
-        for path in changed if owned else ():
-            await asyncio.to_thread(confinement.share, path, self._host.dac_gid)
+        try:
+            target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking, bytes_per_s))
+            await self._job(uid, target, lambda _share: None)
+            chain = await self._on(uid, "merge a layer of", lambda domain: _chain(domain, sinking.disk))
+            if str(sinking.top) in chain:
+                reason = f"{sinking.disk} still lies on {sinking.top.name}"
+                raise CorralError("hypervisor-error", f"merge a layer of {uid}", reason)
+        finally:  # others' QEMUs stand on these files, or will
+            for path in changed if owned else ():
+                await asyncio.to_thread(confinement.share, path, self._host.dac_gid)
 
     async def _job(self, uid: str, target: str, on_share: Callable[[float], None]) -> None:
         """Until QEMU's job on this disk has ended; a caller that goes away ends it."""
