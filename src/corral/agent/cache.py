@@ -43,6 +43,8 @@ class Cache:
         self.snapshots: dict[str, Snapshot] = {}
         self.templates: dict[str, Template] = {}
         self.slots: dict[str, WarmSlot] = {}
+        self.loaded = asyncio.Event()
+        """Everything is known: who acts before that takes for gone what was only not read yet."""
         self.doubles: set[str] = set()
         """VMs that go on from a template's memory and could not be told who they are, as far as this process knows."""
         self.around = Surroundings(self.volumes, self.images, self.networks, self.layers)
@@ -63,6 +65,7 @@ class Cache:
         revision = self.objects.store.revision
         for cls in KINDS:
             await self._load(cls, revision)
+        self.loaded.set()
         return revision
 
     async def _load(self, cls: type[Object], revision: int) -> None:

@@ -43,6 +43,7 @@ class ImageKeeper:
                 self._making[1].cancel()
 
     async def run(self) -> None:
+        await self.cache.loaded.wait()
         attempts = 0
         while True:
             self._wanted.clear()

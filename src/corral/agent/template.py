@@ -77,6 +77,7 @@ class TemplateKeeper:
 
     async def run(self) -> None:
         """What failed waits for its time, whatever is written meanwhile."""
+        await self.cache.loaded.wait()
         while True:
             self._wanted.clear()
             for uid in [operation.uid for operation in self._pending()]:

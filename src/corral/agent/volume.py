@@ -73,6 +73,7 @@ class VolumeKeeper:
                 self._fills[operation.uid].cancel()
 
     async def run(self) -> None:
+        await self.cache.loaded.wait()
         try:
             while True:
                 self._wanted.clear()
