@@ -10,7 +10,7 @@ from typing import Final
 
 from corral.agent.queue import Queue, cancelled
 from corral.agent.steps import BeginDiskWork, RemoveCopy, SealDisk, Step, StopDiskWork, SwitchDisk
-from corral.agent.view import DiskSeen, Ending, Plan, Settle, View, Wait, Writes, reached
+from corral.agent.view import Ending, Plan, Settle, View, Wait, Writes, reached
 from corral.errors import CorralError
 from corral.model.base import ConditionStatus
 from corral.model.layer import Layer
@@ -226,8 +226,3 @@ def check_not_worked_on(view: View) -> None:
             f"its disk {disk[0].name if disk else ''} is being moved or flattened",
             f"wait for it, or: corral operation cancel {found.uid}",
         )
-
-
-def unknown(path: str) -> DiskSeen:
-    """Nothing is done as far as this process knows."""
-    return DiskSeen(path)

@@ -26,7 +26,7 @@ from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
 from corral.images.base import ImageLibrary
 from corral.log import logger
-from corral.model.layer import Layer, LayerSpec, LayerStatus
+from corral.model.layer import Layer, LayerStatus
 from corral.model.operation import (
     CreateTemplate,
     Operation,
@@ -222,22 +222,9 @@ class TemplateKeeper:
     def _layer(self, snapshot: Snapshot, number: int) -> Layer:
         disk = snapshot.spec.disks[number]
         below = self.cache.layers[disk.layer_uid]
-        uid = new_uid()
-        return Layer(
-            project=snapshot.project,
-            name=uid,
-            uid=uid,
-            created_at=self.clock.now(),
-            spec=LayerSpec(
-                pool=below.spec.pool,
-                size_bytes=disk.size_bytes,
-                parent_uid=below.uid,
-                image_uid=below.spec.image_uid,
-                image_digest=below.spec.image_digest,
-                volume_uid=disk.volume_uid,
-            ),
-            status=LayerStatus(ready=True),
-        )
+        made = below.overlay(new_uid(), disk.volume_uid, self.clock.now(), project=snapshot.project)
+        spec = made.spec.model_copy(update={"size_bytes": disk.size_bytes})
+        return made.model_copy(update={"spec": spec, "status": LayerStatus(ready=True)})
 
     async def _freeze(self, template: Template, snapshot: Snapshot, layers: tuple[Layer, ...]) -> Frozen | None:
         for layer in layers:

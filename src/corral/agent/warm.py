@@ -24,7 +24,7 @@ from corral.hypervisor.base import DomainDefinition, ObservedDomain
 from corral.hypervisor.forking import Fork
 from corral.log import logger
 from corral.model import limits
-from corral.model.layer import Layer, LayerSpec
+from corral.model.layer import Layer
 from corral.model.operation import CreateVm
 from corral.model.slot import SlotDisk, SlotSpec, SlotStatus, WarmSlot
 from corral.model.template import Template
@@ -190,9 +190,10 @@ class WarmKeeper:
     async def _make(self, template: Template, places: Places) -> None:
         slot = await self._recorded(template)
         volumes = self.drivers.volumes
-        layers = {disk.volume_uid: _head(self.cache.layers[_below(template, disk)], disk) for disk in slot.spec.disks}
-        for layer in layers.values():
-            below = self.cache.layers[layer.spec.parent_uid or ""]
+        below_of = {disk.volume_uid: self.cache.layers[_below(template, disk)] for disk in slot.spec.disks}
+        layers = {uid: below.overlay(uid, uid, slot.created_at) for uid, below in below_of.items()}
+        for uid, layer in layers.items():
+            below = below_of[uid]
             await volumes.layers.make_anew(layer, Backing(volumes.path(below.uid, below.spec.pool), below.spec.format))
         vm = _vm_of(slot, template)
         if vm.spec.cloud_init is not None:
@@ -301,20 +302,6 @@ def _claim(number: int) -> str:
 
 def _below(template: Template, disk: SlotDisk) -> str:
     return next(found.layer_uid for found in template.spec.disks if found.name == disk.name)
-
-
-def _head(below: Layer, disk: SlotDisk) -> Layer:
-    """As the fork's own is made of it."""
-    uid = disk.volume_uid
-    spec = LayerSpec(
-        pool=below.spec.pool,
-        size_bytes=below.spec.size_bytes,
-        parent_uid=below.uid,
-        image_uid=below.spec.image_uid,
-        image_digest=below.spec.image_digest,
-        volume_uid=uid,
-    )
-    return Layer(project=below.project, name=uid, uid=uid, created_at=below.created_at, spec=spec)
 
 
 def _volume_on(layer: Layer) -> Volume:

@@ -5,6 +5,7 @@ objects alone, never from a file's header, which a guest could have written.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -50,6 +51,21 @@ class Layer(Object):
     @property
     def claimed_name(self) -> str | None:
         return None
+
+    def overlay(
+        self,
+        uid: Uid,
+        volume_uid: Uid,
+        created_at: datetime,
+        *,
+        project: str = "",
+        vm_uid: Uid | None = None,
+        operation_uid: Uid | None = None,
+    ) -> "Layer":
+        """A layer on this one, empty so far, for a volume; in this one's project unless another is said."""
+        update = {"parent_uid": self.uid, "volume_uid": volume_uid, "vm_uid": vm_uid, "operation_uid": operation_uid}
+        spec = self.spec.model_copy(update=update)
+        return Layer(project=project or self.project, name=uid, uid=uid, created_at=created_at, spec=spec)
 
     def alone_in(self, pool: str) -> "Layer":
         """As it is where it lies there, and leans on nothing any more."""

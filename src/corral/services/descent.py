@@ -210,7 +210,15 @@ async def _attempt(
     for disk, volume in volumes.items():
         transaction.create(volume)
         if not wish.full:
-            transaction.create(head_on(origin.layers[disk], volume, operation.uid))
+            head = origin.layers[disk].overlay(
+                volume.uid,
+                volume.uid,
+                volume.created_at,
+                project=volume.project,
+                vm_uid=volume.spec.vm_uid,
+                operation_uid=operation.uid,
+            )
+            transaction.create(head)
     for layer in origin.layers.values():
         transaction.require(layer)
     if slot is None:
@@ -287,19 +295,6 @@ def _disks(
         )
         specs.append(disk.model_copy(update={"volume_uid": uid}))
     return tuple(specs), volumes
-
-
-def head_on(frozen: Layer, volume: Volume, operation_uid: str) -> Layer:
-    """The volume's own layer, on the frozen one of its disk."""
-    spec = frozen.spec.model_copy(
-        update={
-            "parent_uid": frozen.uid,
-            "volume_uid": volume.uid,
-            "vm_uid": volume.spec.vm_uid,
-            "operation_uid": operation_uid,
-        }
-    )
-    return Layer(project=volume.project, name=volume.uid, uid=volume.uid, created_at=volume.created_at, spec=spec)
 
 
 def _vm(
