@@ -88,13 +88,8 @@ class HostKeeper:
 
     def capacity(self) -> Capacity:
         """What this host has and may promise."""
-        return Capacity(
-            cpus=os.cpu_count() or 1,
-            memory_mib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB,
-            reserved_memory_mib=self.settings.host_reserved_memory_mib,
-            cpu_overcommit=self.settings.cpu_overcommit,
-            memory_overcommit=self.settings.memory_overcommit,
-        )
+        memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+        return Capacity.under(self.settings, os.cpu_count() or 1, memory_mib)
 
     async def look(self) -> None:
         """Facts and accelerators. Raises `hypervisor-unavailable` while nothing is known yet."""

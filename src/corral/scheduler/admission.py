@@ -6,6 +6,7 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model.vm import Power, Vm, VmSpec, VmState
 from corral.names import MIB, format_bytes
+from corral.settings import Settings
 
 _OCCUPYING: Final = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.SHUTTING_DOWN, VmState.SUSPENDED})
 
@@ -54,6 +55,17 @@ class Capacity:
     reserved_memory_mib: int
     cpu_overcommit: float
     memory_overcommit: float
+
+    @classmethod
+    def under(cls, settings: Settings, cpus: int, memory_mib: int) -> "Capacity":
+        """A host's that has so much, as its settings let it be promised."""
+        return cls(
+            cpus=cpus,
+            memory_mib=memory_mib,
+            reserved_memory_mib=settings.host_reserved_memory_mib,
+            cpu_overcommit=settings.cpu_overcommit,
+            memory_overcommit=settings.memory_overcommit,
+        )
 
     @property
     def memory_limit_mib(self) -> int:

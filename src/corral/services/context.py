@@ -44,10 +44,6 @@ class Context:
         """What this host has and may promise."""
         host = await self.objects.get(Host, self.host_uid)
         measured = host is not None and host.status.memory_mib > 0
-        return Capacity(
-            cpus=host.status.cpus if host is not None and measured else self.cpus,
-            memory_mib=host.status.memory_mib if host is not None and measured else self.memory_mib,
-            reserved_memory_mib=self.settings.host_reserved_memory_mib,
-            cpu_overcommit=self.settings.cpu_overcommit,
-            memory_overcommit=self.settings.memory_overcommit,
-        )
+        if host is not None and measured:
+            return Capacity.under(self.settings, host.status.cpus, host.status.memory_mib)
+        return Capacity.under(self.settings, self.cpus, self.memory_mib)
