@@ -62,7 +62,7 @@ class ResizeVolumeRequest(Model):
     force: bool = False
 
 
-BytesPerSecond = Annotated[int, Field(ge=0)] | None
+BytesPerSecond = Annotated[int, Field(ge=0, le=limits.IO_LIMIT_MAX)] | None
 
 
 class MoveVolumeRequest(Model):

@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 MIB = 2**20
 
 
@@ -130,3 +132,10 @@ def test_bad_names_and_sizes_are_told(corral: Any) -> None:
     assert "[name-taken]" in corral("volume", "create", "twice", "--size", "1").err
     assert "[invalid-size]" in corral("volume", "resize", "twice", "512M").err
     corral("volume", "delete", "twice").ok()
+
+
+@pytest.mark.parametrize("verb", [("move", "--pool", "default"), ("flatten",)])
+def test_a_bandwidth_beyond_all_bounds_is_refused(corral: Any, verb: tuple[str, ...]) -> None:
+    corral("volume", "create", "quick", "--size", "1")
+    ran = corral("volume", verb[0], "quick", *verb[1:], "--bandwidth", "999999999999999T")
+    assert (ran.status, "bytes_per_s" in ran.err) == (2, True), ran.err
