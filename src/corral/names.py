@@ -1,5 +1,6 @@
 """Names, sizes and identifiers: how they are spelt, and how text from people becomes them. Pure."""
 
+import hashlib
 import os
 import re
 import uuid
@@ -24,6 +25,10 @@ MAC_PREFIX: Final = "52:54:00"
 
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
 _SIZE: Final = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?b)?\s*$", re.IGNORECASE)
+_BITS: Final = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_RATE: Final = re.compile(
+    r"^\s*(\d{1,15}(?:\.\d{1,6})?)\s*(?:([kmg]?bit)(?:/s)?|([kmgt]?)(?:i?b)?(?:/s)?)\s*$", re.IGNORECASE
+)
 _DURATION: Final = re.compile(r"^\s*(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h|d)?\s*$")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -72,6 +77,28 @@ def parse_size_bytes(text: str, bare_unit: str, what: str = "size") -> int:
     return round(float(number) * _UNITS[unit.lower()])
 
 
+def parse_rate_bytes_per_s(text: str, what: str = "rate") -> int:
+    """Bytes a second of `100mbit`, `1gbit` (bits, powers of 1000, as tc(8) has them), `12M`, `512K` (bytes, powers of
+    1024, as everywhere else). Raises `invalid-size`."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise CorralError(
+            "invalid-size", f"{what} {text[:40]!r}", "not a rate", "write 100mbit, 1gbit, or 12M for bytes a second"
+        )
+    number, bits, unit = match.groups()
+    return round(float(number) * (_BITS[bits.lower()] / 8 if bits else _UNITS[(unit or "").lower()]))
+
+
+def format_rate(bytes_per_s: int) -> str:
+    """In bits, as networks are sold: `100 Mbit/s`."""
+    bits = bytes_per_s * 8.0
+    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
+        if bits < 1000 or unit == "Gbit/s":
+            return f"{bits:.4g} {unit}"
+        bits /= 1000
+    raise AssertionError("unreachable")
+
+
 def parse_duration_s(text: str, what: str = "duration") -> float:
     """Seconds of `60s`, `5m`, `2h`, `250ms`, `90`. Raises `invalid-argument`."""
     match = _DURATION.fullmatch(text)
@@ -94,6 +121,16 @@ def plain_text(text: str, max_chars: int) -> str:
     """One line of `text` as somebody not trusted wrote it (a guest): control characters, which could steer a terminal,
     and lone surrogates, which no document can carry, become `?`; cut at `max_chars`."""
     return "".join(character if character.isprintable() else "?" for character in text[:max_chars])
+
+
+def tap_name(vm_uid: str, nic_name: str) -> str:
+    """The host's end of a VM's card: the same whenever it runs, and nobody else's."""
+    return f"crt{hashlib.sha256(f'{vm_uid}/{nic_name}'.encode()).hexdigest()[:12]}"
+
+
+def ifb_name(device: str) -> str:
+    """Of the intermediate device (ifb) that what comes in at `device` is queued on, so that it can be slowed down."""
+    return f"cri{hashlib.sha256(device.encode()).hexdigest()[:12]}"
 
 
 def new_uid() -> str:
@@ -127,3 +164,13 @@ def format_numbers(numbers: frozenset[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def port_name(router_uid: str, network_uid: str) -> str:
+    """The interface of a router in a network's bridge; as long as the kernel lets a name be (IFNAMSIZ)."""
+    return "crr" + hashlib.sha256(f"{router_uid}/{network_uid}".encode()).hexdigest()[:12]
+
+
+def namespace_name(router_uid: str) -> str:
+    """The network namespace that is a router."""
+    return "crn" + router_uid.replace("-", "")[:12]

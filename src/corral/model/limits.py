@@ -13,6 +13,9 @@ DISK_MAX_BYTES: Final = 64 * 2**40
 DISKS_MAX: Final = 16
 DISK_SLOTS: Final = 25  # vda to vdy; the cloud-init seed is vdz
 NICS_MAX: Final = 8
+ROUTER_PORTS_MAX: Final = 16
+ROUTER_ROUTES_MAX: Final = 64
+BALANCER_TARGETS_MAX: Final = 64
 CLONES_MAX: Final = 100  # of one request
 PUBLICATIONS_MAX: Final = 64  # projects that one template is published to
 WARM_MAX: Final = 50  # domains of one template that wait for its state
@@ -28,6 +31,9 @@ SERIALS_MAX: Final = 4  # ISA has four serial ports
 IO_THREADS_MAX: Final = 16
 IO_LIMIT_MAX: Final = 2**40  # bytes or requests a second; libvirt takes 64 bits, QEMU at most 10^15
 QUEUES_MAX: Final = 16
+BANDWIDTH_MIN_BYTES_PER_S: Final = 1000  # tc's smallest rate that HTB still serves evenly
+BANDWIDTH_MAX_BYTES_PER_S: Final = 10**12
+BURST_MAX_BYTES: Final = 2**30
 SHARES_MAX: Final = 8
 HOST_DEVICES_MAX: Final = 8
 CMDLINE_MAX_CHARS: Final = 2048  # x86's COMMAND_LINE_SIZE
@@ -56,6 +62,17 @@ STACK_VARIABLES_MAX: Final = 256
 STACK_VARIABLE_MAX_CHARS: Final = 4096
 STACK_DEPTH_MAX: Final = 16  # the deepest field is hardware.memory.numa[].vcpus of a VM
 STACK_TEXT_MAX_CHARS: Final = 2 * 2**20  # all texts together, once variables are replaced and VMs counted
+
+# firewalls
+NIC_GROUPS_MAX: Final = 8
+RULE_MAX_CHARS: Final = 200
+GROUP_RULES_MAX: Final = 256  # of one security group: its document stays far below the store's 256 KiB
+PROJECT_RULES_MAX: Final = 4096  # of all groups of one project; what a packet costs does not grow with them
+PROJECT_GROUPS_MAX: Final = 512
+POLICY_TIERS_MAX: Final = 16
+POLICY_EXCEPTIONS_MAX: Final = 128
+PROJECT_POLICIES_MAX: Final = 64
+FIREWALL_LOG_MAX: Final = 1000  # denied packets that are remembered
 
 # exec and consoles
 EXEC_CAPTURE_MAX_BYTES: Final = 1 * 2**20  # a stream, beyond that it is cut and the answer says so

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import StringConstraints
 
-from corral.model.base import Condition, Mac, Model, Name, Object, Uid
+from corral.model.bandwidth import UNLIMITED, Bandwidth
+from corral.model.base import Condition, Mac, Model, Name, Object, Uid, written_unless
 
 NetworkMode = Literal["nat", "isolated", "bridge"]
 Interface = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
@@ -22,6 +23,9 @@ class NetworkSpec(Model):
     """DNS suffix of the guests' names."""
     bridge: str
     """The bridge's interface name; the host's own in mode `bridge`, else ours."""
+    bandwidth_in: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
+    """All of its guests together, from beyond the network: what passes between them on it is not counted."""
+    bandwidth_out: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
 
     @property
     def ours(self) -> bool:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import Model, Name
 from corral.model.network import Interface, NetworkMode
 from corral.model.requests import Labels, example
@@ -27,4 +28,6 @@ class CreateNetworkRequest(Model):
     """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
     bridge: Interface | None = None
     """A bridge of the host's that is there."""
+    bandwidth_in: Bandwidth = UNLIMITED
+    bandwidth_out: Bandwidth = UNLIMITED
     labels: Labels = Field(default_factory=dict)

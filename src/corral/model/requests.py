@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
 from corral.model import limits
+from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.identity import Right, Role
@@ -85,6 +86,9 @@ class NicRequest(Model):
     queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] = 1
     pxe: bool = False
     """The firmware may boot from it, after disks and media."""
+    bandwidth_in: Bandwidth = UNLIMITED
+    """Towards the guest."""
+    bandwidth_out: Bandwidth = UNLIMITED
 
 
 class AttachDiskRequest(DiskRequest):
@@ -129,6 +133,9 @@ class ChangeNicRequest(Model):
     link_up: bool | None = None
     queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] | None = None
     pxe: bool | None = None
+    bandwidth_in: Bandwidth | None = None
+    """Towards the guest, as a whole; `{}`: no limit."""
+    bandwidth_out: Bandwidth | None = None
 
 
 class CreateVmRequest(Model):

@@ -10,12 +10,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from corral.errors import CorralError
 from corral.model import limits
+from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import HardwareSpec
 from corral.model.network import Interface, NetworkMode
 from corral.model.requests import Description, WaitCondition
 from corral.model.vm import Bus, Firmware, RunPolicy
-from corral.names import MIB, parse_duration_s, parse_size_bytes
+from corral.names import MIB, parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
 
 STACK_LABEL: Final = "corral/stack"
 """Whatever belongs to a stack carries it, with the stack's name."""
@@ -63,6 +64,14 @@ def _nic(value: object) -> object:
     return {"network": value} if isinstance(value, str) else value
 
 
+def _bandwidth(value: object) -> object:
+    """`100mbit` is a limit alone."""
+    if not isinstance(value, str):
+        return value
+    return {"average_bytes_per_s": _plainly(parse_rate_bytes_per_s)(value)}
+
+
+StackBandwidth = Annotated[Bandwidth, BeforeValidator(_bandwidth, json_schema_input_type=str | Bandwidth)]
 MemoryMib = Annotated[
     int,
     Field(ge=limits.MEMORY_MIN_MIB, le=limits.MEMORY_MAX_MIB),
@@ -149,6 +158,9 @@ class StackNic(StackModel):
     link_up: bool = True
     queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX)] = 1
     pxe: bool = False
+    bandwidth_in: StackBandwidth = UNLIMITED
+    """`100mbit`, or a mapping: `{average_bytes_per_s: 12500000, floor_bytes_per_s: 1000000}`."""
+    bandwidth_out: StackBandwidth = UNLIMITED
 
 
 Disk = Annotated[StackDisk, BeforeValidator(_disk, json_schema_input_type=float | str | StackDisk)]

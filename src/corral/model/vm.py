@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from corral.model import limits
+from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid, written_unless
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.snapshot_policy import SnapshotPolicy
@@ -109,6 +110,9 @@ class NicSpec(Model):
     queues: Annotated[int, Field(ge=1, le=limits.QUEUES_MAX), written_unless(1)] = 1
     pxe: Annotated[bool, written_unless(False)] = False
     """The firmware may boot from it, after disks and media."""
+    bandwidth_in: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
+    """Towards the guest."""
+    bandwidth_out: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
 
 
 class CloudInitUser(Model):

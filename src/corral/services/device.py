@@ -52,7 +52,7 @@ from corral.services.nics import Allocated, find_network, mac_of, network_of
 from corral.services.volume import free_volume
 from corral.store.objects import Transaction, claim_key
 
-_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe")
+_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out")
 
 
 class _Detached(Model):

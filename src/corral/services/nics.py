@@ -119,6 +119,8 @@ def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: Cr
             link_up=card.link_up,
             queues=card.queues,
             pxe=card.pxe,
+            bandwidth_in=card.bandwidth_in,
+            bandwidth_out=card.bandwidth_out,
         )
         for index, (card, network) in enumerate(zip(cards, networks, strict=True))
     )

@@ -20,7 +20,7 @@ _KNOBS: Final = (
 )  # fmt: skip
 _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 _DISK_FIXED: Final = ("device", "path", "bus", "format", "read_only")
-_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe")
+_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out")
 _VALUE_SHOWN: Final = 60
 
 
@@ -256,8 +256,8 @@ def _changed_nic(found: Difference, now: NicSpec, request: NicRequest) -> None:
     for knob in (*_NIC_KNOBS, "network"):
         before, after = getattr(now, knob), getattr(request, knob)
         if before != after:
-            body[knob] = after
-            lines += _lines(f"card {now.name} {knob}", before, after)
+            body[knob] = _plain(after)
+            lines += _model_lines(f"card {now.name} {knob}", before, after)
     if request.address is not None and (request.address != now.address or "network" in body):
         body["address"] = request.address
         lines += _lines(f"card {now.name} address", now.address, request.address)

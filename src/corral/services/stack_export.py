@@ -25,6 +25,7 @@ _BOOT: Final = {
     "autostart": "autostart", "priority": "priority", "delay_s": "delay", "shutdown_deadline_s": "shutdown_deadline",
 }  # fmt: skip
 _DISK: Final = {"iops_max": "iops", "bytes_per_s_max": "bandwidth"}
+_NIC_KNOBS: Final = ("link_up", "queues", "pxe")
 _DISK_KNOBS: Final = ("read_only", "cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 
 
@@ -122,9 +123,10 @@ def _nic(nic: NicSpec, *, known: bool) -> dict[str, Any] | str:
     found: dict[str, Any] = {"network": nic.network}
     if known or nic.model != plain.model:
         found["model"] = nic.model
-    found |= {
-        knob: value for knob in ("link_up", "queues", "pxe") if (value := getattr(nic, knob)) != getattr(plain, knob)
-    }
+    found |= {knob: value for knob in _NIC_KNOBS if (value := getattr(nic, knob)) != getattr(plain, knob)}
+    for knob in ("bandwidth_in", "bandwidth_out"):
+        if (limit := getattr(nic, knob)) != getattr(plain, knob):
+            found[knob] = limit.model_dump(mode="json", exclude_defaults=True)
     return nic.network if len(found) == 1 else found
 
 
