@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -23,14 +23,17 @@ from corral.agent.orphans import OrphanHunt
 from corral.agent.pool import PoolKeeper
 from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
+from corral.agent.shaping import ShapingKeeper
 from corral.agent.snapshot_keeper import SnapshotKeeper
 from corral.agent.space import SpaceWatch
 from corral.agent.status import AWAY, HostKnown
+from corral.agent.supervised import log_failure, supervised
 from corral.agent.template import TemplateKeeper
 from corral.agent.vm import Reconciler
 from corral.agent.volume import VolumeKeeper
 from corral.agent.volume_work import VolumeWork
 from corral.agent.warm import WarmKeeper
+from corral.agent.wire import Wire
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
@@ -94,10 +97,11 @@ class Agent:
         )
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
-        self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, _log_failure)
-        self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, _log_failure)
+        self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, log_failure)
+        self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, log_failure)
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
+        self.wire = Wire((ShapingKeeper(self.cache, networks),))
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
         self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
         self.volume_keeper = VolumeKeeper(
@@ -125,7 +129,7 @@ class Agent:
         """Everything, until `stop` or cancellation. Nothing that goes wrong below ends it."""
         self.executor.disks.tell(self.dispatcher.wake, self.progress)
         tasks = [
-            asyncio.get_running_loop().create_task(_supervised(name, call))
+            asyncio.get_running_loop().create_task(supervised(name, call))
             for name, call in (
                 ("watch", self._watch),
                 ("events", self._events),
@@ -134,6 +138,7 @@ class Agent:
                 ("volumes", self.volume_keeper.run),
                 ("templates", self.template_keeper.run),
                 ("warm", self.warm_keeper.run),
+                ("wire", self.wire.run),
                 ("host", self._host),
                 ("pools", self._pools),
                 ("janitor", self._janitor),
@@ -168,6 +173,7 @@ class Agent:
     # ---- what wakes it ----
 
     def _on_change(self, kind: str, uid: str) -> None:
+        self.wire.changed(kind)
         if kind == "vm":
             vm = self.cache.vms.get(uid)
             if not self.dispatcher.open and self._may_end_unseen(uid):
@@ -217,6 +223,7 @@ class Agent:
             elif event.stop_cause is not StopCause.NONE:
                 memory.known = replace(memory.known, stop_cause=event.stop_cause)
             self.dispatcher.wake(event.uid)
+            self.wire.wake()
         elif event.stop_cause is not StopCause.NONE:
             self.warm_keeper.heard(event.uid)
 
@@ -275,6 +282,7 @@ class Agent:
         await self.cache.load()
         async with asyncio.timeout(self.settings.hypervisor_timeout_s * 2):
             await self.network_keeper.sync()
+        self.wire.wake()
         if not self.dispatcher.open:
             self._open(by_uid)
         first = not self.ready.is_set()
@@ -378,23 +386,3 @@ class Agent:
     def _after_turn(self, uid: str) -> None:
         self.guests.consider(uid)
         self.space.consider(uid)
-
-
-async def _supervised(name: str, call: Callable[[], Awaitable[None]]) -> None:
-    """Run `call` for ever; a failure is logged and tried again with back-off."""
-    attempts = 0
-    while True:
-        try:
-            await call()
-            attempts = 0
-        except (CorralError, TimeoutError) as error:
-            attempts += 1
-            log.warning("agent loop pauses", loop=name, error=str(error) or "no answer in time")
-        except Exception:  # top of a loop: logged, and tried again
-            attempts += 1
-            log.exception("agent loop failed", loop=name)
-        await asyncio.sleep(backoff_s(max(attempts, 1)) if attempts else 0)
-
-
-def _log_failure(error: BaseException) -> None:
-    log.error("asking a guest failed", error=repr(error))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from corral.model.network import Network, Reservation
+from corral.network.shaping import Shape
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class NetworkDriver(Protocol):
 
     async def bridges(self) -> tuple[str, ...]:
         """The host's bridges, ours and others'."""
+        ...
+
+    async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
+        """All devices of `ours` as `shapes` wish them, and the others of them without a limit."""
         ...
 
     async def leases(self, network: Network) -> tuple[Lease, ...]: ...

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from corral.errors import CorralError
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
+from corral.network.shaping import Shape
 from corral.simulation import Simulation
 
 
@@ -37,6 +38,7 @@ class FakeNetworks:
         self.simulation = simulation
         self.outdated = False
         """They run with an older definition, and guests are plugged in."""
+        self.shapes: dict[str, Shape] = {}
         # Reservations are kept one by one: a network of thousands is not written anew for each.
         self._kept = simulation.section("networks", _NETWORK)
         self._kept_reservations = simulation.section("reservations", _RESERVATION)
@@ -101,6 +103,9 @@ class FakeNetworks:
 
     async def bridges(self) -> tuple[str, ...]:
         return ("br0", *(known.bridge for known in self.networks.values()))
+
+    async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
+        self.shapes = {shape.device: shape for shape in shapes if shape.device in ours and shape.wished}
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         async with self._call("leases"):

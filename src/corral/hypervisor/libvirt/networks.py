@@ -29,6 +29,8 @@ from corral.hypervisor.libvirt.network_document import (
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
 from corral.network.host_routes import bridges, used_cidrs
+from corral.network.shaper import TcShaper
+from corral.network.shaping import Shape
 
 _LIVE: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
@@ -51,6 +53,7 @@ class LibvirtNetworks:
         self._driver = driver
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
         self._root = reservations_dir
+        self._shaper = TcShaper(installation_id)
         # Each change reads what there is and writes what there shall be: two at once would undo each other's.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -113,6 +116,9 @@ class LibvirtNetworks:
 
     async def observe_all(self) -> tuple[ObservedNetwork, ...]:
         return await self._driver.call("list networks", lambda handle: _observe_all(handle, f"{self._prefix}-"))
+
+    async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
+        await self._shaper.shape(shapes, ours)
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         def act(handle: libvirt.virConnect) -> tuple[Lease, ...]:

@@ -1,0 +1,80 @@
+"""Limits and promises of bandwidth made so in the kernel, by `tc` and `ip`."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from pydantic import BaseModel, TypeAdapter
+
+from corral import proc
+from corral.network.shaping import HANDLE, INGRESS, Link, Shape, plan_all
+
+_TIMEOUT_S: Final = 20.0
+
+
+class _Device(BaseModel):
+    ifindex: int
+    ifname: str
+    ifalias: str = ""
+
+
+class _Queue(BaseModel):
+    dev: str
+    kind: str
+    handle: str = ""
+    root: bool = False
+
+
+_DEVICES: Final = TypeAdapter(tuple[_Device, ...])
+_QUEUES: Final = TypeAdapter(tuple[_Queue, ...])
+
+
+class TcShaper:
+    """Level-triggered: it looks at what there is and changes what differs. `owner` is written at what it makes."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._done: dict[str, tuple[int, Shape]] = {}
+        self._looked = False
+        self._turn = asyncio.Lock()
+
+    async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
+        """All devices of `ours` as `shapes` wish them, the others without a limit; those that are not there are left out.
+
+        Raises `command-failed`, `command-missing`."""
+        async with self._turn:
+            if self._looked and not self._done and not any(shape.wished for shape in shapes):
+                return  # nothing was ever limited: the rule
+            links = await observe()
+            plan, now = plan_all(shapes, ours, links, self._owner, self._done)
+            self._done = {}  # what is cut half way is done again
+            if plan.made:
+                await _batch(("ip", "-batch", "-"), plan.made)
+            if plan.queues:
+                await _batch(("tc", "-batch", "-"), plan.queues)
+            if plan.removed:
+                await _batch(("ip", "-force", "-batch", "-"), plan.removed)
+            self._done, self._looked = now, True
+
+
+async def observe() -> dict[str, Link]:
+    """Every device of the host's, with what it has of ours."""
+    ip, tc = proc.require("ip", "iproute2"), proc.require("tc", "iproute2")
+    devices = await proc.run((ip, "-j", "link", "show"), timeout_s=_TIMEOUT_S)
+    queues = await proc.run((tc, "-j", "qdisc", "show"), timeout_s=_TIMEOUT_S)
+    queued, ingress = set(), set()
+    for queue in _QUEUES.validate_python(json.loads(queues.stdout or b"[]")):
+        if queue.root and queue.kind == "htb" and queue.handle == HANDLE:
+            queued.add(queue.dev)
+        if queue.kind == "ingress" and queue.handle == INGRESS:
+            ingress.add(queue.dev)
+    return {
+        found.ifname: Link(found.ifindex, found.ifalias, found.ifname in queued, found.ifname in ingress)
+        for found in _DEVICES.validate_python(json.loads(devices.stdout or b"[]"))
+    }
+
+
+async def _batch(argv: Sequence[str], lines: Sequence[str]) -> None:
+    program = proc.require(argv[0], "iproute2")
+    await proc.run((program, *argv[1:]), stdin=("\n".join(lines) + "\n").encode(), timeout_s=_TIMEOUT_S)
