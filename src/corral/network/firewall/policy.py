@@ -23,17 +23,20 @@ class Protocol(StrEnum):
     ANY = "any"
     TCP = "tcp"
     UDP = "udp"
+    SCTP = "sctp"
     ICMP = "icmp"
     ICMPV6 = "icmpv6"
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What kind of packets. `ports` are destination ports, both ends included, of TCP and UDP; `icmp_type` is of both ICMPs."""
+    """What kind of packets. `ports` are destination ports, both ends included, of TCP, UDP and SCTP; `icmp_type` and
+    `icmp_code` are of both ICMPs."""
 
     protocol: Protocol = Protocol.ANY
     ports: tuple[int, int] | None = None
     icmp_type: int | None = None
+    icmp_code: int | None = None
 
 
 ANY_TRAFFIC: Final = Traffic()
@@ -116,14 +119,24 @@ class Net:
 
 
 @dataclass(frozen=True)
+class Exemption:
+    """From the tier with the number `source` to the one with `target`."""
+
+    source: int
+    target: int
+    traffic: Traffic = ANY_TRAFFIC
+
+
+@dataclass(frozen=True)
 class NetworkPolicy:
-    """`deny between SOURCE and TARGET unless …`: new connections that match none of `unless` are denied whatever the groups
-    allow; the others are still for the groups to decide. At least one side is a network or a group."""
+    """`deny between tiers unless …`: a new connection between different tiers is denied whatever the groups allow, unless
+    an exemption names it; then it is for the groups to decide. Ends that share a tier are within it."""
 
     uid: str
-    source: Peer
-    target: Peer
-    unless: tuple[Traffic, ...] = ()
+    """Names its counters and its lines in the log, as a rule's."""
+    tiers: tuple[Peer, ...]
+    """Networks, groups or CIDRs."""
+    unless: tuple[Exemption, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ class Floating:
 
 @dataclass(frozen=True)
 class Policy:
-    """All of it, for one installation on one host. Order does not matter but for `policies`."""
+    """All of it, for one installation on one host. Order does not matter."""
 
     nets: tuple[Net, ...] = ()
     cards: tuple[Card, ...] = ()
