@@ -166,9 +166,12 @@ def format_numbers(numbers: frozenset[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+PORT_PREFIX: Final = "crr"
+
+
 def port_name(router_uid: str, network_uid: str) -> str:
     """The interface of a router in a network's bridge; as long as the kernel lets a name be (IFNAMSIZ)."""
-    return "crr" + hashlib.sha256(f"{router_uid}/{network_uid}".encode()).hexdigest()[:12]
+    return PORT_PREFIX + hashlib.sha256(f"{router_uid}/{network_uid}".encode()).hexdigest()[:12]
 
 
 def namespace_name(router_uid: str) -> str:

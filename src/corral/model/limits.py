@@ -63,15 +63,24 @@ STACK_VARIABLE_MAX_CHARS: Final = 4096
 STACK_DEPTH_MAX: Final = 16  # the deepest field is hardware.memory.numa[].vcpus of a VM
 STACK_TEXT_MAX_CHARS: Final = 2 * 2**20  # all texts together, once variables are replaced and VMs counted
 
+# networks
+MTU_MIN: Final = 576  # RFC 791: what every host takes
+MTU_IPV6_MIN: Final = 1280  # RFC 8200, section 5
+MTU_MAX: Final = 9216  # jumbo frames, as common hardware takes them
+VLAN_MAX: Final = 4094
+NETWORK_RESERVATIONS_MAX: Final = 32  # each claims up to three keys of a transaction's 128
+DHCP_OPTIONS_MAX: Final = 32
+DNS_SERVERS_MAX: Final = 8
+
 # firewalls
 NIC_GROUPS_MAX: Final = 8
 RULE_MAX_CHARS: Final = 200
 GROUP_RULES_MAX: Final = 256  # of one security group: its document stays far below the store's 256 KiB
 PROJECT_RULES_MAX: Final = 4096  # of all groups of one project; what a packet costs does not grow with them
 PROJECT_GROUPS_MAX: Final = 512
-POLICY_TIERS_MAX: Final = 16
+POLICY_TIERS_MAX: Final = 8  # each pair of them is looked at for every new connection
 POLICY_EXCEPTIONS_MAX: Final = 128
-PROJECT_POLICIES_MAX: Final = 64
+PROJECT_POLICIES_MAX: Final = 16
 FIREWALL_LOG_MAX: Final = 1000  # denied packets that are remembered
 
 # exec and consoles

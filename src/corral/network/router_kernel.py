@@ -1,0 +1,190 @@
+"""Routers in the kernel: network namespaces, veth pairs into the bridges, nftables inside. It all goes on without the daemon."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from corral import proc
+from corral.errors import CorralError
+from corral.names import PORT_PREFIX, namespace_name
+from corral.network.haproxy import Haproxy
+from corral.network.router import RouterWish
+from corral.network.router_plan import (
+    ObservedPort,
+    ObservedRouter,
+    arriving_addresses,
+    plan_links,
+    plan_routes,
+)
+from corral.network.router_rules import MARK, TABLE, build_mark, build_rules, mark_of
+
+NAMESPACES: Final = Path("/run/netns")
+# Each namespace begins without forwarding; strict reverse paths keep guests from sending under others' addresses.
+_SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
+_OURS: Final = re.compile(r"^crn[0-9a-f]{12}$")
+_SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
+_TIMEOUT_S: Final = 10.0
+
+
+class KernelRouters:
+    """`RouterDriver` with ip(8), nft(8) and HAProxy. `run_dir` holds the balancers' files: short, and gone at boot."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._haproxy = Haproxy(run_dir / "balancers")
+
+    def tell(self, wake: Callable[[], None]) -> None:
+        self._haproxy.on_death = wake
+
+    async def ensure(self, wish: RouterWish) -> None:
+        if not await asyncio.to_thread(_exists, wish.namespace):
+            await _make(wish.namespace)
+        observed = await _observe(wish.namespace)
+        fresh = observed.mark != mark_of(wish)
+        # Rules first, forwarding last: there is no instant in which it forwards without them.
+        if fresh:
+            await _inside(wish.namespace, ("nft", "-j", "-f", "-"), stdin=build_rules(wish))
+        await _ensure_links(wish, observed)
+        if not observed.forwarding:
+            for switch in _SWITCHES:
+                await _inside(wish.namespace, ("tee", f"/proc/sys/{switch}"), stdin=b"1\n")
+        if fresh:
+            await _end_misled(wish)
+            await _inside(wish.namespace, ("nft", "-j", "-f", "-"), stdin=build_mark(wish))
+        await self._haproxy.ensure(wish)
+
+    async def remove(self, uid: str) -> None:
+        namespace = namespace_name(uid)
+        await self._haproxy.remove(uid)
+        if (NAMESPACES / namespace).exists():
+            # The interfaces go with it, but only once the kernel gets round to it: not before somebody else has the address.
+            if await asyncio.to_thread(_exists, namespace):
+                inner = await _links_of(("-n", namespace))
+                await _batch(("-n", namespace), [f"link del {name}" for name in inner if name.startswith(PORT_PREFIX)])
+            await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
+
+    async def routers(self) -> Sequence[str]:
+        return await asyncio.to_thread(
+            lambda: sorted(path.name for path in NAMESPACES.glob("crn*") if _OURS.match(path.name))
+        )
+
+
+# ---- looking -------------------------------------------------------------------------------------------------------
+
+
+def _exists(namespace: str) -> bool:
+    """A file without a namespace on it is what a creation that was cut short has left."""
+    try:
+        return (NAMESPACES / namespace).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
+async def _make(namespace: str) -> None:
+    ip = proc.require("ip", "iproute2")
+    if (NAMESPACES / namespace).exists():
+        (NAMESPACES / namespace).unlink()
+    await proc.run((ip, "netns", "add", namespace), timeout_s=_TIMEOUT_S)
+
+
+async def _observe(namespace: str) -> ObservedRouter:
+    outer = await _links_of(())
+    inner = await _links_of(("-n", namespace))
+    chains = _parsed(await _inside(namespace, ("nft", "-j", "list", "chains"), check=False))
+    names = (one.get("chain", {}) for one in chains.get("nftables", ())) if isinstance(chains, dict) else ()
+    marks = [chain["name"] for chain in names if chain.get("table") == TABLE and _is_mark(chain["name"])]
+    switches = await _inside(namespace, ("cat", *(f"/proc/sys/{switch}" for switch in _SWITCHES)))
+    return ObservedRouter(
+        exists=True,
+        outer={name: port for name, port in outer.items() if name.startswith(PORT_PREFIX)},
+        inner=inner,
+        routes=await _routes(namespace),
+        mark=marks[0] if len(marks) == 1 else "",
+        forwarding=switches.split() == [b"1"] * len(_SWITCHES),
+    )
+
+
+def _is_mark(name: str) -> bool:
+    return re.fullmatch(f"{MARK}[0-9a-f]{{16}}", name) is not None
+
+
+async def _links_of(where: tuple[str, ...]) -> dict[str, ObservedPort]:
+    argv = (proc.require("ip", "iproute2"), *where, "-j", "-4", "addr")
+    plain = (proc.require("ip", "iproute2"), *where, "-j", "link")
+    # `-4 addr` alone leaves interfaces out that have no address.
+    links = _parsed((await proc.run(plain, timeout_s=_TIMEOUT_S)).stdout)
+    addresses = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
+    cidrs = {
+        link["ifname"]: frozenset(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"])
+        for link in addresses
+        if link
+    }
+    return {
+        link["ifname"]: ObservedPort(
+            up="UP" in link["flags"],
+            master=link.get("master", ""),
+            mac=link.get("address", ""),
+            cidrs=cidrs.get(link["ifname"], frozenset()),
+        )
+        for link in links
+        if link
+    }
+
+
+async def _routes(namespace: str) -> frozenset[tuple[str, str]]:
+    argv = (proc.require("ip", "iproute2"), "-n", namespace, "-j", "-4", "route")
+    routes = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
+    return frozenset((route["dst"], route["gateway"]) for route in routes if "gateway" in route)
+
+
+def _parsed(output: bytes) -> Any:
+    return json.loads(output.strip() or b"[]")
+
+
+# ---- acting --------------------------------------------------------------------------------------------------------
+
+
+async def _ensure_links(wish: RouterWish, observed: ObservedRouter) -> None:
+    commands = plan_links(wish, observed)
+    await _batch((), commands.outer)
+    await _batch(("-n", wish.namespace), commands.inner)
+    # With an interface or address its routes go, too.
+    routes = await _routes(wish.namespace) if commands.outer or commands.inner else observed.routes
+    await _batch(("-n", wish.namespace), plan_routes(wish, routes))
+    await asyncio.gather(*(_announce(wish.namespace, *one) for one in arriving_addresses(wish, observed)))
+
+
+async def _end_misled(wish: RouterWish) -> None:
+    """Connections to a floating address that go on leading where it led before."""
+    for one in wish.floating:
+        listed = await _inside(wish.namespace, ("conntrack", "-L", "--orig-dst", one.outer), check=False)
+        targets = {found[1] for line in listed.decode().splitlines() if len(found := _SOURCE.findall(line)) > 1}
+        for old in sorted(targets - {one.inner}):
+            ends = ("conntrack", "-D", "--orig-dst", one.outer, "--reply-src", old)
+            await _inside(wish.namespace, ends, check=False)  # 1: it has ended by itself
+
+
+async def _inside(namespace: str, argv: Sequence[str], *, stdin: bytes | None = None, check: bool = True) -> bytes:
+    ip = proc.require("ip", "iproute2")
+    done = await proc.run((ip, "netns", "exec", namespace, *argv), timeout_s=_TIMEOUT_S, stdin=stdin, check=check)
+    return done.stdout
+
+
+async def _batch(where: tuple[str, ...], lines: Sequence[str]) -> None:
+    """All of them, or `command-failed` with the first that the kernel refused."""
+    if not lines:
+        return
+    text = "".join(f"{line}\n" for line in lines).encode()
+    await proc.run((proc.require("ip", "iproute2"), *where, "-batch", "-"), timeout_s=_TIMEOUT_S, stdin=text)
+
+
+async def _announce(namespace: str, interface: str, address: str) -> None:
+    """Tell the neighbours, who may remember another place of this address (a gratuitous ARP, RFC 5227)."""
+    argv = ("busybox", "arping", "-U", "-c", "1", "-w", "1", "-I", interface, address)
+    try:
+        await _inside(namespace, argv, check=False)
+    except CorralError as error:
+        if error.code not in ("command-missing", "command-timeout"):  # neighbours find out by themselves, later
+            raise
