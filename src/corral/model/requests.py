@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from corral.model import limits
 from corral.model.bandwidth import UNLIMITED, Bandwidth
@@ -15,7 +15,7 @@ from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import PLAIN, HardwareSpec
 from corral.model.identity import Right, Role
 from corral.model.image import ImageSource
-from corral.model.network import Interface
+from corral.model.network import Interface, NetworkName
 from corral.model.snapshot_policy import SnapshotPolicy
 from corral.model.vm import BootOrder, Bus, Firmware, RunPolicy
 
@@ -24,6 +24,9 @@ LABELS_DOC: Final = "key=value pairs that selectors find"
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=limits.LABELS_MAX, description=LABELS_DOC)]
 MediumFileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Description = Annotated[str, StringConstraints(max_length=limits.DESCRIPTION_MAX_CHARS)]
+CardGroups = Annotated[
+    tuple[Name, ...], Field(max_length=limits.NIC_GROUPS_MAX), AfterValidator(lambda names: tuple(dict.fromkeys(names)))
+]
 DeadlineSeconds = Annotated[float, Field(gt=0, le=limits.SHUTDOWN_DEADLINE_MAX_S)]
 
 
@@ -74,7 +77,7 @@ class NicRequest(Model):
 
     model_config = example({"network": "default"}, {"network": "default", "address": "192.168.150.20"})
 
-    network: Name = "default"
+    network: NetworkName = "default"
     bridge: Interface | None = None
     """In place of `network`: a bridge of the host's. Where no network stands for it, one is made. Administrators of the
     server only."""
@@ -89,6 +92,8 @@ class NicRequest(Model):
     bandwidth_in: Bandwidth = UNLIMITED
     """Towards the guest."""
     bandwidth_out: Bandwidth = UNLIMITED
+    groups: CardGroups = ()
+    """Its security groups; `default` when none is given."""
 
 
 class AttachDiskRequest(DiskRequest):
@@ -126,7 +131,7 @@ class ChangeNicRequest(Model):
 
     model_config = example({"link_up": False}, {"network": "web"})
 
-    network: Name | None = None
+    network: NetworkName | None = None
     """Another one gives it another address."""
     address: Annotated[str, StringConstraints(max_length=45)] | None = None
     model: Literal["virtio", "e1000e", "rtl8139"] | None = None
@@ -136,6 +141,8 @@ class ChangeNicRequest(Model):
     bandwidth_in: Bandwidth | None = None
     """Towards the guest, as a whole; `{}`: no limit."""
     bandwidth_out: Bandwidth | None = None
+    groups: CardGroups | None = None
+    """All of its security groups; an empty list is `default`. A running guest meets them at once."""
 
 
 class CreateVmRequest(Model):

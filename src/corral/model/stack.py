@@ -13,7 +13,7 @@ from corral.model import limits
 from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.hardware import HardwareSpec
-from corral.model.network import Interface, NetworkMode
+from corral.model.network import Interface, NetworkMode, NetworkName
 from corral.model.requests import Description, WaitCondition
 from corral.model.vm import Bus, Firmware, RunPolicy
 from corral.names import MIB, parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
@@ -151,7 +151,7 @@ class StackVolume(StackModel):
 class StackNic(StackModel):
     """A network card; MAC and address are allocated when they are not given."""
 
-    network: Name = "default"
+    network: NetworkName = "default"
     mac: Mac | None = None
     address: Annotated[str, StringConstraints(max_length=45)] | None = None
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"

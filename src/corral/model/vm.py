@@ -10,6 +10,7 @@ from corral.model import limits
 from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import Condition, ImageName, Mac, Model, Name, Object, Uid, written_unless
 from corral.model.hardware import PLAIN, HardwareSpec
+from corral.model.network_parts import NetworkName
 from corral.model.snapshot_policy import SnapshotPolicy
 
 RECOVERED_ANNOTATION: Final = "corral/recovered"
@@ -99,11 +100,13 @@ class NicSpec(Model):
 
     name: Name
     """Unique within the VM: `net0`."""
-    network: Name = "default"
+    network: NetworkName = "default"
     network_uid: Uid
     mac: Mac
     address: str
     """IPv4 address reserved in the network's DHCP; empty where the network has none."""
+    address6: Annotated[str, written_unless("")] = ""
+    """IPv6 address that goes with it; empty where the network has none."""
     model: Literal["virtio", "e1000e", "rtl8139"] = "virtio"
     link_up: Annotated[bool, written_unless(True)] = True
     """False: the cable is out."""
@@ -113,6 +116,8 @@ class NicSpec(Model):
     bandwidth_in: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
     """Towards the guest."""
     bandwidth_out: Annotated[Bandwidth, written_unless(UNLIMITED)] = UNLIMITED
+    groups: Annotated[tuple[Name, ...], Field(max_length=limits.NIC_GROUPS_MAX), written_unless(())] = ()
+    """The security groups of its project that say who may reach it, and whom it may reach; none is `default`."""
 
 
 class CloudInitUser(Model):

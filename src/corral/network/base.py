@@ -23,6 +23,11 @@ class ObservedNetwork:
     domain: str = ""
     ours: str = ""
     """The name that this installation knows it by; empty: it is somebody else's."""
+    subnet6: str = ""
+    whole: bool = True
+    """Its bridge is there, and who serves addresses on it lives; someone may have taken them away."""
+    spec_json: str = ""
+    """The spec that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class NetworkDriver(Protocol):
     async def reserve(self, network: Network, reservation: Reservation) -> None: ...
 
     async def release(self, network: Network, reservation: Reservation) -> None: ...
+
+    async def refresh(self, network: Network) -> None:
+        """What serves DHCP and names on it reads the files beside its reservations again."""
+        ...
 
     async def remove(self, network: Network) -> None: ...
 

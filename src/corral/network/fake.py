@@ -24,6 +24,8 @@ class FakeNetwork:
     active: bool = True
     mode: str = "nat"
     domain: str = ""
+    subnet6: str = ""
+    spec_json: str = ""
     reservations: dict[str, Reservation] = field(default_factory=dict)
 
 
@@ -55,6 +57,7 @@ class FakeNetworks:
                 network.uid, FakeNetwork(self.driver_name(network), network.spec.bridge, network.spec.subnet)
             )
             known.mode, known.domain = network.spec.mode, network.spec.domain
+            known.subnet6, known.spec_json = network.spec.subnet6, network.spec.model_dump_json()
             known.active = True
             self._kept.keep(network.uid, replace(known, reservations={}))
             wanted = {reservation.mac: reservation for reservation in reservations}
@@ -73,6 +76,10 @@ class FakeNetworks:
             known = self.networks.get(network.uid)
             if known is not None:
                 self._forget(network.uid, known, reservation.mac)
+
+    async def refresh(self, network: Network) -> None:
+        async with self._call("refresh"):
+            self._known(network)
 
     async def remove(self, network: Network) -> None:
         async with self._call("remove"):
@@ -94,6 +101,8 @@ class FakeNetworks:
                     known.mode,
                     known.domain,
                     known.name.removeprefix("fake-"),
+                    known.subnet6,
+                    spec_json=known.spec_json,
                 )
                 for uid, known in self.networks.items()
             )

@@ -2,7 +2,8 @@
 
 from lxml import etree
 
-from corral.hypervisor.libvirt.network_document import dhcp_host_line, holds, in_use, parse_dhcp_host
+from corral.hypervisor.libvirt.network_document import build_network, holds, in_use
+from corral.hypervisor.libvirt.network_files import dhcp_host_line, parse_dhcp_host, settings_text
 from corral.model.network import Reservation
 from corral.names import new_mac, new_uid
 
@@ -17,7 +18,7 @@ def test_what_libvirt_adds_and_other_reservations_are_no_difference() -> None:
 
 
 def test_what_is_missing_or_other_is_a_difference() -> None:
-    for old, new in (('stp="off"', 'stp="on"'), ("10.0.0.9", "10.0.0.8"), ("<name>n<", "<name>m<"), ("<dns/>", "")):
+    for old, new in (('stp="off"', 'stp="on"'), ("10.0.0.1\"", "10.0.0.3\""), ("<name>n<", "<name>m<")):
         assert not holds(etree.fromstring(LIVE.replace(old, new)), etree.fromstring(WANTED)), old
 
 
@@ -30,4 +31,6 @@ def test_an_address_is_given_although_somebody_who_is_gone_has_it_leased() -> No
     wanted = Reservation(mac=new_mac(), address="10.0.0.2", hostname="web", vm_uid=new_uid())
     line = dhcp_host_line(wanted, ["52:54:00:00:00:09", wanted.mac])
     assert line == f"{wanted.mac},52:54:00:00:00:09,10.0.0.2,web\n"
-    assert parse_dhcp_host(line) == parse_dhcp_host(dhcp_host_line(wanted)) == (wanted.mac, "10.0.0.2", "web")
+    assert parse_dhcp_host(line) == parse_dhcp_host(dhcp_host_line(wanted)) == (wanted.mac, "10.0.0.2", "", "web")
+    both = wanted.model_copy(update={"address6": "fd00::2"})
+    assert parse_dhcp_host(dhcp_host_line(both)) == (wanted.mac, "10.0.0.2", "fd00::2", "web")

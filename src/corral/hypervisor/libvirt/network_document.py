@@ -1,90 +1,132 @@
 """A network's document, and what of it Corral owns."""
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from lxml.etree import Element, QName, SubElement, _Element, indent, tostring
 
-from corral.model.network import Network, Reservation
+from corral.model.network import Network, NetworkSpec, Reservation
 
 DNSMASQ_NAMESPACE: Final = "http://libvirt.org/schemas/network/dnsmasq/1.0"
-
+NAMESPACE: Final = "urn:corral:network:1"
+PREFIX: Final = "corral"
 # The gateway has .1; reserved addresses and the dynamic pool may overlap in dnsmasq, which never hands out a reserved one.
 GATEWAY_OFFSET: Final = 1
 FIRST_GUEST_OFFSET: Final = 2
+# As many addresses as a /16 has: more are never given out.
+RANGE6_ADDRESSES: Final = 2**16
+# libvirt's words, where it makes the rules of the firewall; `open` where it makes none.
+_FORWARD: Final = {"nat": "nat", "routed": "route", "bridge": "bridge", "macvtap": "bridge"}
 
 
-def build_network(network: Network, name: str, reservations: Iterable[Reservation], hosts_dir: str) -> str:
-    """DHCP and DNS, and NAT where it is wished, on a bridge without spanning tree, which would keep each new port silent
-    for 4 s. On a bridge of the host's: nothing but that.
+def build_network(network: Network, name: str, dnsmasq_options: Sequence[str], *, own_rules: bool = False) -> str:
+    """DHCP and DNS, and a way out where it is wished, on a bridge without spanning tree, which would keep each new port
+    silent for 4 s. On a bridge or a card of the host's: nothing but that.
 
-    Reserved addresses are files in `hosts_dir`, which dnsmasq watches, and not libvirt's `<host>` elements: changing one
-    of those live makes libvirt 9 take all firewall rules of the network away and set them again, for half a second in
-    which nobody gets out.
+    Reserved addresses and names are files that `dnsmasq_options` tell of, and not libvirt's `<host>` elements: changing
+    one of those live makes libvirt 9 take all firewall rules of the network away and set them again, for half a second
+    in which nobody gets out. With `own_rules` libvirt makes none at all: Corral's own are there.
     """
+    spec = network.spec
     root = Element("network", nsmap={"dnsmasq": DNSMASQ_NAMESPACE})
     SubElement(root, "name").text = name
     SubElement(root, "uuid").text = network.uid
-    if network.spec.mode != "isolated":
-        SubElement(root, "forward", mode=network.spec.mode)
-    if not network.spec.ours:
-        SubElement(root, "bridge", name=network.spec.bridge)
+    root.append(_metadata(spec))
+    if spec.mode != "isolated":
+        root.append(_forward(spec, own_rules=own_rules))
+    if not spec.ours:
+        if spec.mode != "macvtap":
+            SubElement(root, "bridge", name=spec.bridge)
         indent(root)
         return tostring(root, encoding="unicode")
-    subnet = ipaddress.IPv4Network(network.spec.subnet)
-    SubElement(root, "bridge", name=network.spec.bridge, stp="off", delay="0")
+    SubElement(root, "bridge", name=spec.bridge, stp="off", delay="0")
+    if spec.mtu:
+        SubElement(root, "mtu", size=str(spec.mtu))
     # `localOnly`: a name that is not known here is not asked of the servers above.
-    SubElement(root, "domain", name=network.spec.domain, localOnly="yes")
-    dns = SubElement(root, "dns")
-    for reservation in reservations:
-        dns.append(build_dns_host(reservation))
-    address = SubElement(
-        root,
-        "ip",
-        family="ipv4",
-        address=str(subnet[GATEWAY_OFFSET]),
-        prefix=str(subnet.prefixlen),
-    )
-    dhcp = SubElement(address, "dhcp")
-    SubElement(dhcp, "range", start=str(subnet[FIRST_GUEST_OFFSET]), end=str(subnet[-2]))
+    SubElement(root, "domain", name=spec.domain, localOnly="yes")
+    root.append(_address4(spec))
+    if spec.subnet6:
+        root.append(_address6(spec))
     options = SubElement(root, QName(DNSMASQ_NAMESPACE, "options"))
-    SubElement(options, QName(DNSMASQ_NAMESPACE, "option"), value=f"dhcp-hostsdir={hosts_dir}")
+    for option in dnsmasq_options:
+        SubElement(options, QName(DNSMASQ_NAMESPACE, "option"), value=option)
     indent(root)
     return tostring(root, encoding="unicode")
 
 
-def dhcp_host_line(reservation: Reservation, lessees: Sequence[str] = ()) -> str:
-    """dnsmasq's `dhcp-host`. It gives the address although `lessees`, MACs of guests that are gone, still have it leased
-    (dnsmasq(8): of several MACs one at a time is in use, and the lease of another is abandoned)."""
-    macs = dict.fromkeys([reservation.mac, *lessees])
-    return f"{','.join(macs)},{reservation.address},{reservation.hostname}\n"
+def _metadata(spec: NetworkSpec) -> _Element:
+    """What a lost database is rebuilt from."""
+    metadata = Element("metadata")
+    ours = SubElement(metadata, QName(NAMESPACE, "network"), nsmap={PREFIX: NAMESPACE})
+    SubElement(ours, QName(NAMESPACE, "spec")).text = spec.model_dump_json()
+    return metadata
 
 
-def parse_dhcp_host(line: str) -> tuple[str, str, str]:
-    """The MAC, address and name of a line of ours."""
-    words = line.strip().split(",")
-    return words[0], words[-2], words[-1]
+def spec_json_of(root: _Element) -> str:
+    return root.findtext(f"metadata/{{{NAMESPACE}}}network/{{{NAMESPACE}}}spec") or ""
 
 
-def build_dns_host(reservation: Reservation) -> _Element:
-    """So that a name resolves as soon as it is reserved, whatever host name the guest sends with its DHCP request."""
-    host = Element("host", ip=reservation.address)
-    SubElement(host, "hostname").text = reservation.hostname
-    return host
+def _forward(spec: NetworkSpec, *, own_rules: bool) -> _Element:
+    forward = Element("forward", mode="open" if own_rules and spec.ours else _FORWARD[spec.mode])
+    if spec.mode == "macvtap":
+        SubElement(forward, "interface", dev=spec.nic)
+    if spec.mode == "nat" and spec.subnet6 and not own_rules:
+        SubElement(forward, "nat", ipv6="yes")
+    return forward
+
+
+def _address4(spec: NetworkSpec) -> _Element:
+    subnet = ipaddress.IPv4Network(spec.subnet)
+    address = Element("ip", family="ipv4", address=str(subnet[GATEWAY_OFFSET]), prefix=str(subnet.prefixlen))
+    first, last = dhcp_range(spec)
+    SubElement(SubElement(address, "dhcp"), "range", start=first, end=last)
+    return address
+
+
+def _address6(spec: NetworkSpec) -> _Element:
+    subnet = ipaddress.IPv6Network(spec.subnet6)
+    address = Element("ip", family="ipv6", address=str(subnet[GATEWAY_OFFSET]), prefix=str(subnet.prefixlen))
+    if spec.ipv6 == "dhcp":
+        dhcp = SubElement(address, "dhcp")
+        SubElement(dhcp, "range", start=str(subnet[FIRST_GUEST_OFFSET]), end=str(subnet[RANGE6_ADDRESSES - 1]))
+    return address
+
+
+def dhcp_range(spec: NetworkSpec) -> tuple[str, str]:
+    """The first and the last address that DHCP gives to somebody unknown."""
+    subnet = ipaddress.IPv4Network(spec.subnet)
+    return spec.dhcp_first or str(subnet[FIRST_GUEST_OFFSET]), spec.dhcp_last or str(subnet[-2])
+
+
+def ranges4(root: _Element) -> tuple[tuple[str, str], ...]:
+    """What a document says of them."""
+    found = root.iterfind("ip/dhcp/range")
+    pairs = ((each.get("start") or "", each.get("end") or "") for each in found)
+    return tuple(pair for pair in pairs if ":" not in pair[0])
+
+
+def range_text(pair: tuple[str, str]) -> str:
+    return tostring(Element("range", start=pair[0], end=pair[1]), encoding="unicode")
 
 
 def holds(root: _Element, wanted: _Element) -> bool:
-    """`root` says all that `wanted` says, and perhaps more (libvirt adds a MAC address, ports, counters). Reservations
-    are left out: those change live."""
+    """`root` says all that `wanted` says, and perhaps more (libvirt adds a MAC address, ports, counters). Reservations,
+    ranges and what we remember are left out: those change live."""
     if root.tag != wanted.tag or (root.text or "").strip() != (wanted.text or "").strip():
         return False
     if any(root.get(name) != value for name, value in wanted.attrib.items()):
         return False
-    if wanted.tag == "dns":
-        return True
-    return all(any(holds(found, child) for found in root) for child in wanted)
+    return all(child.tag in _LIVE or any(holds(found, child) for found in root) for child in wanted)
+
+
+_LIVE: Final = ("dns", "range", "metadata")
+
+
+def same_document(root: _Element, wanted: _Element) -> bool:
+    """As `holds`, with what changes live: the one that is kept says it all."""
+    return holds(root, wanted) and spec_json_of(root) == spec_json_of(wanted) and ranges4(root) == ranges4(wanted)
 
 
 def in_use(live: _Element) -> bool:
@@ -92,13 +134,19 @@ def in_use(live: _Element) -> bool:
     return int(live.get("connections") or 0) > 0
 
 
-def subnet_of(root: _Element) -> str:
-    """CIDR of the first IPv4 address, or nothing."""
+def subnet_of(root: _Element, family: str = "ipv4") -> str:
+    """CIDR of the first address of this family, or nothing."""
     for element in root.iterfind("ip"):
-        if element.get("family", "ipv4") == "ipv4" and (address := element.get("address")):
-            mask = element.get("prefix") or element.get("netmask") or "32"
-            return str(ipaddress.IPv4Network(f"{address}/{mask}", strict=False))
+        if element.get("family", "ipv4") == family and (address := element.get("address")):
+            mask = element.get("prefix") or element.get("netmask") or ("32" if family == "ipv4" else "128")
+            return str(ipaddress.ip_network(f"{address}/{mask}", strict=False))
     return ""
+
+
+def reads_names(root: _Element) -> bool:
+    """dnsmasq reads names from our files. One that was started by a Corral older than those has them from libvirt."""
+    options = root.iterfind(f"{{{DNSMASQ_NAMESPACE}}}options/{{{DNSMASQ_NAMESPACE}}}option")
+    return any((option.get("value") or "").startswith("hostsdir=") for option in options)
 
 
 def dns_hosts(root: _Element) -> dict[str, tuple[str, ...]]:

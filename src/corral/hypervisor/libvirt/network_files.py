@@ -1,0 +1,185 @@
+"""The files of a network that dnsmasq reads: reserved addresses, names, options, and where names are asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from corral import files
+from corral.model.network import NetworkSpec, Reservation
+
+# dnsmasq reads them as a user of its own.
+_DIR_MODE: Final = 0o755
+_FILE_MODE: Final = 0o644
+_NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """`root` is the installation's; a file for each MAC in `hosts` (DHCP) and in `names` (DNS), which dnsmasq watches."""
+
+    root: Path
+    uid: str
+
+    @property
+    def hosts(self) -> Path:
+        return self.root / self.uid
+
+    @property
+    def names(self) -> Path:
+        return self.root / f"{self.uid}.names"
+
+    @property
+    def options(self) -> Path:
+        """One file for each who has something to say, as dhcp-optsfile; read again when dnsmasq is told."""
+        return self.root / f"{self.uid}.opts"
+
+    @property
+    def settings(self) -> Path:
+        """dnsmasq's own words, read when it starts."""
+        return self.root / f"{self.uid}.conf"
+
+    def dnsmasq_options(self) -> tuple[str, ...]:
+        return (
+            f"dhcp-hostsdir={self.hosts}",
+            f"hostsdir={self.names}",
+            f"dhcp-optsdir={self.options}",
+            f"conf-file={self.settings}",
+        )
+
+    def known(self) -> tuple[Reservation, ...]:
+        found = []
+        for path in self.hosts.glob("[0-9a-f]*") if self.hosts.exists() else ():
+            mac, address, address6, hostname = parse_dhcp_host(path.read_text())
+            # No VM is named in the file, and nobody asks.
+            found.append(
+                Reservation.model_construct(mac=mac, address=address, hostname=hostname, vm_uid="", address6=address6)
+            )
+        return tuple(found)
+
+    def prepare(self) -> None:
+        """The directories, and settings that dnsmasq can start with."""
+        try:
+            for directory in (self.hosts, self.names, self.options):
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(_DIR_MODE)
+            if not self.settings.exists():
+                files.write_atomic(self.settings, b"", _FILE_MODE)
+        except OSError as error:
+            raise files.storage_error(f"make {self.hosts}", error) from error
+
+    def write_settings(self, spec: NetworkSpec) -> bool:
+        """Whether they are others than before: dnsmasq has to start anew."""
+        text = settings_text(spec).encode()
+        if self.settings.read_bytes() == text:
+            return False
+        files.write_atomic(self.settings, text, _FILE_MODE)
+        return True
+
+    def sync(self, wanted: Sequence[Reservation], lessees: Mapping[str, Sequence[str]] = _NOBODY) -> bool:
+        """Make the files of all reservations so; whether dnsmasq must be told (it sees new files by itself, but forgets
+        nothing).
+
+        `lessees` are MACs by the address that was leased to them last: a new file lets the reservation's guest take it over.
+        """
+        self.prepare()
+        missing = {_file_name(reservation.mac): reservation for reservation in wanted}
+        forget = False
+        for path in self.hosts.glob("[0-9a-f]*"):
+            asked = missing.get(path.name)
+            if asked is not None and self._says(path, asked):
+                missing.pop(path.name)
+                continue
+            forget = True
+            if asked is None:
+                self._forget(path.name)
+        here = {reservation.mac for reservation in wanted}
+        for reservation in missing.values():
+            self._write(reservation, [mac for mac in lessees.get(reservation.address, ()) if mac not in here])
+        return forget
+
+    def put(self, reservation: Reservation, lessees: Sequence[str]) -> bool:
+        """One more; another one of its address or name is away then. As `sync`."""
+        path = self.hosts / _file_name(reservation.mac)
+        if path.exists() and self._says(path, reservation):
+            return False
+        forget = path.exists()
+        for known in self.known():
+            if known.mac != reservation.mac and _clash(known, reservation):
+                forget = True
+                self._forget(_file_name(known.mac))
+        self._write(reservation, lessees)
+        return forget
+
+    def has(self, mac: str) -> bool:
+        return (self.hosts / _file_name(mac)).exists()
+
+    def drop(self, mac: str) -> bool:
+        """Whether there was one."""
+        if not (self.hosts / _file_name(mac)).exists():
+            return False
+        self._forget(_file_name(mac))
+        return True
+
+    def remove(self) -> None:
+        for directory in (self.hosts, self.names, self.options):
+            if directory.exists():
+                for path in directory.iterdir():
+                    files.remove_file(path)
+                directory.rmdir()
+        files.remove_file(self.settings)
+
+    def _says(self, path: Path, wanted: Reservation) -> bool:
+        said = parse_dhcp_host(path.read_text())
+        named = self.names / path.name
+        return said == (wanted.mac, wanted.address, wanted.address6, wanted.hostname) and named.exists()
+
+    def _write(self, reservation: Reservation, lessees: Sequence[str]) -> None:
+        name = _file_name(reservation.mac)
+        files.write_atomic(self.names / name, names_text(reservation).encode(), _FILE_MODE)
+        files.write_atomic(self.hosts / name, dhcp_host_line(reservation, lessees).encode(), _FILE_MODE)
+
+    def _forget(self, name: str) -> None:
+        files.remove_file(self.hosts / name)
+        files.remove_file(self.names / name)
+
+
+def _file_name(mac: str) -> str:
+    return mac.replace(":", "-")
+
+
+def _clash(one: Reservation, other: Reservation) -> bool:
+    return one.address == other.address or one.hostname == other.hostname
+
+
+def dhcp_host_line(reservation: Reservation, lessees: Sequence[str] = ()) -> str:
+    """dnsmasq's `dhcp-host`. It gives the address although `lessees`, MACs of guests that are gone, still have it leased
+    (dnsmasq(8): of several MACs one at a time is in use, and the lease of another is abandoned)."""
+    macs = dict.fromkeys([reservation.mac, *lessees])
+    address6 = f",[{reservation.address6}]" if reservation.address6 else ""
+    return f"{','.join(macs)},{reservation.address}{address6},{reservation.hostname}\n"
+
+
+def parse_dhcp_host(line: str) -> tuple[str, str, str, str]:
+    """The MAC, both addresses and the name of a line of ours."""
+    words = line.strip().split(",")
+    address6 = words.pop(-2).strip("[]") if words[-2].startswith("[") else ""
+    return words[0], words[-2], address6, words[-1]
+
+
+def names_text(reservation: Reservation) -> str:
+    """As in /etc/hosts: a name resolves as soon as it is reserved, whatever host name the guest sends with DHCP."""
+    addresses = [each for each in (reservation.address, reservation.address6) if each]
+    return "".join(f"{address} {reservation.hostname}\n" for address in addresses)
+
+
+def settings_text(spec: NetworkSpec) -> str:
+    """What can change while the network runs, since dnsmasq alone has to start anew for it."""
+    lines = []
+    if spec.dns:
+        lines += ["no-resolv", *(f"server={address}" for address in spec.dns)]
+    lines += [f"dhcp-option={option.code},{option.value}" for option in spec.dhcp_options]
+    if spec.boot is not None:
+        lines.append(f"dhcp-boot={spec.boot.file},,{spec.boot.server or spec.gateway}")
+    return "".join(f"{line}\n" for line in lines)
