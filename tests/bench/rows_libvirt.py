@@ -19,6 +19,9 @@ from stage import CORRAL, Daemon, Row, daemon, median, process_s, say, timed
 
 from corral.client import Client, raise_for_operation
 from corral.client_types import Operation
+from corral.hypervisor.base import StopCause
+from corral.hypervisor.libvirt import domains
+from corral.hypervisor.libvirt.pending import Left
 
 IMAGE = "micro"
 MEMORY_MIB = 128
@@ -110,6 +113,8 @@ def start_row(one: Daemon) -> Row:
         _bare_copy(connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), name)
     )
     ours, theirs, beside = [], [], []
+    left = Left()
+    left.heard(connection.lookupByName(name).UUIDString(), "started")
     say(f"{START_ROUNDS} times start, virDomainCreate")
     try:
         with Client(one.socket) as client:
@@ -120,7 +125,9 @@ def start_row(one: Daemon) -> Row:
                 operation = client.wait_operation(client.vm_action(name, "start")["operation"]["uid"], timeout_s=60)
                 ours.append(time.perf_counter() - began)
                 raise_for_operation(operation)
-                beside.append(ours[-1] - _step_s(operation, "start") + timed(lambda: _asked_before(connection, name)))
+                beside.append(
+                    ours[-1] - _step_s(operation, "start") + timed(lambda: _asked_besides(connection, name, left))
+                )
                 _done(client, client.vm_action(name, "destroy")["operation"]["uid"])
                 time.sleep(SETTLE_S)
                 theirs.append(timed(bare.create))
@@ -205,11 +212,12 @@ def _step_s(operation: Operation, name: str) -> float:
     return (datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["started_at"])).total_seconds()
 
 
-def _asked_before(connection: libvirt.virConnect, name: str) -> None:
-    """What the driver asks before it starts a domain."""
+def _asked_besides(connection: libvirt.virConnect, name: str, left: Left) -> None:
+    """What the driver asks within the step before it starts a domain, and after it."""
     domain = connection.lookupByName(name)
     ET.fromstring(domain.XMLDesc(0))
     domain.hasManagedSaveImage(0)
+    domains.observe(domain, lambda _uid: StopCause.NONE, left)
 
 
 def _done(client: Client, uid: str) -> None:

@@ -137,8 +137,9 @@ def test_one_life(on_driver: Callable[[Body], None]) -> None:
         async with aclosing(driver.events()) as events:  # type: ignore[type-var]
             started = asyncio.ensure_future(_first(events, uid, "started"))
             await asyncio.sleep(0)
-            await driver.start(uid)
-            await driver.start(uid)
+            first = await driver.start(uid)
+            second = await driver.start(uid)
+            assert (first.uid, first.state, first.pid) == (uid, "running", second.pid)
             await asyncio.wait_for(started, 10)
         await refused("wrong-state", driver.rename(uid, f"{definition.name}-b"))
         await until(driver, uid, lambda domain: domain.agent_connected)

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from corral.agent.cache import Cache
 from corral.agent.definition import Places, build_definition, build_metadata, console_log, run_dir
@@ -54,13 +54,14 @@ from corral.agent.steps import (
 )
 from corral.clock import SystemClock
 from corral.errors import CorralError
-from corral.hypervisor.base import DomainMetadata, HypervisorDriver
+from corral.hypervisor.base import DomainMetadata, HypervisorDriver, ObservedDomain
 from corral.model.base import DEFAULT_POOL
 from corral.model.network import Network, Reservation
 from corral.model.vm import NicSpec, Vm
 from corral.network.base import NetworkDriver
 from corral.storage.base import OnShare, Source, VolumeStore
 
+T = TypeVar("T")
 SeedFiles = Callable[[Vm], Mapping[str, bytes]]
 
 # How much longer than one hypervisor call a step may take before it counts as hung.
@@ -96,26 +97,28 @@ class Executor:
         )
         self.disks = DiskEffects(cache, drivers.hypervisor, drivers.volumes, self._placed)
 
-    async def run(self, step: Step, vm: Vm, *, active: bool, domain_name: str, on_share: OnShare) -> None:
+    async def run(
+        self, step: Step, vm: Vm, *, active: bool, domain_name: str, on_share: OnShare
+    ) -> ObservedDomain | None:
         """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs. `on_share` hears how far a long
-        copy is, from 0 to 1."""
+        copy is, from 0 to 1. Returns what the domain is after it, where the driver answers with that."""
         factor = next((factor for kinds, factor in _FACTORS if isinstance(step, kinds)), BACKSTOP)
         if isinstance(step, CopyVolume):
-            effect: Awaitable[None] = self._copy_volume(step.volume_uid, on_share)
+            effect: Awaitable[ObservedDomain | None] = self._copy_volume(step.volume_uid, on_share)
         else:
             effect = self._effect(step, vm, active, domain_name)
-        await self.bounded(effect, f"{step.NAME} {vm.name}", factor)
+        return await self.bounded(effect, f"{step.NAME} {vm.name}", factor)
 
-    async def bounded(self, call: Awaitable[None], asked: str, factor: float = BACKSTOP) -> None:
+    async def bounded(self, call: Awaitable[T], asked: str, factor: float = BACKSTOP) -> T:
         limit_s = self.call_timeout_s * factor
         try:
             async with asyncio.timeout(limit_s):
-                await call
+                return await call
         except TimeoutError as error:
             reason = f"no answer within {limit_s:g} s"
             raise CorralError("hypervisor-timeout", asked, reason, "see `corral doctor`") from error
 
-    def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
+    def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[ObservedDomain | None]:  # noqa: PLR0911  (a decision table)
         hypervisor, volumes = self.drivers.hypervisor, self.drivers.volumes
         effect = (
             self.points.effect(step, vm, active) or self.forks.effect(step, vm) or self.disks.effect(step, vm, active)
@@ -146,7 +149,7 @@ class Executor:
             case _:
                 return self._domain_effect(step, vm)
 
-    def _domain_effect(self, step: Step, vm: Vm) -> Awaitable[None]:  # noqa: PLR0911  (a decision table)
+    def _domain_effect(self, step: Step, vm: Vm) -> Awaitable[ObservedDomain | None]:  # noqa: PLR0911  (a decision table)
         hypervisor = self.drivers.hypervisor
         match step:
             case Start(boot_from=device):

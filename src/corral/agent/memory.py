@@ -41,6 +41,8 @@ class Memory:
     """What was wished when it was last planned for."""
     looked: Found | None = None
     """What the turn under way has found the domain to be; None before its first look."""
+    answered: Found | None = None
+    """What the domain is after the step that ran last, where its driver answered with that."""
     problem: Problem | None = None
     """Why the last turn failed, where the domain itself could be looked at."""
     seen: tuple[int, ObservedDomain | None, bool, GuestKnown] | None = None

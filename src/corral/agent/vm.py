@@ -172,20 +172,16 @@ class Reconciler:
     # ---- looking ----
 
     async def _look(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Found | None) -> View:
-        memory.dirty = memory.changed = False
-        memory.looked = None
-        memory.looked = snapshot or Found(await self._observe(vm))
+        answered, memory.answered = memory.answered, None
+        # An answer may be older than what was heard since: that is looked at once this turn is over.
+        memory.dirty = memory.dirty and answered is not None
+        memory.changed, memory.looked = False, None
+        memory.looked = snapshot or answered or Found(await self._observe(vm))
         await self.cache.know_deletion(vm)
         return self._view(vm, memory.looked.domain, memory, situation)
 
     async def _observe(self, vm: Vm) -> ObservedDomain | None:
-        found: list[ObservedDomain | None] = []
-
-        async def look() -> None:
-            found.append(await self.executor.drivers.hypervisor.observe(vm.uid))
-
-        await self.executor.bounded(look(), f"look at {vm.name}")
-        return found[0]
+        return await self.executor.bounded(self.executor.drivers.hypervisor.observe(vm.uid), f"look at {vm.name}")
 
     def _view(self, vm: Vm, domain: ObservedDomain | None, memory: Memory, situation: Situation) -> View:
         if memory.json[0] != vm.revision:
@@ -265,8 +261,9 @@ class Reconciler:
             if step.KIND is StepKind.ONCE:
                 memory.known = replace(memory.known, reboot_asked_s=self.clock.monotonic_s(), rebooted=False)
         domain_name = view.domain.name if view.domain is not None else view.vm.domain_name
+        memory.answered = None
         try:
-            await self._effect(step, view, domain_name, current, memory)
+            answer = await self._effect(step, view, domain_name, current, memory)
         except CorralError as error:
             if isinstance(step, TIDYING) and current is None and not view.vm.being_deleted:
                 self._postpone(step, view, error, memory)
@@ -275,6 +272,7 @@ class Reconciler:
                 await self._once_failed(view, current, error, memory)
                 return
             raise
+        memory.answered = Found(answer) if answer is not None else None
         if memory.journal and memory.journal[-1] is began:
             memory.journal[-1] = began.model_copy(update={"ended_at": self.clock.now()})
         power = sorted_operations(view.operations).power
@@ -284,7 +282,7 @@ class Reconciler:
 
     async def _effect(
         self, step: Step, view: View, domain_name: str, current: Operation | None, memory: Memory
-    ) -> None:
+    ) -> ObservedDomain | None:
         def on_share(share: float) -> None:
             if current is not None:
                 self.progress.show(current, replace(self._shown(memory, current, step.PHASE), progress=share))

@@ -321,8 +321,9 @@ class HypervisorDriver(Protocol):
         """Make the persistent domain, or change it to this."""
         ...
 
-    async def start(self, uid: str, *, boot_from: str = "") -> None:
-        """Run it; a managed save is resumed. `boot_from`: the disk or card that is tried first, this time alone."""
+    async def start(self, uid: str, *, boot_from: str = "") -> ObservedDomain:
+        """Run it; a managed save is resumed. `boot_from`: the disk or card that is tried first, this time alone. Returns
+        what `observe` would find right afterwards."""
         ...
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:

@@ -111,10 +111,11 @@ class FakeHypervisor:
             domain.take(definition)
             self._emit(domain, "defined")
 
-    async def start(self, uid: str, *, boot_from: str = "") -> None:
+    async def start(self, uid: str, *, boot_from: str = "") -> ObservedDomain:
         async with self._call("start"):
             self._domain(uid).boot_from = boot_from
             self.run(uid)
+            return fake_domain.observed(self._domain(uid))
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
         async with self._call("shutdown"):

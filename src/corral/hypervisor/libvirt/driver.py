@@ -175,13 +175,18 @@ class LibvirtDriver:
         if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
             self._events.never_ran(definition.uid)
 
-    async def start(self, uid: str, *, boot_from: str = "") -> None:
+    async def start(self, uid: str, *, boot_from: str = "") -> ObservedDomain:
         prepared: Needs | None = None
-        while (
-            needs := await self._slow_on(uid, "start", partial(domains.start, prepared=prepared, boot_from=boot_from))
-        ) is not None:
-            await asyncio.to_thread(starting.prepare, needs, self._host)
-            prepared = needs
+        remembered = self._events.remembered_stop
+
+        def act(domain: libvirt.virDomain) -> Needs | ObservedDomain:
+            needs = domains.start(domain, prepared, boot_from)
+            return domains.observe(domain, remembered, self._left) if needs is None else needs
+
+        while not isinstance(found := await self._slow_on(uid, "start", act), ObservedDomain):
+            await asyncio.to_thread(starting.prepare, found, self._host)
+            prepared = found
+        return found
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
         await self._slow_on(uid, "shut down", lambda domain: domains.shutdown(domain, mode), AGENT_TIMEOUT_S)
