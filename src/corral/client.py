@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from corral.client_devices import DeviceCalls
+from corral.client_firewall import FirewallCalls
 from corral.client_guest import path_name
 from corral.client_http import Query, Transport
 from corral.client_networks import NetworkCalls
@@ -47,7 +48,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, NetworkCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
+class Client(VolumeCalls, NetworkCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(

@@ -134,6 +134,13 @@ class AuditVerification(TypedDict):
     rewinds: NotRequired[list[str]]
 
 
+class Bandwidth(TypedDict):
+    average_bytes_per_s: NotRequired[int]
+    peak_bytes_per_s: NotRequired[int]
+    burst_bytes: NotRequired[int]
+    floor_bytes_per_s: NotRequired[int]
+
+
 class BootOrder(TypedDict):
     autostart: NotRequired[bool]
     priority: NotRequired[int]
@@ -196,6 +203,9 @@ class ChangeNicRequest(TypedDict):
     link_up: NotRequired[bool | None]
     queues: NotRequired[int | None]
     pxe: NotRequired[bool | None]
+    bandwidth_in: NotRequired[Bandwidth | None]
+    bandwidth_out: NotRequired[Bandwidth | None]
+    groups: NotRequired[list[str] | None]
 
 
 class ClockAnswer(TypedDict):
@@ -275,18 +285,35 @@ class CpuTopology(TypedDict):
     threads: NotRequired[int]
 
 
+class CreateNetworkPolicyRequest(TypedDict):
+    name: str
+    tiers: list[str]
+    unless: NotRequired[list[str]]
+    description: NotRequired[str]
+    labels: NotRequired[dict[str, str]]
+
+
 class CreateNetworkRequest(TypedDict):
     name: str
-    mode: NotRequired[Literal['nat', 'isolated', 'bridge'] | None]
+    mode: NotRequired[Literal['nat', 'routed', 'isolated', 'bridge', 'macvtap', 'libvirt'] | None]
     subnet: NotRequired[str]
     domain: NotRequired[str]
     bridge: NotRequired[str | None]
+    bandwidth_in: NotRequired[Bandwidth]
+    bandwidth_out: NotRequired[Bandwidth]
     labels: NotRequired[dict[str, str]]
 
 
 class CreatePoolRequest(TypedDict):
     name: str
     path: str
+    labels: NotRequired[dict[str, str]]
+
+
+class CreateSecurityGroupRequest(TypedDict):
+    name: str
+    rules: NotRequired[list[str]]
+    description: NotRequired[str]
     labels: NotRequired[dict[str, str]]
 
 
@@ -416,6 +443,11 @@ class DeleteVolume(TypedDict):
 
 class DestroyVm(TypedDict):
     verb: NotRequired[Literal['destroy']]
+
+
+class DhcpOption(TypedDict):
+    code: int
+    value: str
 
 
 class DiskDiff(TypedDict):
@@ -791,11 +823,51 @@ class Network(TypedDict):
     status: NotRequired[NetworkStatus]
 
 
+class NetworkBoot(TypedDict):
+    file: str
+    server: NotRequired[str]
+
+
+class NetworkPolicy(TypedDict):
+    kind: NotRequired[Literal['network-policy']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: NetworkPolicySpec
+
+
+class NetworkPolicySpec(TypedDict):
+    tiers: list[str]
+    unless: NotRequired[list[PolicyException]]
+    description: NotRequired[str]
+
+
 class NetworkSpec(TypedDict):
-    mode: NotRequired[Literal['nat', 'isolated', 'bridge']]
+    mode: NotRequired[Literal['nat', 'routed', 'isolated', 'bridge', 'macvtap', 'libvirt']]
     subnet: NotRequired[str]
     domain: NotRequired[str]
     bridge: str
+    subnet6: NotRequired[str]
+    ipv6: NotRequired[Literal['', 'dhcp', 'slaac']]
+    mtu: NotRequired[int]
+    dns: NotRequired[list[str]]
+    dhcp_first: NotRequired[str]
+    dhcp_last: NotRequired[str]
+    dhcp_options: NotRequired[list[DhcpOption]]
+    boot: NotRequired[NetworkBoot | None]
+    reservations: NotRequired[list[StaticReservation]]
+    nic: NotRequired[str]
+    vlan: NotRequired[int]
+    host_names: NotRequired[bool]
+    source: NotRequired[str]
+    bandwidth_in: NotRequired[Bandwidth]
+    bandwidth_out: NotRequired[Bandwidth]
 
 
 class NetworkStatus(TypedDict):
@@ -818,6 +890,9 @@ class NicRequest(TypedDict):
     link_up: NotRequired[bool]
     queues: NotRequired[int]
     pxe: NotRequired[bool]
+    bandwidth_in: NotRequired[Bandwidth]
+    bandwidth_out: NotRequired[Bandwidth]
+    groups: NotRequired[list[str]]
 
 
 class NicSpec(TypedDict):
@@ -826,10 +901,14 @@ class NicSpec(TypedDict):
     network_uid: str
     mac: str
     address: str
+    address6: NotRequired[str]
     model: NotRequired[Literal['virtio', 'e1000e', 'rtl8139']]
     link_up: NotRequired[bool]
     queues: NotRequired[int]
     pxe: NotRequired[bool]
+    bandwidth_in: NotRequired[Bandwidth]
+    bandwidth_out: NotRequired[Bandwidth]
+    groups: NotRequired[list[str]]
 
 
 class NumaCell(TypedDict):
@@ -939,6 +1018,16 @@ PageNetwork = TypedDict(
 )
 
 
+PageNetworkPolicy = TypedDict(
+    'PageNetworkPolicy',
+    {
+        'items': 'list[NetworkPolicy]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
 PageOperation = TypedDict(
     'PageOperation',
     {
@@ -953,6 +1042,16 @@ PagePool = TypedDict(
     'PagePool',
     {
         'items': 'list[Pool]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageSecurityGroup = TypedDict(
+    'PageSecurityGroup',
+    {
+        'items': 'list[SecurityGroup]',
         'revision': 'int',
         'continue': 'str | None',
     },
@@ -1037,6 +1136,15 @@ class PlanStackRequest(TypedDict):
     prune: NotRequired[bool]
     replace: NotRequired[list[str]]
     delete_disks: NotRequired[bool]
+
+
+class PolicyException(TypedDict):
+    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'icmp', 'icmpv6']]
+    port_min: NotRequired[int | None]
+    port_max: NotRequired[int | None]
+    icmp_type: NotRequired[int | None]
+    from_tier: str
+    to_tier: str
 
 
 class Pool(TypedDict):
@@ -1165,6 +1273,35 @@ class RevertVm(TypedDict):
 
 class SaveVm(TypedDict):
     verb: NotRequired[Literal['save']]
+
+
+class SecurityGroup(TypedDict):
+    kind: NotRequired[Literal['security-group']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: NotRequired[SecurityGroupSpec]
+
+
+class SecurityGroupSpec(TypedDict):
+    rules: NotRequired[list[SecurityRule]]
+    description: NotRequired[str]
+
+
+class SecurityRule(TypedDict):
+    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'icmp', 'icmpv6']]
+    port_min: NotRequired[int | None]
+    port_max: NotRequired[int | None]
+    icmp_type: NotRequired[int | None]
+    id: str
+    direction: Literal['in', 'out']
+    peer: NotRequired[str]
 
 
 class SendKeysRequest(TypedDict):
@@ -1321,6 +1458,13 @@ class StartVm(TypedDict):
     boot_from: NotRequired[str]
 
 
+class StaticReservation(TypedDict):
+    name: str
+    mac: str
+    address: str
+    address6: NotRequired[str]
+
+
 class StepRecord(TypedDict):
     name: str
     kind: NotRequired[StepKind]
@@ -1412,6 +1556,21 @@ class UnmanagedDomain(TypedDict):
     persistent: bool
     autostart: bool
     other_installation: NotRequired[bool]
+
+
+class UpdateNetworkPolicyRequest(TypedDict):
+    tiers: NotRequired[list[str] | None]
+    unless: NotRequired[list[str] | None]
+    description: NotRequired[str | None]
+    labels: NotRequired[dict[str, str] | None]
+
+
+class UpdateSecurityGroupRequest(TypedDict):
+    rules: NotRequired[list[str] | None]
+    add_rules: NotRequired[list[str]]
+    remove_rules: NotRequired[list[str]]
+    description: NotRequired[str | None]
+    labels: NotRequired[dict[str, str] | None]
 
 
 class UpdateVm(TypedDict):

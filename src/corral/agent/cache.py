@@ -6,22 +6,32 @@ from typing import Final, TypeVar, cast
 
 from corral.agent.definition import Surroundings
 from corral.agent.layer_tree import LayerTree
+from corral.model.address import FloatingAddress
+from corral.model.balancer import Balancer
 from corral.model.base import Object
+from corral.model.forward import Forward
 from corral.model.image import Image
 from corral.model.layer import Layer
 from corral.model.network import Network
+from corral.model.network_policy import NetworkPolicy
 from corral.model.operation import DeleteVm, Operation
+from corral.model.router import Router
+from corral.model.security_group import SecurityGroup
 from corral.model.slot import WarmSlot
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template
 from corral.model.vm import Vm
 from corral.model.volume import Volume
+from corral.network.paths import Layout
 from corral.store.base import Change, Record
 from corral.store.objects import Objects, decode
 
 T = TypeVar("T", bound=Object)
 
-KINDS: Final[tuple[type[Object], ...]] = (Vm, Operation, Volume, Image, Network, Layer, Snapshot, Template, WarmSlot)
+KINDS: Final[tuple[type[Object], ...]] = (
+    *(Vm, Operation, Volume, Image, Network, Layer, Snapshot, Template, WarmSlot),
+    *(SecurityGroup, NetworkPolicy, Router, Forward, FloatingAddress, Balancer),
+)
 ENDED_MAX: Final = 16_384
 PAGE: Final = 50
 """Records read between two turns of the event loop: half a millisecond. A request takes several turns."""
@@ -43,6 +53,15 @@ class Cache:
         self.snapshots: dict[str, Snapshot] = {}
         self.templates: dict[str, Template] = {}
         self.slots: dict[str, WarmSlot] = {}
+        self.security_groups: dict[str, SecurityGroup] = {}
+        self.network_policies: dict[str, NetworkPolicy] = {}
+        self.routers: dict[str, Router] = {}
+        self.forwards: dict[str, Forward] = {}
+        self.addresses: dict[str, FloatingAddress] = {}
+        self.balancers: dict[str, Balancer] = {}
+        self.layout = Layout(
+            self.networks, self.vms, self.routers, self.forwards, self.addresses, self.balancers
+        )
         self.loaded = asyncio.Event()
         """Everything is known: who acts before that takes for gone what was only not read yet."""
         self.doubles: set[str] = set()
@@ -51,7 +70,10 @@ class Cache:
         self._tables = cast(
             "dict[type[Object], dict[str, Object]]",
             {Vm: self.vms, Volume: self.volumes, Image: self.images, Network: self.networks}
-            | {Layer: self.layers, Snapshot: self.snapshots, Template: self.templates, WarmSlot: self.slots},
+            | {Layer: self.layers, Snapshot: self.snapshots, Template: self.templates, WarmSlot: self.slots}
+            | {SecurityGroup: self.security_groups, NetworkPolicy: self.network_policies}
+            | {Router: self.routers, Forward: self.forwards}
+            | {FloatingAddress: self.addresses, Balancer: self.balancers},
         )
         self._unfinished: dict[str, dict[str, Operation]] = {}
         self._created: dict[str, int] = {}

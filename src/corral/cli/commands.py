@@ -63,12 +63,17 @@ COMMANDS: Final[dict[str, Entry]] = {
     "clock": Entry(_GUEST, "guest:clock", "The guest's clock: show, sync."),
     "password": Entry(_GUEST, "guest:password", "Set a user's password in the guest."),
     "nmi": Entry(_GUEST, "guest:nmi", "Inject a non-maskable interrupt."),
+    "capture": Entry(_GUEST, "capture:capture", "Capture packets of a card, as a file or into a pipe."),
     "drift": Entry(_OTHER, "drift:drift", "What other tools changed of a VM: show, accept, reset."),
     "operation": Entry(_OTHER, "operation:operation", "Changes under way: list, show, cancel, watch."),
     "events": Entry(_OTHER, "event:events", "What happened; --follow goes on."),
     "image": Entry(_OTHER, "image:image", "Images: list, build, import, show, delete, catalogue."),
     "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
     "network": Entry(_OTHER, "network:network", "Networks: list, show."),
+    "security-group": Entry(
+        _OTHER, "security_group:security_group", "Who may reach VMs: groups of rules, on their cards."
+    ),
+    "network-policy": Entry(_OTHER, "network_policy:network_policy", "Tiers that do not speak to each other."),
     "snapshot": Entry(_OTHER, "snapshot:snapshot", "Points in time of a VM: create, list, show, revert, delete."),
     "template": Entry(_OTHER, "template:template", "VMs frozen at one instant: list, show, create, delete."),
     "volume": Entry(_OTHER, "volume:volume", "Volumes: create, attach, resize, copy, upload, download, delete."),

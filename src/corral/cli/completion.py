@@ -81,6 +81,14 @@ def complete_network(ctx: click.Context, _param: click.Parameter, incomplete: st
     return _complete(ctx, incomplete, lambda client: [network["name"] for network in client.list_networks()])
 
 
+def complete_security_group(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [group["name"] for group in client.list_security_groups()])
+
+
+def complete_network_policy(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [policy["name"] for policy in client.list_network_policies()])
+
+
 def complete_volume(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return _complete(ctx, incomplete, lambda client: [volume["name"] for volume in client.list_volumes()])
 

@@ -20,6 +20,7 @@ COLUMNS: Final = (
     Column("address", lambda nic: nic["address"]),
     Column("model", lambda nic: nic["model"]),
     Column("link", lambda nic: "up" if nic.get("link_up", True) else "down"),
+    Column("groups", lambda nic: "+".join(nic.get("groups", ())) or "default"),
 )
 
 _NAME: Final = click.argument("name", metavar="VM", shell_complete=complete_vm)
@@ -118,6 +119,9 @@ def link(session: Session, name: str, nic: str, state: str, asynchronous: bool, 
 @click.option("--model", type=click.Choice(["virtio", "e1000e", "rtl8139"]), help="What card the guest sees.")
 @click.option("--queues", type=int, help="How many queues it has; as many as vCPUs is the most that helps.")
 @click.option("--pxe/--no-pxe", default=None, help="The firmware may boot from it, after disks and media.")
+@click.option(
+    "--groups", metavar="GROUP[+GROUP…]", help="Its security groups, all of them; at once, also while it runs."
+)
 @async_option
 @output_option
 @pass_session
@@ -128,8 +132,13 @@ def set_(session: Session, /, name: str, nic: str, asynchronous: bool, output: s
     Examples:
       corral nic set web net0 --address 192.168.144.50
       corral nic set web net1 --network lab
+      corral nic set web net0 --groups web+ssh
     """
+    from corral.cli.storage_options import parse_groups
+
     body = {key: value for key, value in knobs.items() if value is not None}
+    if "groups" in body:
+        body["groups"] = parse_groups(body["groups"])
     if not body:
         raise click.UsageError("say what is to change: --network, --address, --model …")
     _change(session, name, nic, cast("ChangeNicRequest", body), "card changed", output, asynchronous)

@@ -113,6 +113,8 @@ NETWORK: Final = Syntax(
         "driver.queues": "queues",
         "driver_queues": "queues",
         "pxe": "pxe",
+        "groups": "groups",
+        "group": "groups",
         "boot_order": "boot_order",
         "boot.order": "boot_order",
     },
@@ -282,7 +284,14 @@ def _network(text: str) -> dict[str, Any]:
             nic[key] = number(pairs[key], f"--network {key}")
     if "pxe" in pairs:
         nic["pxe"] = truth(pairs["pxe"], "--network pxe")
+    if "groups" in pairs:
+        nic["groups"] = parse_groups(pairs["groups"])
     return nic
+
+
+def parse_groups(text: str) -> list[str]:
+    """Names of security groups: `web+ssh`; empty: none."""
+    return [name for name in text.split("+") if name]
 
 
 def parse_graphics(text: str) -> dict[str, Any]:

@@ -53,6 +53,15 @@ MEDIUM_FILES_MAX: Final = 16  # answers for an installer; the body's own limit b
 PAGE_DEFAULT: Final = 500
 PAGE_MAX: Final = 1000
 
+# captures of packets
+CAPTURE_FILTER_MAX_CHARS: Final = 1024
+CAPTURE_BYTES_MAX: Final = 2**30
+CAPTURE_PACKETS_MAX: Final = 10_000_000
+CAPTURE_DURATION_DEFAULT_S: Final = 600.0
+CAPTURE_DURATION_MAX_S: Final = 3600.0
+CAPTURE_SNAP_MAX_BYTES: Final = 262144  # tcpdump's own
+CAPTURES_MAX: Final = 8  # at a time on one host
+
 # stacks
 STACK_VMS_MAX: Final = 128
 STACK_IMAGES_MAX: Final = 32

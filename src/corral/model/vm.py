@@ -119,6 +119,11 @@ class NicSpec(Model):
     groups: Annotated[tuple[Name, ...], Field(max_length=limits.NIC_GROUPS_MAX), written_unless(())] = ()
     """The security groups of its project that say who may reach it, and whom it may reach; none is `default`."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those that are kept for it alone."""
+        return tuple(each for each in (self.address, self.address6) if each)
+
 
 class CloudInitUser(Model):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]

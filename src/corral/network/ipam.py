@@ -12,22 +12,25 @@ GATEWAY_OFFSET: Final = 1
 class NumberPool:
     """Numbers 0 … size-1, each given to one owner: round robin, so that a number freed is used again late.
 
-    `taken` are those that claims in the store hold; `held` those of requests under way.
+    `taken` are those that claims in the store hold; `held` those of requests under way. Of all, those of `given_out`
+    are given unasked.
     """
 
-    def __init__(self, size: int, start: int = 0) -> None:
+    def __init__(self, size: int, start: int = 0, given_out: range | None = None) -> None:
         self.size = size
+        self.given_out = range(size) if given_out is None else given_out
         self.taken: set[int] = set()
         self.held: set[int] = set()
         self._next = start % size if size else 0
 
     def hold_next(self) -> int | None:
         """A free number, held; None when there is none."""
-        if len(self.taken) + len(self.held - self.taken) >= self.size:
+        if len(self.taken) + len(self.held - self.taken) >= self.size or not self.given_out:
             return None
-        for _ in range(self.size):
-            number = self._next
-            self._next = (number + 1) % self.size
+        first, count = self.given_out.start, len(self.given_out)
+        for _ in range(count):
+            number = self._next if self._next in self.given_out else first
+            self._next = first + (number + 1 - first) % count
             if number not in self.taken and number not in self.held:
                 self.held.add(number)
                 return number
@@ -74,6 +77,12 @@ def parse_address(subnet: str, address: str) -> int:
     return number
 
 
+def given_out(subnet: str, first: str, last: str) -> range:
+    """The numbers that are given unasked, from the address `first` to `last`; empty texts: the subnet's ends."""
+    end = address_count(subnet) - 1
+    return range(parse_address(subnet, first) if first else 0, (parse_address(subnet, last) if last else end) + 1)
+
+
 def hold_address(pool: NumberPool, subnet: str, network_name: str) -> int:
     """The next free number of `pool`, held; `no-free-address` when all are taken."""
     number = pool.hold_next()
@@ -81,8 +90,8 @@ def hold_address(pool: NumberPool, subnet: str, network_name: str) -> int:
         raise CorralError(
             "no-free-address",
             f"an address in network {network_name!r}",
-            f"all {address_count(subnet)} addresses of {subnet} are taken",
-            "delete a VM that is not needed",
-            {"subnet": subnet, "addresses": address_count(subnet)},
+            f"all {len(pool.given_out)} addresses of {subnet} that are given unasked are taken",
+            "delete a VM that is not needed, or make the range wider: corral network set",
+            {"subnet": subnet, "addresses": len(pool.given_out)},
         )
     return number

@@ -43,6 +43,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "vm.clock": Role.OPERATOR,
         "vm.password": Role.OPERATOR,
         "vm.copy": Role.OPERATOR,
+        "vm.capture": Role.ADMIN,  # a right of its own (see `GRANTABLE`): it reads what others send to the guest
         "vm.document": Role.VIEWER,
         "vm.guest": Role.VIEWER,
         "vm.usage": Role.VIEWER,
@@ -52,6 +53,15 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "network.read": Role.VIEWER,
         "network.create": Role.ADMIN,
         "network.delete": Role.ADMIN,
+        "security-group.read": Role.VIEWER,
+        "security-group.create": Role.OPERATOR,
+        "security-group.update": Role.OPERATOR,
+        "security-group.delete": Role.OPERATOR,
+        "network-policy.read": Role.VIEWER,
+        "network-policy.create": Role.ADMIN,  # what operators' groups cannot open
+        "network-policy.update": Role.ADMIN,
+        "network-policy.delete": Role.ADMIN,
+        "firewall.read": Role.VIEWER,
         "snapshot.read": Role.VIEWER,
         "snapshot.create": Role.OPERATOR,
         "snapshot.revert": Role.OPERATOR,
@@ -95,7 +105,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
 
 
 # Whoever was given the right to it by name (a token can carry it) may do it with this role already.
-GRANTABLE: Final[Mapping[str, Role]] = MappingProxyType({Right.FORK.value: Role.OPERATOR})
+GRANTABLE: Final[Mapping[str, Role]] = MappingProxyType({Right.FORK.value: Role.OPERATOR, Right.CAPTURE.value: Role.OPERATOR})
 
 
 def role_in(identity: Identity, project: str) -> Role | None:

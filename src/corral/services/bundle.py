@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.services.audit import AuditService
+from corral.services.capture import CaptureService
 from corral.services.clone import CloneService
 from corral.services.context import Context
 from corral.services.creation import Draw, PreviewService
@@ -17,9 +18,11 @@ from corral.services.host import HostService
 from corral.services.image import ImageService
 from corral.services.live_fork import LiveForkService
 from corral.services.network import NetworkService
+from corral.services.network_policy import NetworkPolicyService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.pool import PoolService
+from corral.services.security_group import SecurityGroupService
 from corral.services.session import SessionService
 from corral.services.snapshot import SnapshotService
 from corral.services.snapshot_diff import SnapshotDiffer
@@ -46,8 +49,11 @@ class Services:
     systems: OsService
     sessions: SessionService
     guests: GuestService
+    captures: CaptureService
     images: ImageService
     networks: NetworkService
+    security_groups: SecurityGroupService
+    network_policies: NetworkPolicyService
     volumes: VolumeService
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
@@ -88,8 +94,11 @@ def build_services(context: Context, around: Surroundings) -> Services:
         systems=OsService(context),
         sessions=SessionService(context),
         guests=GuestService(context),
+        captures=CaptureService(context),
         images=ImageService(context),
         networks=NetworkService(context),
+        security_groups=SecurityGroupService(context),
+        network_policies=NetworkPolicyService(context),
         volumes=VolumeService(context),
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),

@@ -25,7 +25,7 @@ from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.media import find_media, ready_image
-from corral.services.nics import Allocated, allocate_nics, claim_identity, find_networks
+from corral.services.nics import Allocated, allocate_nics, claim_identity, find_networks, groups_of
 from corral.services.os import apply_os, find_os, warnings_of
 from corral.services.rules import check_system_hypervisor
 from corral.services.seeds import plan_cloud_init
@@ -95,7 +95,9 @@ class PreviewService:
         plan = await _admitted(context, project, request, asked)
         admit(plan.demand, Demand(), plan.capacity, asked)
         with _promised(context, plan), Allocated(context.ledger) as allocated:
-            nics = allocate_nics(allocated, await find_networks(context, project, plan.request), plan.request)
+            networks = await find_networks(context, project, plan.request)
+            await groups_of(context, project, networks, plan.request)
+            nics = allocate_nics(allocated, networks, plan.request)
             vm = _vm(context, project, plan, nics, allocated)
             document = await self._draw(vm, plan.disks.volumes)
         return VmPreview(vm=without_vm_secrets(vm), document=document, warnings=warnings_of(vm.spec, plan.system))
@@ -232,6 +234,7 @@ async def _system(
 async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tuple[Vm, Operation]:
     """Allocate, write, commit. What was allocated is let go on failure; on success the claims hold it."""
     networks = await find_networks(context, mutation.project, plan.request)
+    groups = await groups_of(context, mutation.project, networks, plan.request)
     with Allocated(context.ledger) as allocated:
         nics = allocate_nics(allocated, networks, plan.request)
         vm = _vm(context, mutation.project, plan, nics, allocated)
@@ -245,6 +248,7 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
             else:
                 transaction.update(volume)
         claim_identity(transaction, vm)
+        groups.hold(transaction)
         for network in {network.uid: network for network in networks if not network.revision}.values():
             transaction.create(network)
         for image in plan.images:

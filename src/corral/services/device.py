@@ -17,6 +17,7 @@ from corral.model.requests import AttachDiskRequest, ChangeDiskRequest, ChangeNi
 from corral.model.vm import DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 from corral.names import format_bytes
+from corral.network.addresses import address6_of
 from corral.scheduler.admission import admit_disk
 from corral.services import rules
 from corral.services.access import audited, authorize
@@ -26,13 +27,12 @@ from corral.services.context import Context
 from corral.services.device_parts import (
     changed_disk,
     changed_volume,
-    created,
     disk_of,
     free_name,
+    kept_or_made,
     lost_meaning,
     nic_of,
     same_vm,
-    used,
     with_slots,
     written,
 )
@@ -48,11 +48,12 @@ from corral.services.disks import (
 )
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
-from corral.services.nics import Allocated, find_network, mac_of, network_of
+from corral.services.nics import Allocated, check_filtered, find_network, mac_of, network_of, with_address6
+from corral.services.security_group import NO_GROUPS, FoundGroups, find_groups
 from corral.services.volume import free_volume
 from corral.store.objects import Transaction, claim_key
 
-_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out")
+_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out", "groups")
 
 
 class _Detached(Model):
@@ -132,7 +133,7 @@ class DeviceService:
             if len(disks) > limits.DISKS_MAX:
                 reason = f"it has {limits.DISKS_MAX} disks, the most that a VM can have"
                 raise CorralError("wrong-state", target.asked, reason, f"corral disk remove {name} DISK")
-            return _decision(now, {"disks": disks}, support, target.asked, also=_kept_or_made(volume))
+            return _decision(now, {"disks": disks}, support, target.asked, also=kept_or_made(volume))
 
         with self._using(media, target.asked):
             async with new_files(files, target.asked):
@@ -269,6 +270,8 @@ class DeviceService:
                 if request.bridge is not None:
                     await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", name)
                 network = await network_of(context, project, request)
+                check_filtered(network, request.groups)
+                groups = await find_groups(context, project, request.groups)
                 support = await read_support(context)
                 mac, address = mac_of(request), allocated.address(network, request.address)
 
@@ -282,7 +285,8 @@ class DeviceService:
                 nic = NicSpec(
                     name=label, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
                 )
-                return _nic_decision(now, (*now.spec.nics, nic), support, asked, made=network)
+                added = with_address6(nic, network)
+                return _nic_decision(now, (*now.spec.nics, added), support, asked, made=network, groups=groups)
 
             operation = (await change(context, target.mutation, Vm, decide))[1]
             allocated.keep()
@@ -306,6 +310,7 @@ class DeviceService:
             async with audited(context, caller, project, "vm.update", name):
                 found = nic_of(await context.objects.require(Vm, project, name), nic, asked)
                 moved = await self._moved(project, found, request, allocated)
+                groups = await find_groups(context, project, request.groups or ())
                 support = await read_support(context)
             given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
 
@@ -313,7 +318,7 @@ class DeviceService:
                 rules.check_devices(now, "change a card of")
                 changed = NicSpec.model_validate({**dict(nic_of(now, nic, asked)), **moved, **given})
                 nics = tuple(changed if each.name == nic else each for each in now.spec.nics)
-                return _nic_decision(now, nics, support, asked)
+                return _nic_decision(now, nics, support, asked, groups=groups)
 
             operation = (await change(context, target.mutation, Vm, decide))[1]
             allocated.keep()
@@ -345,15 +350,8 @@ class DeviceService:
         if network.uid == nic.network_uid and request.address in (None, nic.address):
             return {}
         address = allocated.address(network, request.address)
-        return {"network": network.name, "network_uid": network.uid, "address": address}
-
-
-def _kept_or_made(volume: Volume | None) -> Extra | None:
-    if volume is None:
-        return None
-    if volume.spec.shared:
-        return used(volume)
-    return written(volume) if volume.revision else created(volume)
+        address6 = address6_of(network.spec, address, nic.mac)
+        return {"network": network.name, "network_uid": network.uid, "address": address, "address6": address6}
 
 
 # ---- what a VM becomes -----------------------------------------------------------------------------------------
@@ -373,11 +371,18 @@ def _decision(
 
 
 def _nic_decision(
-    now: Vm, nics: tuple[NicSpec, ...], support: HardwareSupport, asked: str, *, made: Network | None = None
+    now: Vm,
+    nics: tuple[NicSpec, ...],
+    support: HardwareSupport,
+    asked: str,
+    *,
+    made: Network | None = None,
+    groups: FoundGroups = NO_GROUPS,
 ) -> Decision:
     before, after = _claims(now.spec.nics), _claims(nics)
 
     def claims(transaction: Transaction) -> None:
+        groups.hold(transaction)
         if made is not None and not made.revision:
             transaction.create(made)
         for key in sorted(before - after):
@@ -390,4 +395,4 @@ def _nic_decision(
 
 def _claims(nics: Iterable[NicSpec]) -> frozenset[str]:
     macs = {claim_key("mac", "host", nic.mac) for nic in nics}
-    return frozenset(macs | {claim_key("address", nic.network_uid, nic.address) for nic in nics if nic.address})
+    return frozenset(macs | {claim_key("address", nic.network_uid, each) for nic in nics for each in nic.addresses})

@@ -11,6 +11,7 @@ from corral.model.requests import ChangeDiskRequest
 from corral.model.vm import DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 from corral.services.changes import Extra
+from corral.services.security_group import lost_group
 from corral.store.objects import Transaction, claim_key, work_claim
 
 _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
@@ -24,7 +25,7 @@ def lost_meaning(key: str, asked: str) -> CorralError | None:
         return CorralError("volume-in-use", asked, reason, "wait for that, or cancel it: corral operation list")
     if key.startswith(claim_key("mac", "host", "")):
         return CorralError("address-taken", asked, f"another VM has the MAC {key[-17:]}", "choose another one, or none")
-    return None
+    return lost_group(key, asked)
 
 
 def created(volume: Volume) -> Extra:
@@ -89,6 +90,15 @@ def free_name(stem: str, taken: Iterable[str]) -> str:
 def used(volume: Volume) -> Extra:
     """Of a volume that stays nobody's own: it is still there, as it was found."""
     return lambda transaction: transaction.require(volume)
+
+
+def kept_or_made(volume: Volume | None) -> Extra | None:
+    """What a disk's volume needs: to be made, to be written, or to be there still."""
+    if volume is None:
+        return None
+    if volume.spec.shared:
+        return used(volume)
+    return written(volume) if volume.revision else created(volume)
 
 
 def same_vm(found: Vm, now: Vm, asked: str) -> None:

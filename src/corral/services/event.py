@@ -12,8 +12,10 @@ from corral.model.host import Host
 from corral.model.identity import Token
 from corral.model.image import Image
 from corral.model.network import Network
+from corral.model.network_policy import NetworkPolicy
 from corral.model.operation import Operation
 from corral.model.pool import Pool
+from corral.model.security_group import SecurityGroup
 from corral.model.snapshot import Snapshot
 from corral.model.template import Template
 from corral.model.vm import Vm
@@ -29,6 +31,7 @@ EVENTS_PAGE_MAX: Final = 1000
 
 KINDS: Final[Mapping[str, type[Object]]] = MappingProxyType(
     {cls.PLURAL: cls for cls in (Vm, Image, Network, Volume, Pool, Host, Operation, Snapshot, Template, Token)}
+    | {cls.PLURAL: cls for cls in (SecurityGroup, NetworkPolicy)}
 )
 
 

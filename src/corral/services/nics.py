@@ -11,9 +11,11 @@ from corral.model.requests import CreateVmRequest, NicRequest
 from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, NicSpec, Vm
 from corral.names import new_mac
 from corral.network import ipam
+from corral.network.addresses import address6_of
 from corral.services.bridges import network_on
 from corral.services.context import Context
 from corral.services.ledger import Ledger
+from corral.services.security_group import FoundGroups, find_groups
 from corral.store.objects import Transaction, claim_key
 
 
@@ -72,6 +74,11 @@ class Allocated:
         return ipam.address_at(subnet, number)
 
 
+def with_address6(nic: NicSpec, network: Network) -> NicSpec:
+    """The card with the IPv6 address that goes with its MAC and its IPv4 address."""
+    return nic.model_copy(update={"address6": address6_of(network.spec, nic.address, nic.mac)})
+
+
 def claim_identity(transaction: Transaction, vm: Vm) -> None:
     """What no other VM may have: the addresses of its cards, and its QEMU's uid."""
     claim_cards(transaction, vm)
@@ -82,8 +89,8 @@ def claim_identity(transaction: Transaction, vm: Vm) -> None:
 def claim_cards(transaction: Transaction, vm: Vm) -> None:
     for nic in vm.spec.nics:
         transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
-        if nic.address:
-            transaction.claim(claim_key("address", nic.network_uid, nic.address), vm.uid)
+        for address in nic.addresses:
+            transaction.claim(claim_key("address", nic.network_uid, address), vm.uid)
 
 
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:
@@ -109,21 +116,45 @@ def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: Cr
     if len(set(macs)) != len(macs):
         raise CorralError("address-taken", "MAC addresses", "two cards ask for the same one", "give each its own")
     return tuple(
-        NicSpec(
-            name=f"net{index}",
-            network=network.name,
-            network_uid=network.uid,
-            mac=mac_of(card),
-            address=allocated.address(network, card.address),
-            model=card.model,
-            link_up=card.link_up,
-            queues=card.queues,
-            pxe=card.pxe,
-            bandwidth_in=card.bandwidth_in,
-            bandwidth_out=card.bandwidth_out,
+        with_address6(
+            NicSpec(
+                name=f"net{index}",
+                network=network.name,
+                network_uid=network.uid,
+                mac=mac_of(card),
+                address=allocated.address(network, card.address),
+                model=card.model,
+                link_up=card.link_up,
+                queues=card.queues,
+                pxe=card.pxe,
+                bandwidth_in=card.bandwidth_in,
+                bandwidth_out=card.bandwidth_out,
+                groups=card.groups,
+            ),
+            network,
         )
         for index, (card, network) in enumerate(zip(cards, networks, strict=True))
     )
+
+
+async def groups_of(
+    context: Context, project: str, networks: Sequence[Network], request: CreateVmRequest
+) -> FoundGroups:
+    """The security groups of all cards. Raises `security-group-not-found`."""
+    for card, network in zip(_cards(request), networks, strict=True):
+        check_filtered(network, card.groups)
+    return await find_groups(context, project, [name for card in _cards(request) for name in card.groups])
+
+
+def check_filtered(network: Network, groups: Sequence[str]) -> None:
+    """A promise that cannot be kept is not made."""
+    if groups and network.spec.mode == "macvtap":
+        raise CorralError(
+            "unsupported",
+            f"security groups {', '.join(groups)}",
+            f"network {network.name!r} is macvtap: what its cards send and get passes by every filter of the host",
+            "leave them out, or use a network of mode bridge",
+        )
 
 
 def _cards(request: CreateVmRequest) -> tuple[NicRequest, ...]:

@@ -20,7 +20,7 @@ _KNOBS: Final = (
 )  # fmt: skip
 _DISK_KNOBS: Final = ("cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 _DISK_FIXED: Final = ("device", "path", "bus", "format", "read_only")
-_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out")
+_NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out", "groups")
 _VALUE_SHOWN: Final = 60
 
 
