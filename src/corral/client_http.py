@@ -40,6 +40,10 @@ class Stream:
             self._connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
         return self._response.readline(max_bytes)
 
+    def read_some(self, max_bytes: int) -> bytes:
+        """What has come, at least a byte; empty at the end."""
+        return self._response.read_some(max_bytes)
+
     def read(self, max_bytes: int | None = None) -> bytes:
         return self._response.read(max_bytes)
 

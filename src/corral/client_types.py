@@ -47,7 +47,7 @@ PoolLevel = Literal['ok', 'warning', 'critical']
 Power = Literal['on', 'off', 'paused']
 
 
-Right = Literal['template.fork']
+Right = Literal['template.fork', 'vm.capture']
 
 
 Role = Literal['viewer', 'operator', 'admin']
@@ -166,6 +166,14 @@ class BuildImageRequest(TypedDict):
     files: NotRequired[dict[str, str]]
     volume_id: NotRequired[str]
     labels: NotRequired[dict[str, str]]
+
+
+class CaptureRequest(TypedDict):
+    filter: NotRequired[str]
+    bytes_max: NotRequired[int]
+    packets_max: NotRequired[int]
+    duration_s: NotRequired[float]
+    snap_bytes: NotRequired[int]
 
 
 class CatalogueEntry(TypedDict):
@@ -1139,10 +1147,11 @@ class PlanStackRequest(TypedDict):
 
 
 class PolicyException(TypedDict):
-    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'icmp', 'icmpv6']]
+    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'sctp', 'icmp', 'icmpv6']]
     port_min: NotRequired[int | None]
     port_max: NotRequired[int | None]
     icmp_type: NotRequired[int | None]
+    icmp_code: NotRequired[int | None]
     from_tier: str
     to_tier: str
 
@@ -1295,10 +1304,11 @@ class SecurityGroupSpec(TypedDict):
 
 
 class SecurityRule(TypedDict):
-    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'icmp', 'icmpv6']]
+    protocol: NotRequired[Literal['any', 'tcp', 'udp', 'sctp', 'icmp', 'icmpv6']]
     port_min: NotRequired[int | None]
     port_max: NotRequired[int | None]
     icmp_type: NotRequired[int | None]
+    icmp_code: NotRequired[int | None]
     id: str
     direction: Literal['in', 'out']
     peer: NotRequired[str]

@@ -101,6 +101,13 @@ class Answer:
             raise BrokenAnswerError("the connection ended in the middle of the answer")
         return content
 
+    def read_some(self, max_bytes: int) -> bytes:
+        """What has come, at least a byte; empty at the end. Raises BrokenAnswerError if it ends too early."""
+        content = self._buffered.read1(max_bytes)
+        if self._body.broken and not content:
+            raise BrokenAnswerError("the connection ended in the middle of the answer")
+        return content
+
     def readline(self, max_bytes: int) -> bytes:
         """The next line; empty at the end, and where a stream broke off: whoever follows one sees what is missing."""
         return self._buffered.readline(max_bytes)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias
 
@@ -140,6 +140,34 @@ async def lines(
         await _end(process)
     if process.returncode:
         raise failure(Completed(tuple(argv), process.returncode, "\n".join(tail).encode(), b""))
+
+
+async def stream(argv: Sequence[str], *, limits: Limits | None = None) -> AsyncGenerator[bytes, None]:
+    """Yield what `argv` writes to standard output, as it comes, to its end. Whoever closes it early kills the command.
+
+    Raises `command-failed` at a bad end. Nothing bounds it but its reader: what is not taken waits in the pipe."""
+    process = await _start(argv, False, None, None, (), limits)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = asyncio.ensure_future(_last_words(process.stderr))
+    try:
+        while chunk := await process.stdout.read(65536):
+            yield chunk
+        words = await said
+        await process.wait()
+    finally:
+        said.cancel()
+        await asyncio.wait([said])
+        await _end(process)
+    if process.returncode:
+        raise failure(Completed(tuple(argv), process.returncode, b"", words))
+
+
+async def _last_words(stream: asyncio.StreamReader) -> bytes:
+    words = b""
+    while chunk := await stream.read(4096):
+        words = (words + chunk)[-4096:]
+    return words
 
 
 async def _start(

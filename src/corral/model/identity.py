@@ -21,6 +21,7 @@ class Right(StrEnum):
     """What a role smaller than admin may do only if it was given by name."""
 
     FORK = "template.fork"
+    CAPTURE = "vm.capture"
 
 
 class Project(Object):

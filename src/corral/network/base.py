@@ -1,9 +1,10 @@
 """The network driver's contract."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from corral.model.capture import CaptureRequest
 from corral.model.network import Network, Reservation
 from corral.network.shaping import Shape
 
@@ -72,6 +73,18 @@ class NetworkDriver(Protocol):
 
     async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
         """All devices of `ours` as `shapes` wish them, and the others of them without a limit."""
+        ...
+
+    async def check_filter(self, text: str) -> None:
+        """Raise `invalid-argument` for a filter of packets that is not understood."""
+        ...
+
+    def capture(self, device: str, wish: CaptureRequest) -> AsyncGenerator[bytes, None]:
+        """A capture file in pieces of whole packets. Raises `wrong-state` where there is no such device."""
+        ...
+
+    async def connections(self) -> Mapping[tuple[int, str], int]:
+        """How many tracked connections each address has a part in, by the zone that it is tracked in."""
         ...
 
     async def leases(self, network: Network) -> tuple[Lease, ...]: ...

@@ -1,6 +1,6 @@
 """Networks in memory: switched on, with the addresses reserved in them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -8,8 +8,10 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from corral.errors import CorralError
+from corral.model.capture import CaptureRequest
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
+from corral.network.pcap import empty_capture
 from corral.network.shaping import Shape
 from corral.simulation import Simulation
 
@@ -115,6 +117,17 @@ class FakeNetworks:
 
     async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
         self.shapes = {shape.device: shape for shape in shapes if shape.device in ours and shape.wished}
+
+    async def check_filter(self, text: str) -> None:
+        if text.startswith("-"):
+            raise CorralError("invalid-argument", f"filter {text!r}", "can't parse filter expression")
+
+    async def capture(self, device: str, wish: CaptureRequest) -> AsyncGenerator[bytes, None]:
+        """Nothing passes."""
+        yield empty_capture(wish.snap_bytes)
+
+    async def connections(self) -> Mapping[tuple[int, str], int]:
+        return {}
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         async with self._call("leases"):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,8 +14,11 @@ from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.network_document import spec_json_of, subnet_of
 from corral.hypervisor.libvirt.network_files import NetworkFiles
 from corral.hypervisor.libvirt.network_life import Ensuring
+from corral.model.capture import CaptureRequest
 from corral.model.network import Network, Reservation
 from corral.network.base import Lease, ObservedNetwork
+from corral.network.capture import capture, check_filter
+from corral.network.connections import connections
 from corral.network.host_routes import bridges, used_cidrs
 from corral.network.shaper import TcShaper
 from corral.network.shaping import Shape
@@ -102,6 +105,15 @@ class LibvirtNetworks:
 
     async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:
         await self._shaper.shape(shapes, ours)
+
+    async def check_filter(self, text: str) -> None:
+        await check_filter(text)
+
+    def capture(self, device: str, wish: CaptureRequest) -> AsyncGenerator[bytes, None]:
+        return capture(device, wish)
+
+    async def connections(self) -> Mapping[tuple[int, str], int]:
+        return await asyncio.to_thread(connections)
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         def act(handle: libvirt.virConnect) -> tuple[Lease, ...]:
