@@ -326,14 +326,19 @@ def _is_anothers(cache: Cache, vm: Vm, nic: NicSpec) -> bool:
 
 
 def reservation_of(vm: Vm, nic: NicSpec) -> Reservation:
-    return Reservation(mac=nic.mac, address=nic.address, hostname=vm.name, vm_uid=vm.uid)
+    return Reservation(mac=nic.mac, address=nic.address, hostname=vm.name, vm_uid=vm.uid, address6=nic.address6)
 
 
 def reservations_in(cache: Cache, network: Network) -> tuple[Reservation, ...]:
-    """Every address that VMs hold in `network`."""
-    return tuple(
+    """Every address that VMs, and machines that are none of ours, hold in `network`."""
+    cards = (
         reservation_of(vm, nic)
         for vm in cache.vms.values()
         for nic in vm.spec.nics
         if nic.network_uid == network.uid and nic.address
     )
+    others = (
+        Reservation(mac=kept.mac, address=kept.address, hostname=kept.name, vm_uid=network.uid, address6=kept.address6)
+        for kept in network.spec.reservations
+    )
+    return (*cards, *others)

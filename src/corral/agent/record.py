@@ -222,8 +222,8 @@ class Recorder:
         transaction.delete(vm)
         for nic in vm.spec.nics:
             transaction.release(claim_key("mac", "host", nic.mac))
-            if nic.address:
-                transaction.release(claim_key("address", nic.network_uid, nic.address))
+            for address in nic.addresses:
+                transaction.release(claim_key("address", nic.network_uid, address))
         dac_uid = vm.annotations.get(DAC_UID_ANNOTATION)
         if dac_uid is not None and dac_uid.isdecimal():
             transaction.release(claim_key("dac-uid", "host", str(int(dac_uid) - DAC_UID_FIRST)))

@@ -15,6 +15,7 @@ from corral.model.operation import Operation, UpdateVm
 from corral.model.requests import UpdateVmRequest
 from corral.model.vm import DiskSpec, Firmware, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
+from corral.network.addresses import address6_of
 from corral.scheduler.admission import further_demand
 from corral.services import rules
 from corral.services.access import audited, authorize
@@ -169,7 +170,7 @@ def _hardware(spec: VmSpec, found: DomainDescription) -> HardwareSpec:
 
 def _claims(nics: tuple[NicSpec, ...]) -> frozenset[str]:
     macs = {claim_key("mac", "host", nic.mac) for nic in nics}
-    return frozenset(macs | {claim_key("address", nic.network_uid, nic.address) for nic in nics if nic.address})
+    return frozenset(macs | {claim_key("address", nic.network_uid, each) for nic in nics for each in nic.addresses})
 
 
 def _nics(vm: Vm, around: Surroundings, address: GiveAddress) -> Iterator[NicSpec]:
@@ -185,12 +186,14 @@ def _nics(vm: Vm, around: Surroundings, address: GiveAddress) -> Iterator[NicSpe
         name = old.name if old is not None else _free_name("net", names)
         names.add(name)
         kept = old.address if old is not None and old.network_uid == network.uid else None
+        given = address(network, mac) if kept is None else kept
         update = {
             "name": name,
             "network": network.name,
             "network_uid": network.uid,
             "mac": mac,
-            "address": address(network, mac) if kept is None else kept,
+            "address": given,
+            "address6": address6_of(network.spec, given, mac),
             "model": card.model,
             "link_up": card.link_up,
             "queues": card.queues,

@@ -135,10 +135,12 @@ class Ledger:
 
     def addresses(self, network: Network) -> ipam.NumberPool:
         subnet = network.spec.subnet
+        given_out = ipam.given_out(subnet, network.spec.dhcp_first, network.spec.dhcp_last)
         known = self._pools.get(network.uid)
         if known is not None and known[0] == subnet:
+            known[1].given_out = given_out
             return known[1]
-        pool = ipam.NumberPool(ipam.address_count(subnet))
+        pool = ipam.NumberPool(ipam.address_count(subnet), given_out=given_out)
         taken = (ipam.number_of(subnet, address) for address in self._addresses.get(network.uid, ()))
         pool.taken = {number for number in taken if number is not None}
         self._pools[network.uid] = (subnet, pool)

@@ -32,6 +32,7 @@ from corral.model.vm import (
 from corral.model.volume import Volume, VolumeStatus
 from corral.names import new_uid
 from corral.network import ipam
+from corral.network.addresses import address6_of
 from corral.services.context import Context
 from corral.services.recover_layers import find_tree, with_heads
 from corral.store.objects import claim_key, name_claim
@@ -110,10 +111,10 @@ async def _networks(work: _Recovery) -> list[Network]:
     for seen in await work.context.networks.observe_all():
         if not seen.ours or seen.ours in known:
             continue
+        plain = {"mode": seen.mode, "subnet": seen.subnet, "domain": seen.domain, "bridge": seen.bridge}
         try:
-            spec = NetworkSpec.model_validate(
-                {"mode": seen.mode, "subnet": seen.subnet, "domain": seen.domain, "bridge": seen.bridge}
-            )
+            known_spec = seen.spec_json
+            spec = NetworkSpec.model_validate_json(known_spec) if known_spec else NetworkSpec.model_validate(plain)
             network = Network(name=seen.ours, uid=seen.uid, created_at=work.context.clock.now(), spec=spec)
         except ValidationError:
             work.lost.append(f"network {seen.ours}: {seen.name} reads otherwise than one of ours")
@@ -242,7 +243,10 @@ async def _with_networks(work: _Recovery, vm: Vm) -> VmSpec:
             work.lost.append(
                 f"VM {vm.name}: address {nic.address} is not one of {network.spec.subnet}, DHCP gives it one, unreserved"
             )
-        nics.append(nic.model_copy(update={"network_uid": network.uid, "address": nic.address if fits else ""}))
+        address = nic.address if fits else ""
+        address6 = address6_of(network.spec, address, nic.mac)
+        update = {"network_uid": network.uid, "address": address, "address6": address6}
+        nics.append(nic.model_copy(update=update))
     return vm.spec.model_copy(update={"nics": tuple(nics)})
 
 
@@ -261,7 +265,7 @@ async def _write(work: _Recovery, value: Object) -> bool:
     transaction.create(value)
     if isinstance(value, Vm):
         claims = [claim_key("mac", "host", nic.mac) for nic in value.spec.nics]
-        claims += [claim_key("address", nic.network_uid, nic.address) for nic in value.spec.nics if nic.address]
+        claims += [claim_key("address", nic.network_uid, each) for nic in value.spec.nics for each in nic.addresses]
         if (dac_uid := value.annotations.get(DAC_UID_ANNOTATION)) is not None and dac_uid.isdecimal():
             claims.append(claim_key("dac-uid", "host", str(int(dac_uid) - DAC_UID_FIRST)))
         for claim in claims:
