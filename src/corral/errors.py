@@ -142,6 +142,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "insufficient-memory": ErrorKind.INSUFFICIENT,
         "insufficient-cpu": ErrorKind.INSUFFICIENT,
         "insufficient-disk": ErrorKind.INSUFFICIENT,
+        "insufficient-bandwidth": ErrorKind.INSUFFICIENT,
         "no-free-subnet": ErrorKind.INSUFFICIENT,
         "no-free-address": ErrorKind.INSUFFICIENT,
         # rights

@@ -27,6 +27,7 @@ from corral.services.hardware import check_spec
 from corral.services.media import find_media, ready_image
 from corral.services.nics import Allocated, allocate_nics, claim_identity, find_networks, groups_of
 from corral.services.os import apply_os, find_os, warnings_of
+from corral.services.promises import check_cards
 from corral.services.rules import check_system_hypervisor
 from corral.services.seeds import plan_cloud_init
 from corral.services.volume import free_volume
@@ -98,6 +99,7 @@ class PreviewService:
             networks = await find_networks(context, project, plan.request)
             await groups_of(context, project, networks, plan.request)
             nics = allocate_nics(allocated, networks, plan.request)
+            await check_cards(context, networks, nics, asked)
             vm = _vm(context, project, plan, nics, allocated)
             document = await self._draw(vm, plan.disks.volumes)
         return VmPreview(vm=without_vm_secrets(vm), document=document, warnings=warnings_of(vm.spec, plan.system))
@@ -237,6 +239,7 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
     groups = await groups_of(context, mutation.project, networks, plan.request)
     with Allocated(context.ledger) as allocated:
         nics = allocate_nics(allocated, networks, plan.request)
+        await check_cards(context, networks, nics, f"create VM {plan.request.name!r}")
         vm = _vm(context, mutation.project, plan, nics, allocated)
         transaction = context.objects.transaction()
         transaction.create(vm)

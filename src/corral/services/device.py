@@ -49,6 +49,7 @@ from corral.services.disks import (
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
 from corral.services.nics import Allocated, check_filtered, find_network, mac_of, network_of, with_address6
+from corral.services.promises import check_card, check_cards
 from corral.services.security_group import NO_GROUPS, FoundGroups, find_groups
 from corral.services.volume import free_volume
 from corral.store.objects import Transaction, claim_key
@@ -273,7 +274,10 @@ class DeviceService:
                 check_filtered(network, request.groups)
                 groups = await find_groups(context, project, request.groups)
                 support = await read_support(context)
-                mac, address = mac_of(request), allocated.address(network, request.address)
+                address = allocated.address(network, request.address)
+                knobs = {knob: getattr(request, knob) for knob in _NIC_KNOBS} | {"mac": mac_of(request)}
+                made = NicSpec(name="new", network=network.name, network_uid=network.uid, address=address, **knobs)
+                await check_cards(context, (network,), (made,), asked)
 
             def decide(now: Vm) -> Decision:
                 rules.check_devices(now, "attach a card to")
@@ -281,11 +285,7 @@ class DeviceService:
                     reason = f"it has {limits.NICS_MAX} cards, the most that a VM can have"
                     raise CorralError("wrong-state", asked, reason, f"corral nic remove {name} CARD")
                 label = free_name("net", (nic.name for nic in now.spec.nics))
-                knobs = {knob: getattr(request, knob) for knob in _NIC_KNOBS}
-                nic = NicSpec(
-                    name=label, network=network.name, network_uid=network.uid, mac=mac, address=address, **knobs
-                )
-                added = with_address6(nic, network)
+                added = with_address6(made.model_copy(update={"name": label}), network)
                 return _nic_decision(now, (*now.spec.nics, added), support, asked, made=network, groups=groups)
 
             operation = (await change(context, target.mutation, Vm, decide))[1]
@@ -312,7 +312,8 @@ class DeviceService:
                 moved = await self._moved(project, found, request, allocated)
                 groups = await find_groups(context, project, request.groups or ())
                 support = await read_support(context)
-            given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
+                given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
+                await check_card(context, NicSpec.model_validate({**dict(found), **moved, **given}), asked)
 
             def decide(now: Vm) -> Decision:
                 rules.check_devices(now, "change a card of")
