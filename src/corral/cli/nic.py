@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from corral.cli.bandwidth import HELP, parse_bandwidth, shown
 from corral.cli.change import finish_change
 from corral.cli.completion import complete_device, complete_vm
 from corral.cli.options import async_option
@@ -20,6 +21,8 @@ COLUMNS: Final = (
     Column("address", lambda nic: nic["address"]),
     Column("model", lambda nic: nic["model"]),
     Column("link", lambda nic: "up" if nic.get("link_up", True) else "down"),
+    Column("in", lambda nic: shown(nic.get("bandwidth_in"))),
+    Column("out", lambda nic: shown(nic.get("bandwidth_out"))),
     Column("groups", lambda nic: "+".join(nic.get("groups", ())) or "default"),
 )
 
@@ -119,6 +122,8 @@ def link(session: Session, name: str, nic: str, state: str, asynchronous: bool, 
 @click.option("--model", type=click.Choice(["virtio", "e1000e", "rtl8139"]), help="What card the guest sees.")
 @click.option("--queues", type=int, help="How many queues it has; as many as vCPUs is the most that helps.")
 @click.option("--pxe/--no-pxe", default=None, help="The firmware may boot from it, after disks and media.")
+@click.option("--in", "bandwidth_in", metavar="LIMIT", help=f"How much goes to the guest: {HELP}.")
+@click.option("--out", "bandwidth_out", metavar="LIMIT", help="How much comes from it, likewise.")
 @click.option(
     "--groups", metavar="GROUP[+GROUP…]", help="Its security groups, all of them; at once, also while it runs."
 )
@@ -133,10 +138,14 @@ def set_(session: Session, /, name: str, nic: str, asynchronous: bool, output: s
       corral nic set web net0 --address 192.168.144.50
       corral nic set web net1 --network lab
       corral nic set web net0 --groups web+ssh
+      corral nic set web net0 --in 100mbit --out average=20mbit,peak=100mbit,burst=10M
     """
     from corral.cli.storage_options import parse_groups
 
     body = {key: value for key, value in knobs.items() if value is not None}
+    for word in ("in", "out"):
+        if (text := body.pop(f"bandwidth_{word}", None)) is not None:
+            body[f"bandwidth_{word}"] = parse_bandwidth(text, f"--{word}")
     if "groups" in body:
         body["groups"] = parse_groups(body["groups"])
     if not body:

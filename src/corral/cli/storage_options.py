@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from corral.cli.bandwidth import parse_bandwidth
 from corral.cli.syntax import Syntax, number, one_of, truth
 from corral.errors import CorralError
 from corral.names import parse_size_bytes
@@ -113,6 +114,8 @@ NETWORK: Final = Syntax(
         "driver.queues": "queues",
         "driver_queues": "queues",
         "pxe": "pxe",
+        "in": "bandwidth_in",
+        "out": "bandwidth_out",
         "groups": "groups",
         "group": "groups",
         "boot_order": "boot_order",
@@ -284,6 +287,9 @@ def _network(text: str) -> dict[str, Any]:
             nic[key] = number(pairs[key], f"--network {key}")
     if "pxe" in pairs:
         nic["pxe"] = truth(pairs["pxe"], "--network pxe")
+    for key in ("bandwidth_in", "bandwidth_out"):
+        if key in pairs:
+            nic[key] = parse_bandwidth(pairs[key], f"--network {key.removeprefix('bandwidth_')}")
     if "groups" in pairs:
         nic["groups"] = parse_groups(pairs["groups"])
     return nic
