@@ -1,6 +1,6 @@
 """`--disk`, `--network` and `--graphics`, as virt-install writes them, as parts of a request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -287,12 +287,16 @@ def _network(text: str) -> dict[str, Any]:
             nic[key] = number(pairs[key], f"--network {key}")
     if "pxe" in pairs:
         nic["pxe"] = truth(pairs["pxe"], "--network pxe")
-    for key in ("bandwidth_in", "bandwidth_out"):
-        if key in pairs:
-            nic[key] = parse_bandwidth(pairs[key], f"--network {key.removeprefix('bandwidth_')}")
+    nic |= {f"bandwidth_{word}": limit for word, limit in _limits(pairs)}
     if "groups" in pairs:
         nic["groups"] = parse_groups(pairs["groups"])
     return nic
+
+
+def _limits(pairs: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for word in ("in", "out"):
+        if (text := pairs.get(f"bandwidth_{word}")) is not None:
+            yield word, parse_bandwidth(text, f"--network {word}")
 
 
 def parse_groups(text: str) -> list[str]:
