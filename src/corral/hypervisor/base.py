@@ -358,9 +358,10 @@ class HypervisorDriver(Protocol):
         """Into the live and the persistent document, without a restart."""
         ...
 
-    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> ObservedDomain:
         """Bring the running domain to its persistent definition as far as that goes without a restart, and last of all
-        its metadata; what is left is observed as `pending`. Nothing happens to a domain that is off."""
+        its metadata; what is left is observed as `pending`. Nothing happens to a domain that is off. Returns what
+        `observe` would find right afterwards."""
         ...
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:

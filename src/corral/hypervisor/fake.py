@@ -204,13 +204,14 @@ class FakeHypervisor:
             domain.live_spec_json = metadata.spec_json if domain.active else None
             self._kept.keep(uid, domain)
 
-    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> ObservedDomain:
         async with self._call("apply_live"):
             domain = self._domain(uid)  # what can change while it runs is what the definition says
             if domain.active:
                 domain.live_spec_json = metadata.spec_json
                 domain.plug()
                 self._kept.keep(uid, domain)
+            return fake_domain.observed(domain)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         async with self._call("grow_disk"):

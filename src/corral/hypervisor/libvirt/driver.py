@@ -226,9 +226,15 @@ class LibvirtDriver:
     async def set_metadata(self, uid: str, metadata: DomainMetadata) -> None:
         await self._on(uid, "write metadata of", lambda domain: domains.set_metadata(domain, metadata))
 
-    async def apply_live(self, uid: str, metadata: DomainMetadata) -> None:
-        applied = await self._slow_on(uid, "change", partial(apply_live, mark=metadata))
-        self._left.tried(uid, applied.reasons, settled=applied.settled)
+    async def apply_live(self, uid: str, metadata: DomainMetadata) -> ObservedDomain:
+        remembered = self._events.remembered_stop
+
+        def act(domain: libvirt.virDomain) -> ObservedDomain:
+            applied = apply_live(domain, metadata)
+            self._left.tried(uid, applied.reasons, settled=applied.settled)
+            return domains.observe(domain, remembered, self._left)
+
+        return await self._slow_on(uid, "change", act)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         return await self._slow_on(uid, "grow a disk of", lambda domain: grow_disk(domain, disk, size_bytes))
