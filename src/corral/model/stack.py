@@ -12,9 +12,10 @@ from corral.errors import CorralError
 from corral.model import limits
 from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
+from corral.model.firewall_requests import Rules
 from corral.model.hardware import HardwareSpec
 from corral.model.network import Interface, NetworkMode, NetworkName
-from corral.model.requests import Description, WaitCondition
+from corral.model.requests import CardGroups, Description, WaitCondition
 from corral.model.vm import Bus, Firmware, RunPolicy
 from corral.names import MIB, parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
 
@@ -72,6 +73,13 @@ def _bandwidth(value: object) -> object:
 
 
 StackBandwidth = Annotated[Bandwidth, BeforeValidator(_bandwidth, json_schema_input_type=str | Bandwidth)]
+
+
+def _group(value: object) -> object:
+    """`["in tcp/443", "out any"]` is a group of these rules."""
+    return {"rules": value} if isinstance(value, list) else value
+
+
 MemoryMib = Annotated[
     int,
     Field(ge=limits.MEMORY_MIN_MIB, le=limits.MEMORY_MAX_MIB),
@@ -161,10 +169,23 @@ class StackNic(StackModel):
     bandwidth_in: StackBandwidth = UNLIMITED
     """`100mbit`, or a mapping: `{average_bytes_per_s: 12500000, floor_bytes_per_s: 1000000}`."""
     bandwidth_out: StackBandwidth = UNLIMITED
+    groups: CardGroups = ()
+    """Its security groups; `default` when none is given."""
+
+
+class StackSecurityGroup(StackModel):
+    """Who may reach the cards that carry it, and whom they may reach; `corral down` removes it."""
+
+    rules: Rules = ()
+    """`in|out PROTOCOL[/PORTS] [from|to PEER]`."""
+    description: Description = ""
 
 
 Disk = Annotated[StackDisk, BeforeValidator(_disk, json_schema_input_type=float | str | StackDisk)]
 Volume = Annotated[StackVolume, BeforeValidator(_disk, json_schema_input_type=float | str | StackVolume)]
+SecurityGroup = Annotated[
+    StackSecurityGroup, BeforeValidator(_group, json_schema_input_type=list[str] | StackSecurityGroup)
+]
 Nic = Annotated[StackNic, BeforeValidator(_nic, json_schema_input_type=Name | StackNic)]
 
 
@@ -246,6 +267,10 @@ class StackDocument(StackModel):
     """Names of the catalogue; those that this host does not have are built first."""
     networks: Annotated[tuple[Name | StackNetwork, ...], Field(max_length=limits.STACK_NETWORKS_MAX)] = ()
     """Networks that have to be there, by name; what has more than a name is made."""
+    security_groups: Annotated[dict[Name, SecurityGroup], Field(max_length=limits.STACK_GROUPS_MAX)] = Field(
+        default_factory=dict
+    )
+    """Groups of rules, for the cards that name them: `web: ["in tcp/443", "out any"]`."""
     volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
     """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)

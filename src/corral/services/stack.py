@@ -40,6 +40,7 @@ from corral.services.stack_actions import Sketch, Target
 from corral.services.stack_diff import compare
 from corral.services.stack_document import Stack, Trouble, Wish, read_stack, refuse
 from corral.services.stack_export import export_stack
+from corral.services.stack_groups import declared_groups, groups_of_stack, sketch_groups, sketch_groups_gone
 from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks, find_networks_of
 from corral.services.stack_state import (
     ImageNeed,
@@ -68,6 +69,7 @@ class StackService:
         images = await self._images(caller, project, stack, troubles)
         volumes = await declared_volumes(context, caller, project, stack, troubles)
         networks = await declared_networks(context, caller, project, stack, troubles)
+        groups = await declared_groups(context, caller, project, stack, troubles)
         needs = Needs(images, volumes, networks)
         targets = await self._targets(caller, project, stack, request, needs, troubles)
         refuse(asked, troubles)
@@ -82,6 +84,7 @@ class StackService:
             sketch.image(need)
         for network in networks.values():
             sketch.network(network)
+        sketch_groups(sketch, groups)
         for volume in volumes.values():
             sketch.volume(volume)
         self._leave(sketch, going)
@@ -130,6 +133,9 @@ class StackService:
         for network in await find_networks_of(context, project, request.stack):
             if network.uid not in kept:
                 sketch.network_gone(network.name, after=tuple(sketch.last.values()))
+        worn = {name for vm in order if vm.spec.protected for nic in vm.spec.nics for name in nic.groups}
+        groups = await groups_of_stack(context, project, request.stack)
+        sketch_groups_gone(sketch, [] if worn else groups)
         actions = await self._keyed(caller, project, sketch)
         stays = [volume.name for volume in await find_volumes(context, project, request.stack)]
         warnings = (f"its volumes stay: corral volume delete {' '.join(stays)}",) if stays else ()

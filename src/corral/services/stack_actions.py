@@ -52,7 +52,7 @@ class Sketch:
 
     def add(
         self,
-        kind: Literal["image", "network", "vm", "volume"],
+        kind: Literal["image", "network", "security-group", "vm", "volume"],
         name: str,
         verb: StackVerb,
         changes: Sequence[str],
@@ -161,6 +161,7 @@ class Sketch:
         named = [f"volume/{disk.volume}" for disk in wish.request.disks if disk.volume is not None]
         volumes = [self.last[name] for name in named if name in self.last]
         cards = [f"network/{nic.network}" for nic in wish.request.nics or ()]
+        cards += [f"security-group/{name}" for nic in wish.request.nics or () for name in nic.groups]
         networks = [self.last[name] for name in cards if name in self.last]
         before = [*([image] if image else []), *networks, *volumes, *room, *self._others(wish)]
         waits = [StackWait(vm=other, condition=condition) for other, condition in sorted(wish.after.items())]

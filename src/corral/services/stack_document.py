@@ -9,9 +9,19 @@ from pydantic import ValidationError
 
 from corral.errors import CorralError
 from corral.model import limits
+from corral.model.firewall_requests import CreateSecurityGroupRequest
 from corral.model.network_requests import CreateNetworkRequest
 from corral.model.requests import CreateVmRequest, WaitCondition
-from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNetwork, StackNic, StackVm, StackVolume
+from corral.model.stack import (
+    STACK_LABEL,
+    StackDisk,
+    StackDocument,
+    StackNetwork,
+    StackNic,
+    StackSecurityGroup,
+    StackVm,
+    StackVolume,
+)
 from corral.model.volume_requests import CreateVolumeRequest
 from corral.names import plain_text
 
@@ -59,6 +69,7 @@ class Stack:
     """Those that others wait for come first."""
     volumes: Mapping[str, CreateVolumeRequest]
     new_networks: Mapping[str, CreateNetworkRequest]
+    groups: Mapping[str, CreateSecurityGroupRequest]
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,8 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
     }:
         raise _invalid(asked, "networks", f"{min(twice)} is there twice")
     networks = {network.name: network for network in made}
-    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, networks)
+    groups = {name: _group(whole, name, group, asked) for name, group in whole.security_groups.items()}
+    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, networks, groups)
 
 
 # ---- variables -----------------------------------------------------------------------------------------------------
@@ -280,6 +292,12 @@ def _network(whole: StackDocument, network: StackNetwork, asked: str) -> CreateN
     given = network.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     body = {**given, "labels": {STACK_LABEL: whole.stack}}
     made: CreateNetworkRequest = _validated(CreateNetworkRequest, body, f"networks.{network.name}", asked)
+    return made
+
+
+def _group(whole: StackDocument, name: str, group: StackSecurityGroup, asked: str) -> CreateSecurityGroupRequest:
+    body = {**group.model_dump(mode="json"), "name": name, "labels": {STACK_LABEL: whole.stack}}
+    made: CreateSecurityGroupRequest = _validated(CreateSecurityGroupRequest, body, f"security_groups.{name}", asked)
     return made
 
 

@@ -25,7 +25,7 @@ _BOOT: Final = {
     "autostart": "autostart", "priority": "priority", "delay_s": "delay", "shutdown_deadline_s": "shutdown_deadline",
 }  # fmt: skip
 _DISK: Final = {"iops_max": "iops", "bytes_per_s_max": "bandwidth"}
-_NIC_KNOBS: Final = ("link_up", "queues", "pxe")
+_NIC_KNOBS: Final = ("link_up", "queues", "pxe", "groups")
 _DISK_KNOBS: Final = ("read_only", "cache", "aio", "discard", "io_thread", "iops_max", "bytes_per_s_max")
 
 

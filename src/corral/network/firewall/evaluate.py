@@ -1,0 +1,250 @@
+"""What becomes of a new connection, and which rule decides: the meaning of a policy, without a kernel. Pure.
+
+Tests ask it and real packets the same questions: it is the compiler's specification, and what `corral firewall explain`
+answers with.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from corral.network.firewall.policy import (
+    ANY_TRAFFIC,
+    HOST_REALM,
+    Card,
+    Direction,
+    Group,
+    Net,
+    NetworkPolicy,
+    Peer,
+    Policy,
+    Protocol,
+    Rule,
+    Traffic,
+)
+
+_DNS, _DHCP, _DHCP6 = 53, 67, 547
+_ECHO: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
+# Where clouds keep their secrets for guests: closed, since nobody here serves it, and somebody could pretend to.
+CLOSED: Final = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fd00:ec2::254/128"))
+
+
+class Stage(StrEnum):
+    """What is asked, in this order; the first that denies decides."""
+
+    CLOSED = "closed"  # an address that nobody may reach
+    HOST = "host"  # a service of the host's
+    TRANSIT = "transit"  # from one network to another, or out
+    POLICY = "policy"  # network policies
+    OUT = "out"  # the groups of the card that sends
+    IN = "in"  # the groups of the card that is reached
+
+
+@dataclass(frozen=True)
+class End:
+    """One side of a connection. Without a card it is somebody outside, or the host."""
+
+    address: str
+    card: Card | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    source: End
+    target: End
+    protocol: Protocol
+    port: int | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage said. `uid`: of the rule that let it through, or of the policy that did not; empty: none did."""
+
+    stage: Stage
+    allowed: bool
+    uid: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    steps: tuple[Step, ...]
+
+    @property
+    def allowed(self) -> bool:
+        return all(step.allowed for step in self.steps)
+
+    @property
+    def decisive(self) -> Step | None:
+        """The step that denied or, where all is well, the last; None: nothing of it passes the firewall."""
+        return next((step for step in self.steps if not step.allowed), self.steps[-1] if self.steps else None)
+
+
+@dataclass
+class Evaluator:
+    """A policy, ready for many questions."""
+
+    policy: Policy
+    _nets: dict[str, Net] = field(init=False)
+    _groups: dict[str, Group] = field(init=False)
+    _members: dict[str, set[tuple[str, str]]] = field(init=False)
+    """Of each group: realms and addresses."""
+    _owners: dict[tuple[str, str], Card] = field(init=False)
+    """By realm and address."""
+
+    def __post_init__(self) -> None:
+        self._nets = {net.uid: net for net in self.policy.nets}
+        self._groups = {group.uid: group for group in self.policy.groups}
+        self._members, self._owners = {}, {}
+        for card in self.policy.cards:
+            places = [(self._realm(card), address) for address in card.addresses]
+            self._owners.update(dict.fromkeys(places, card))
+            for uid in card.groups:
+                self._members.setdefault(uid, set()).update(places)
+
+    def net_of(self, card: Card) -> Net:
+        return self._nets[card.network]
+
+    def _realm(self, card: Card) -> str:
+        return realm_of(self.net_of(card))
+
+    def evaluate(self, question: Question) -> Verdict:
+        """Steps up to the one that denies."""
+        found: list[Step] = []
+        for step in self._steps(question):
+            found.append(step)
+            if not step.allowed:
+                break
+        return Verdict(tuple(found))
+
+    def card_at(self, address: str, seen_from: Card) -> Card | None:
+        """Whose address it is, as far as `seen_from` meets it untranslated."""
+        return self._owners.get((self._realm(seen_from), address))
+
+    def _steps(self, question: Question) -> Iterator[Step]:
+        source, target = question.source, question.target
+        if source.card is not None and any(_lies_in(target.address, str(closed)) for closed in CLOSED):
+            yield Step(Stage.CLOSED, allowed=False)
+        if source.card is not None and target.card is None and self._is_host(target.address):
+            yield Step(Stage.HOST, self._served(question, self.net_of(source.card)))
+            return
+        if source.card is None and self._is_host(source.address):
+            return  # the host reaches its guests
+        yield Step(Stage.TRANSIT, self._passes(source, target))
+        for policy in self.policy.policies:
+            if self._denied(policy, question):
+                yield Step(Stage.POLICY, allowed=False, uid=policy.uid)
+        if source.card is not None:
+            rule = self._rule(source.card, Direction.OUT, target, question)
+            yield Step(Stage.OUT, rule is not None, rule.uid if rule is not None else "")
+        if target.card is not None:
+            rule = self._rule(target.card, Direction.IN, source, question)
+            yield Step(Stage.IN, rule is not None, rule.uid if rule is not None else "")
+
+    # ---- the host, and ways between networks -----------------------------------------------------------------------
+
+    def _is_host(self, address: str) -> bool:
+        return any(address in net.gateways for net in self.policy.nets)
+
+    def _served(self, question: Question, net: Net) -> bool:
+        """The host as the gateway of the guest's own network serves addresses and names, and answers echo requests."""
+        if question.target.address not in net.gateways:
+            return False
+        if question.protocol in _ECHO:
+            return question.icmp_type == _ECHO[question.protocol]
+        served = {(Protocol.UDP, _DHCP), (Protocol.UDP, _DHCP6), (Protocol.UDP, _DNS), (Protocol.TCP, _DNS)}
+        served |= {(Protocol(opening.protocol), opening.port) for opening in net.openings}
+        return (question.protocol, question.port) in served
+
+    def _passes(self, source: End, target: End) -> bool:
+        """Within a network; between networks of one realm and one project; out of and into those that lead out and in."""
+        if source.card is not None and target.card is not None:
+            one, other = self.net_of(source.card), self.net_of(target.card)
+            return one.uid == other.uid or realm_of(one) == realm_of(other)
+        if source.card is not None:
+            return self.net_of(source.card).mode != "isolated" or self._joined(self.net_of(source.card))
+        if target.card is not None:
+            net = self.net_of(target.card)
+            return net.mode != "nat" and (net.mode != "isolated" or self._joined(net))
+        return True
+
+    def _joined(self, net: Net) -> bool:
+        """A router leads out of it."""
+        return net.realm != net.uid
+
+    # ---- rules -----------------------------------------------------------------------------------------------------
+
+    def _denied(self, policy: NetworkPolicy, question: Question) -> bool:
+        """The ends are in different tiers, and no exemption names this."""
+        from_tiers = {
+            index for index, tier in enumerate(policy.tiers) if self._is_in(tier, question.source, question.target)
+        }
+        to_tiers = {
+            index for index, tier in enumerate(policy.tiers) if self._is_in(tier, question.target, question.source)
+        }
+        if not from_tiers or not to_tiers or from_tiers & to_tiers:
+            return False
+        return not any(
+            one.source in from_tiers and one.target in to_tiers and _matches(one.traffic, question)
+            for one in policy.unless
+        )
+
+    def _rule(self, card: Card, direction: Direction, other: End, question: Question) -> Rule | None:
+        """The first of the card's rules that lets it through."""
+        for uid in sorted(card.groups):
+            for rule in self._groups[uid].rules:
+                if (
+                    rule.direction is direction
+                    and _matches(rule.traffic, question)
+                    and self._meant(rule.peer, other, card)
+                ):
+                    return rule
+        return None
+
+    def _is_in(self, tier: Peer, end: End, other: End) -> bool:
+        near = end.card or other.card
+        return near is not None and self._meant(tier, end, near)
+
+    def _meant(self, peer: Peer, end: End, near: Card) -> bool:
+        """The end is what a rule of `near` calls its peer."""
+        match peer.kind:
+            case "any":
+                return True
+            case "cidr":
+                return _lies_in(end.address, peer.value)
+            case "network":
+                net = self._nets.get(peer.value)
+                if net is None or realm_of(net) != self._realm(near):
+                    return False
+                return any(_lies_in(end.address, subnet) for subnet in net.subnets)
+            case "group":
+                return (self._realm(near), end.address) in self._members.get(peer.value, set())
+
+
+def realm_of(net: Net) -> str:
+    """Networks that reach one another untranslated. Projects that share the host as their gateway are kept apart."""
+    if net.mode == "bridge":
+        return f"bridge {net.bridge}"
+    return f"{net.realm} {net.project}" if net.realm == HOST_REALM else net.realm
+
+
+def _matches(traffic: Traffic, question: Question) -> bool:
+    if traffic == ANY_TRAFFIC or traffic.protocol is Protocol.ANY:
+        return True
+    if traffic.protocol is not question.protocol:
+        return False
+    if traffic.ports is not None and (
+        question.port is None or not traffic.ports[0] <= question.port <= traffic.ports[1]
+    ):
+        return False
+    if traffic.icmp_type is not None and traffic.icmp_type != question.icmp_type:
+        return False
+    return traffic.icmp_code is None or traffic.icmp_code == (question.icmp_code or 0)
+
+
+def _lies_in(address: str, cidr: str) -> bool:
+    found, network = ipaddress.ip_address(address), ipaddress.ip_network(cidr)
+    return found.version == network.version and found in network
