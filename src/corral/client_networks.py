@@ -28,6 +28,11 @@ class NetworkCalls:
     def delete_network(self, name: str) -> None:
         self._network("DELETE", f"/{path_name(name)}")
 
+    def network_usage(self) -> t.NetworkUsageReport:
+        """What passes the cards of running VMs; rates since the request before."""
+        content = self._transport.request("GET", "/v1/usage/networks", query={"project": self.project})
+        return cast("t.NetworkUsageReport", json.loads(content))
+
     def _network(self, method: str, path: str, body: object = None) -> Any:
         content = self._transport.request(method, f"/v1/networks{path}", query={"project": self.project}, body=body)
         return json.loads(content) if content else None

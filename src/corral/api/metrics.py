@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from starlette.types import Scope
 
 from corral.api.metric import Samples, counter, gauge
+from corral.api.metrics_networks import network_families
 from corral.api.metrics_points import point_families
 from corral.errors import CorralError
 from corral.log import logger
@@ -176,6 +177,7 @@ async def render(metrics: ApiMetrics, services: Services, caller: Caller, projec
     families = (
         *_vm_families(report),
         *_state_families(vms),
+        *network_families(await services.network_usage.report(caller, project)),
         *_host_families([json.loads(document) for document in hosts.documents]),
         *_pool_families([json.loads(document) for document in pools.documents]),
         *points,

@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from corral.cli.completion import complete_network
+from corral.cli.network_top import top
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
 from corral.cli.session import Failures, Session, pass_session
 from corral.errors import CorralError
@@ -30,6 +31,9 @@ def network() -> None:
       corral network create db --mode isolated
       corral create --name web --image debian-12 --network default --network db
     """
+
+
+network.add_command(top)
 
 
 @network.command("list")

@@ -220,6 +220,20 @@ class DomainEvent:
 
 
 @dataclass(frozen=True)
+class NicCounters:
+    """Of one card, as the guest sees it. `device`: its end on the host, which tells whose it is."""
+
+    device: str
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    received_packets: int = 0
+    sent_packets: int = 0
+    received_drops: int = 0
+    sent_drops: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True)
 class DomainUsage:
     """Counters since the domain started, for metrics and `top`."""
 
@@ -231,6 +245,7 @@ class DomainUsage:
     disk_written_bytes: int
     net_received_bytes: int
     net_sent_bytes: int
+    nics: tuple[NicCounters, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ from corral.hypervisor.base import (
     DomainUsage,
     ExecResult,
     GuestFacts,
+    NicCounters,
     ObservedDomain,
     StopCause,
 )
 from corral.hypervisor.targets import disk_targets
 from corral.model.vm import VmState
+from corral.names import tap_name
 
 CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
@@ -200,7 +202,10 @@ def observed(domain: FakeDomain) -> ObservedDomain:
 
 
 def used(domain: FakeDomain) -> DomainUsage:
-    return DomainUsage(domain.uid, domain.starts * 10**9, domain.memory_mib * 2**19, domain.memory_mib, 0, 0, 0, 0)
+    nics = tuple(NicCounters(tap_name(domain.uid, nic.name)) for nic in domain.nics)
+    return DomainUsage(
+        domain.uid, domain.starts * 10**9, domain.memory_mib * 2**19, domain.memory_mib, 0, 0, 0, 0, nics
+    )
 
 
 def told(domain: FakeDomain) -> GuestFacts:

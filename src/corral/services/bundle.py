@@ -19,6 +19,7 @@ from corral.services.image import ImageService
 from corral.services.live_fork import LiveForkService
 from corral.services.network import NetworkService
 from corral.services.network_policy import NetworkPolicyService
+from corral.services.network_usage import NetworkUsageService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.pool import PoolService
@@ -52,6 +53,7 @@ class Services:
     captures: CaptureService
     images: ImageService
     networks: NetworkService
+    network_usage: NetworkUsageService
     security_groups: SecurityGroupService
     network_policies: NetworkPolicyService
     volumes: VolumeService
@@ -97,6 +99,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         captures=CaptureService(context),
         images=ImageService(context),
         networks=NetworkService(context),
+        network_usage=NetworkUsageService(context),
         security_groups=SecurityGroupService(context),
         network_policies=NetworkPolicyService(context),
         volumes=VolumeService(context),

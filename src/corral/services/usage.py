@@ -1,5 +1,7 @@
 """What the VMs use: counters of now, and rates against the sample before."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from corral.errors import CorralError
@@ -15,6 +17,15 @@ from corral.services.ledger import KnownVm
 SAMPLE_MIN_S: Final = 0.5
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Counters by the VM's uid."""
+
+    newest: Mapping[str, DomainUsage]
+    before: Mapping[str, DomainUsage]
+    interval_s: float
+
+
 class UsageMeter:
     """Keeps the newest two samples; nothing runs between two requests."""
 
@@ -27,7 +38,7 @@ class UsageMeter:
 
     async def report(self, caller: Caller, project: str) -> UsageReport:
         """The running VMs of `project` (empty: of every project that the caller may see)."""
-        await self._sample()
+        await self._look()
         allowed = (project,) if project else policy.projects_of(caller.identity)
         interval_s = self._newest_s - self._before_s if self._before else 0.0
         items = []
@@ -52,7 +63,12 @@ class UsageMeter:
         items.sort(key=lambda item: (item.project, item.name))
         return UsageReport(time=self._context.clock.now(), items=tuple(items))
 
-    async def _sample(self) -> None:
+    async def sample(self) -> "Sample":
+        """The newest two, without who they belong to."""
+        await self._look()
+        return Sample(self._newest, self._before, self._newest_s - self._before_s if self._before else 0.0)
+
+    async def _look(self) -> None:
         now_s = self._context.clock.monotonic_s()
         if self._newest and now_s - self._newest_s < SAMPLE_MIN_S:
             return

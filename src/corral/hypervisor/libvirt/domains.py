@@ -15,6 +15,7 @@ from corral.hypervisor.base import (
     DomainMetadata,
     DomainUsage,
     HypervisorFacts,
+    NicCounters,
     ObservedDomain,
     StopCause,
 )
@@ -183,6 +184,23 @@ def _usage(domain: libvirt.virDomain, stats: dict[str, int]) -> DomainUsage:
         disk_written_bytes=total("block", "wr.bytes"),
         net_received_bytes=total("net", "rx.bytes"),
         net_sent_bytes=total("net", "tx.bytes"),
+        nics=tuple(_nic_counters(stats, index) for index in range(stats.get("net.count", 0))),
+    )
+
+
+def _nic_counters(stats: dict[str, int], index: int) -> NicCounters:
+    def of(field: str) -> int:
+        return stats.get(f"net.{index}.{field}", 0)
+
+    return NicCounters(
+        device=str(stats.get(f"net.{index}.name", "")),
+        received_bytes=of("rx.bytes"),
+        sent_bytes=of("tx.bytes"),
+        received_packets=of("rx.pkts"),
+        sent_packets=of("tx.pkts"),
+        received_drops=of("rx.drop"),
+        sent_drops=of("tx.drop"),
+        errors=of("rx.errs") + of("tx.errs"),
     )
 
 
