@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from corral.network.addresses import link_local
+from corral.network.firewall.guard import NEIGHBOUR_ICMP6, ROGUE_ICMP6
+from corral.network.firewall.judge import CLOSED4, CLOSED6
 from corral.network.firewall.policy import (
     ANY_TRAFFIC,
     HOST_REALM,
@@ -27,13 +30,17 @@ from corral.network.firewall.policy import (
 
 _DNS, _DHCP, _DHCP6 = 53, 67, 547
 _ECHO: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
-# Where clouds keep their secrets for guests: closed, since nobody here serves it, and somebody could pretend to.
-CLOSED: Final = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fd00:ec2::254/128"))
+# Messages that begin something (the kernel's nf_conntrack_proto_icmp.c and …_icmpv6.c). Others belong to a connection, or
+# to nothing.
+_BEGINNINGS: Final = {Protocol.ICMP: (8, 13, 15, 17), Protocol.ICMPV6: (128, 139)}
+_ROGUE: Final = {Protocol.ICMP: (5,), Protocol.ICMPV6: ROGUE_ICMP6}
 
 
 class Stage(StrEnum):
     """What is asked, in this order; the first that denies decides."""
 
+    STATE = "state"  # a message that begins no connection
+    ROGUE = "rogue"  # what only routers say
     CLOSED = "closed"  # an address that nobody may reach
     HOST = "host"  # a service of the host's
     TRANSIT = "transit"  # from one network to another, or out
@@ -88,6 +95,8 @@ class Evaluator:
     """A policy, ready for many questions."""
 
     policy: Policy
+    host_addresses: frozenset[str] = frozenset()
+    """The host's own, besides its gateways."""
     _nets: dict[str, Net] = field(init=False)
     _groups: dict[str, Group] = field(init=False)
     _members: dict[str, set[tuple[str, str]]] = field(init=False)
@@ -101,6 +110,7 @@ class Evaluator:
         self._members, self._owners = {}, {}
         for card in self.policy.cards:
             places = [(self._realm(card), address) for address in card.addresses]
+            places += [(card.network, link_local(card.mac))] if card.addresses else []
             self._owners.update(dict.fromkeys(places, card))
             for uid in card.groups:
                 self._members.setdefault(uid, set()).update(places)
@@ -122,11 +132,18 @@ class Evaluator:
 
     def card_at(self, address: str, seen_from: Card) -> Card | None:
         """Whose address it is, as far as `seen_from` meets it untranslated."""
-        return self._owners.get((self._realm(seen_from), address))
+        near = self._owners.get((seen_from.network, address))
+        return near or self._owners.get((self._realm(seen_from), address))
 
     def _steps(self, question: Question) -> Iterator[Step]:
         source, target = question.source, question.target
-        if source.card is not None and any(_lies_in(target.address, str(closed)) for closed in CLOSED):
+        if source.card is not None and question.icmp_type in _ROGUE.get(question.protocol, ()):
+            yield Step(Stage.ROGUE, allowed=False)
+        if question.protocol is Protocol.ICMPV6 and question.icmp_type in NEIGHBOUR_ICMP6:
+            return  # without it no address is found
+        if question.icmp_type not in _BEGINNINGS.get(question.protocol, (None, question.icmp_type)):
+            yield Step(Stage.STATE, allowed=False)
+        if any(_lies_in(target.address, closed) for closed in (*CLOSED4, *CLOSED6)):
             yield Step(Stage.CLOSED, allowed=False)
         if source.card is not None and target.card is None and self._is_host(target.address):
             yield Step(Stage.HOST, self._served(question, self.net_of(source.card)))
@@ -147,15 +164,17 @@ class Evaluator:
     # ---- the host, and ways between networks -----------------------------------------------------------------------
 
     def _is_host(self, address: str) -> bool:
-        return any(address in net.gateways for net in self.policy.nets)
+        return address in self.host_addresses or any(address in net.gateways for net in self.policy.nets)
 
     def _served(self, question: Question, net: Net) -> bool:
         """The host as the gateway of the guest's own network serves addresses and names, and answers echo requests."""
+        if question.protocol is Protocol.UDP and question.port in (_DHCP, _DHCP6):
+            return True
         if question.target.address not in net.gateways:
             return False
         if question.protocol in _ECHO:
             return question.icmp_type == _ECHO[question.protocol]
-        served = {(Protocol.UDP, _DHCP), (Protocol.UDP, _DHCP6), (Protocol.UDP, _DNS), (Protocol.TCP, _DNS)}
+        served = {(Protocol.UDP, _DNS), (Protocol.TCP, _DNS)}
         served |= {(Protocol(opening.protocol), opening.port) for opening in net.openings}
         return (question.protocol, question.port) in served
 
@@ -165,15 +184,26 @@ class Evaluator:
             one, other = self.net_of(source.card), self.net_of(target.card)
             return one.uid == other.uid or realm_of(one) == realm_of(other)
         if source.card is not None:
-            return self.net_of(source.card).mode != "isolated" or self._joined(self.net_of(source.card))
+            net = self.net_of(source.card)
+            near = any(_lies_in(target.address, subnet) for subnet in net.subnets)
+            return near or net.mode != "isolated" or self._joined(net)
         if target.card is not None:
-            net = self.net_of(target.card)
-            return net.mode != "nat" and (net.mode != "isolated" or self._joined(net))
+            return self._is_entered(self.net_of(target.card), source.address)
         return True
+
+    def _is_entered(self, net: Net, address: str) -> bool:
+        """From outside: by its own router, or where it shows its addresses. Nobody out there has one of ours."""
+        if self._joined(net) or net.mode == "bridge" or any(_lies_in(address, subnet) for subnet in net.subnets):
+            return True
+        home = [other for other in self.policy.nets if other.realm == HOST_REALM and other.mode in ("nat", "routed")]
+        taken = any(_lies_in(address, subnet) for other in home for subnet in other.subnets)
+        return net.mode == "routed" and not taken
 
     def _joined(self, net: Net) -> bool:
         """A router leads out of it."""
-        return net.realm != net.uid
+        if net.mode == "isolated":
+            return net.realm != net.uid
+        return net.realm != HOST_REALM
 
     # ---- rules -----------------------------------------------------------------------------------------------------
 
@@ -219,9 +249,10 @@ class Evaluator:
                 net = self._nets.get(peer.value)
                 if net is None or realm_of(net) != self._realm(near):
                     return False
-                return any(_lies_in(end.address, subnet) for subnet in net.subnets)
+                return net.mode == "bridge" or any(_lies_in(end.address, subnet) for subnet in net.subnets)
             case "group":
-                return (self._realm(near), end.address) in self._members.get(peer.value, set())
+                found = self._members.get(peer.value, set())
+                return (self._realm(near), end.address) in found or (near.network, end.address) in found
 
 
 def realm_of(net: Net) -> str:

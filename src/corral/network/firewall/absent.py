@@ -1,0 +1,19 @@
+"""A firewall that is not there: pretended hypervisors, and an ordinary user's own libvirt, have no packets of ours."""
+
+from collections.abc import Mapping
+
+from corral.network.firewall.base import Count, FirewallState
+from corral.network.firewall.policy import Policy
+
+
+class NoFirewall:
+    """The firewall's contract over nothing."""
+
+    async def ensure(self, policy: Policy) -> None:
+        """Nothing is to be kept from anything."""
+
+    async def state(self) -> FirewallState:
+        return FirewallState(active=False, reason="no guest's packets pass this daemon's networks")
+
+    async def counters(self) -> Mapping[str, Count]:
+        return {}
