@@ -20,15 +20,15 @@ from corral.hypervisor.base import DomainDefinition, HypervisorDriver
 from corral.images.base import ImageLibrary
 from corral.model.vm import Vm
 from corral.model.volume import Volume
-from corral.names import MIB, new_uid
+from corral.names import MIB
 from corral.network.base import NetworkDriver
-from corral.settings import Settings, notify_address, subnet_lock
+from corral.network.router import RouterDriver
+from corral.settings import Settings, notify_address
 from corral.storage.base import VolumeStore
 
 if TYPE_CHECKING:
     from corral.agent.host import HostIdentity
     from corral.agent.loop import Agent
-    from corral.model.network import Network
     from corral.services.bundle import Services
     from corral.services.context import Context
     from corral.store.objects import Objects
@@ -36,14 +36,10 @@ if TYPE_CHECKING:
 STATE_DIRS: Final = ("volumes", "seeds", "images", "consoles")
 FAKE_WORLD: Final = "fake-world.jsonl"
 AUDIT_ANCHORS: Final = "audit-anchors"
+RESERVATIONS: Final = "reservations"
 # QEMU runs as another user and must reach the files below by their names, but need not see what else there is.
 TRAVERSABLE: Final = 0o711
 CLOSE_TIMEOUT_S: Final = 5.0
-NETWORK_RETRY_S: Final = 5.0
-DEFAULT_NETWORK: Final = "default"
-# ICANN has reserved .internal for private networks.
-NETWORK_DOMAIN: Final = "corral.internal"
-UNKNOWN_SUBNET: Final = "0.0.0.0/0"
 # Nobody routes it; large enough for tens of thousands of pretended VMs.
 FAKE_SUBNET: Final = "10.128.0.0/16"
 _log: Final = log.logger("daemon")
@@ -57,11 +53,12 @@ class Backend:
     volumes: VolumeStore
     library: ImageLibrary
     networks: NetworkDriver
+    routers: RouterDriver
     definition_hash: Callable[[DomainDefinition], str]
     render: Callable[[DomainDefinition], str]
     """A definition as the hypervisor's document."""
     seed_files: Callable[[Vm], Mapping[str, bytes]]
-    used_subnets: Callable[[], Awaitable[tuple[str, ...]]]
+    used_subnets: Callable[[], Awaitable[Mapping[str, str]]]
     choose_subnet: Callable[[Iterable[str], str], str]
     own_dac_uids: bool
     """Each QEMU runs under a uid of its own."""
@@ -109,6 +106,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     from corral.agent.heap import keep_collections_short  # noqa: PLC0415
     from corral.agent.host import HostIdentity  # noqa: PLC0415
     from corral.agent.loop import Agent  # noqa: PLC0415
+    from corral.services.beginning import Subnets, ensure_network, ensure_project, network_later  # noqa: PLC0415
     from corral.store.objects import Objects  # noqa: PLC0415
     from corral.store.spare import Spare  # noqa: PLC0415
     from corral.store.sqlite import SqliteStore  # noqa: PLC0415
@@ -131,13 +129,15 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             clock,
             settings,
             identity,
+            routers=backend.routers,
             definition_hash=backend.definition_hash,
             seed_files=backend.seed_files,
             dac_numbers=context.ledger.dac_uids if backend.own_dac_uids else None,
         )
         services = build_services(context, agent, backend.render)
         await ensure_project(context)
-        network_is_there = await ensure_network(context, backend)
+        subnets = Subnets(backend.used_subnets, backend.choose_subnet)
+        network_is_there = await ensure_network(context, subnets)
         since = await context.ledger.prime()
         async with asyncio.TaskGroup() as group:
             background = [
@@ -148,7 +148,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 group.create_task(keep_collections_short()),
             ]
             if not network_is_there:
-                background.append(group.create_task(_network_later(context, backend)))
+                background.append(group.create_task(network_later(context, subnets)))
             await _listen(settings, services, stop)
             sd_notify.notify("STOPPING=1", notify_address())
             _log.info("stopping")
@@ -226,78 +226,6 @@ def build_services(context: "Context", agent: "Agent", render: Callable[[DomainD
     return bundle.build_services(context, around)
 
 
-# ---- what must be there before anybody asks ------------------------------------------------------------------------
-
-
-async def ensure_project(context: "Context") -> None:
-    """The one project there is, `default`."""
-    from corral.model.base import DEFAULT_PROJECT  # noqa: PLC0415
-    from corral.model.identity import Project  # noqa: PLC0415
-
-    if await context.objects.find(Project, DEFAULT_PROJECT, DEFAULT_PROJECT) is None:
-        transaction = context.objects.transaction()
-        transaction.create(Project(name=DEFAULT_PROJECT, uid=new_uid(), created_at=context.clock.now()))
-        await transaction.commit()
-
-
-async def ensure_network(context: "Context", backend: Backend) -> bool:
-    """The default network's object; False if the hypervisor cannot be asked yet, or another daemon takes long over its own.
-
-    After a lost database the hypervisor still has our network: it keeps its uid, subnet and bridge."""
-    from corral.model.base import DEFAULT_PROJECT  # noqa: PLC0415
-    from corral.model.network import Network  # noqa: PLC0415
-    from corral.network.subnet_turn import subnet_turn  # noqa: PLC0415
-
-    if await context.objects.find(Network, DEFAULT_PROJECT, DEFAULT_NETWORK) is not None:
-        return True
-    try:
-        async with subnet_turn(subnet_lock()):
-            network = await _place_network(context, backend)
-            transaction = context.objects.transaction()
-            transaction.create(network)
-            await transaction.commit()
-    except CorralError as error:
-        if error.code in ("no-free-subnet", "invalid-argument"):
-            raise
-        _log.warning("the default network waits", code=error.code, reason=error.reason)
-        return False
-    _log.info("default network", subnet=network.spec.subnet, bridge=network.spec.bridge)
-    return True
-
-
-async def _place_network(context: "Context", backend: Backend) -> "Network":
-    """On a free subnet, and made there: from then on everybody sees that the subnet is taken. One that cannot be made
-    is recorded all the same: the agent goes on trying, and says why it is not up."""
-    from corral.model.network import Network, NetworkSpec  # noqa: PLC0415
-
-    uid = new_uid()
-    spec = NetworkSpec(subnet=UNKNOWN_SUBNET, domain=NETWORK_DOMAIN, bridge=f"crl{uid[:8]}")
-    network = Network(name=DEFAULT_NETWORK, uid=uid, created_at=context.clock.now(), spec=spec)
-    observed = await backend.networks.observe_all()
-    ours = next((known for known in observed if known.name == backend.networks.driver_name(network)), None)
-    if ours is not None and ours.subnet:
-        spec = spec.model_copy(update={"subnet": ours.subnet, "bridge": ours.bridge or spec.bridge})
-        return network.model_copy(update={"uid": ours.uid, "spec": spec})
-    used = [*(known.subnet for known in observed if known.subnet), *await backend.used_subnets()]
-    subnet = backend.choose_subnet(used, context.settings.subnet)
-    network = network.model_copy(update={"spec": spec.model_copy(update={"subnet": subnet})})
-    try:
-        await backend.networks.ensure(network, ())
-    except CorralError as error:
-        if error.code in ("hypervisor-unavailable", "hypervisor-timeout"):
-            raise
-        _log.warning("the default network is not up", code=error.code, reason=error.reason)
-    return network
-
-
-async def _network_later(context: "Context", backend: Backend) -> None:
-    """Try again until the hypervisor has answered once."""
-    is_there = False
-    while not is_there:
-        await asyncio.sleep(NETWORK_RETRY_S)
-        is_there = await ensure_network(context, backend)
-
-
 # ---- implementations -----------------------------------------------------------------------------------------------
 
 
@@ -314,6 +242,7 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.libvirt.document import build_document  # noqa: PLC0415
     from corral.images.library import DirLibrary  # noqa: PLC0415
     from corral.network.host_routes import used_cidrs  # noqa: PLC0415
+    from corral.network.router_kernel import KernelRouters  # noqa: PLC0415
     from corral.network.subnets import choose_subnet  # noqa: PLC0415
     from corral.storage.dir import DirVolumes  # noqa: PLC0415
 
@@ -323,7 +252,8 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
         hypervisor=driver,
         volumes=DirVolumes(settings.state_dir),
         library=DirLibrary(settings.state_dir / "images"),
-        networks=LibvirtNetworks(driver, installation_id, settings.state_dir / "reservations"),
+        networks=LibvirtNetworks(driver, installation_id, settings.state_dir / RESERVATIONS),
+        routers=KernelRouters(settings.run_dir, settings.state_dir / RESERVATIONS),
         definition_hash=definition_hash,
         render=lambda definition: build_document(definition, host),
         seed_files=_seed_files,
@@ -338,11 +268,12 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.fake_domain import render  # noqa: PLC0415
     from corral.images.fake import FakeLibrary  # noqa: PLC0415
     from corral.network.fake import FakeNetworks  # noqa: PLC0415
+    from corral.network.fake_routers import FakeRouters  # noqa: PLC0415
     from corral.simulation import Simulation  # noqa: PLC0415
     from corral.storage.fake import FakeVolumes  # noqa: PLC0415
 
-    async def nothing_used() -> tuple[str, ...]:
-        return ()
+    async def nothing_used() -> Mapping[str, str]:
+        return {}
 
     simulation = Simulation(settings.state_dir / FAKE_WORLD)
     return Backend(
@@ -350,6 +281,7 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
         volumes=FakeVolumes(simulation, settings.state_dir),
         library=FakeLibrary(simulation, settings.state_dir / "images"),
         networks=FakeNetworks(simulation),
+        routers=FakeRouters(simulation),
         definition_hash=definition_hash,
         render=render,
         seed_files=_seed_files,

@@ -19,6 +19,7 @@ from corral.client_firewall import FirewallCalls
 from corral.client_guest import path_name
 from corral.client_http import Query, Transport
 from corral.client_networks import NetworkCalls
+from corral.client_routers import RouterCalls
 from corral.client_snapshots import SnapshotCalls
 from corral.client_stacks import StackCalls
 from corral.client_stream import ExecEnd, ExecOutput, WatchEvent, exec_records, frames, until_done, watch_events
@@ -48,7 +49,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, NetworkCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
+class Client(VolumeCalls, NetworkCalls, RouterCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(

@@ -81,8 +81,20 @@ class AcceleratorFinding(TypedDict):
     reason: str
 
 
+class AddressSpec(TypedDict):
+    address: str
+    router: str
+    router_uid: str
+    vm: NotRequired[str | None]
+    vm_uid: NotRequired[str | None]
+
+
 class AdoptVm(TypedDict):
     verb: NotRequired[Literal['adopt']]
+
+
+class AssignAddressRequest(TypedDict):
+    vm: str | None
 
 
 class AttachDiskRequest(TypedDict):
@@ -132,6 +144,48 @@ class AuditVerification(TypedDict):
     broken_at: NotRequired[int | None]
     reason: NotRequired[str]
     rewinds: NotRequired[list[str]]
+
+
+class Balancer(TypedDict):
+    kind: NotRequired[Literal['balancer']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: BalancerSpec
+    status: NotRequired[BalancerStatus]
+
+
+class BalancerCheck(TypedDict):
+    kind: NotRequired[Literal['tcp', 'http']]
+    path: NotRequired[str]
+    interval_s: NotRequired[int]
+
+
+class BalancerSpec(TypedDict):
+    router: str
+    router_uid: str
+    listen: int
+    port: int
+    mode: NotRequired[Literal['tcp', 'http']]
+    algorithm: NotRequired[Literal['roundrobin', 'leastconn', 'source']]
+    targets: list[BalancerTarget]
+    check: NotRequired[BalancerCheck]
+
+
+class BalancerStatus(TypedDict):
+    active: NotRequired[bool]
+    conditions: NotRequired[list[Condition]]
+
+
+class BalancerTarget(TypedDict):
+    vm: str
+    vm_uid: str
 
 
 class Bandwidth(TypedDict):
@@ -202,6 +256,24 @@ class ChangeDiskRequest(TypedDict):
     iops_max: NotRequired[int | None]
     bytes_per_s_max: NotRequired[int | None]
     force: NotRequired[bool]
+
+
+class ChangeNetworkRequest(TypedDict):
+    mode: NotRequired[Literal['nat', 'routed', 'isolated'] | None]
+    domain: NotRequired[str | None]
+    mtu: NotRequired[int | Literal[0] | None]
+    ipv6: NotRequired[Literal['', 'dhcp', 'slaac'] | None]
+    subnet6: NotRequired[str | None]
+    dns: NotRequired[list[str] | None]
+    dhcp_first: NotRequired[str | None]
+    dhcp_last: NotRequired[str | None]
+    dhcp_options: NotRequired[list[DhcpOption] | None]
+    boot: NotRequired[NetworkBoot | Literal[''] | None]
+    reservations: NotRequired[list[StaticReservation] | None]
+    host_names: NotRequired[bool | None]
+    bandwidth_in: NotRequired[Bandwidth | None]
+    bandwidth_out: NotRequired[Bandwidth | None]
+    labels: NotRequired[dict[str, str] | None]
 
 
 class ChangeNicRequest(TypedDict):
@@ -293,6 +365,35 @@ class CpuTopology(TypedDict):
     threads: NotRequired[int]
 
 
+class CreateAddressRequest(TypedDict):
+    name: str
+    router: str
+    address: NotRequired[str | None]
+    vm: NotRequired[str | None]
+    labels: NotRequired[dict[str, str]]
+
+
+class CreateBalancerRequest(TypedDict):
+    name: str
+    router: NotRequired[str | None]
+    listen: int
+    port: NotRequired[int | None]
+    targets: list[str]
+    mode: NotRequired[Literal['tcp', 'http']]
+    algorithm: NotRequired[Literal['roundrobin', 'leastconn', 'source']]
+    check: NotRequired[BalancerCheck]
+    labels: NotRequired[dict[str, str]]
+
+
+class CreateForwardRequest(TypedDict):
+    vm: NotRequired[str | None]
+    balancer: NotRequired[str | None]
+    protocol: NotRequired[Literal['tcp', 'udp']]
+    host_port: int
+    port: NotRequired[int | None]
+    labels: NotRequired[dict[str, str]]
+
+
 class CreateNetworkPolicyRequest(TypedDict):
     name: str
     tiers: list[str]
@@ -302,11 +403,23 @@ class CreateNetworkPolicyRequest(TypedDict):
 
 
 class CreateNetworkRequest(TypedDict):
+    dns: NotRequired[list[str]]
+    dhcp_first: NotRequired[str]
+    dhcp_last: NotRequired[str]
+    dhcp_options: NotRequired[list[DhcpOption]]
+    boot: NotRequired[NetworkBoot | None]
+    reservations: NotRequired[list[StaticReservation]]
+    host_names: NotRequired[bool]
     name: str
-    mode: NotRequired[Literal['nat', 'routed', 'isolated', 'bridge', 'macvtap', 'libvirt'] | None]
+    mode: NotRequired[Literal['nat', 'routed', 'isolated', 'bridge', 'macvtap'] | None]
     subnet: NotRequired[str]
+    ipv6: NotRequired[Literal['', 'dhcp', 'slaac']]
+    subnet6: NotRequired[str]
     domain: NotRequired[str]
+    mtu: NotRequired[int | None]
     bridge: NotRequired[str | None]
+    nic: NotRequired[str | None]
+    vlan: NotRequired[int | None]
     bandwidth_in: NotRequired[Bandwidth]
     bandwidth_out: NotRequired[Bandwidth]
     labels: NotRequired[dict[str, str]]
@@ -315,6 +428,15 @@ class CreateNetworkRequest(TypedDict):
 class CreatePoolRequest(TypedDict):
     name: str
     path: str
+    labels: NotRequired[dict[str, str]]
+
+
+class CreateRouterRequest(TypedDict):
+    name: str
+    connect: NotRequired[list[str]]
+    uplink: NotRequired[Literal['nat', 'routed', 'none']]
+    uplink_network: NotRequired[str]
+    routes: NotRequired[list[RouterRoute]]
     labels: NotRequired[dict[str, str]]
 
 
@@ -583,11 +705,49 @@ class FlattenVolumeRequest(TypedDict):
     force: NotRequired[bool]
 
 
+class FloatingAddress(TypedDict):
+    kind: NotRequired[Literal['address']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: AddressSpec
+
+
 class ForkRequest(TypedDict):
     of_project: NotRequired[str | None]
     names: list[str]
     boot: NotRequired[bool]
     force: NotRequired[bool]
+
+
+class Forward(TypedDict):
+    kind: NotRequired[Literal['forward']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: ForwardSpec
+
+
+class ForwardSpec(TypedDict):
+    protocol: NotRequired[Literal['tcp', 'udp']]
+    host_port: int
+    vm: NotRequired[str | None]
+    vm_uid: NotRequired[str | None]
+    balancer: NotRequired[str | None]
+    balancer_uid: NotRequired[str | None]
+    port: int
 
 
 class GuestAnswer(TypedDict):
@@ -884,6 +1044,32 @@ class NetworkStatus(TypedDict):
     conditions: NotRequired[list[Condition]]
 
 
+class NetworkUsage(TypedDict):
+    received_bytes: NotRequired[int]
+    sent_bytes: NotRequired[int]
+    received_packets: NotRequired[int]
+    sent_packets: NotRequired[int]
+    received_drops: NotRequired[int]
+    sent_drops: NotRequired[int]
+    errors: NotRequired[int]
+    received_bytes_per_s: NotRequired[float]
+    sent_bytes_per_s: NotRequired[float]
+    received_packets_per_s: NotRequired[float]
+    sent_packets_per_s: NotRequired[float]
+    project: str
+    name: str
+    uid: str
+    running: NotRequired[int]
+    connections: NotRequired[int]
+
+
+class NetworkUsageReport(TypedDict):
+    time: str
+    interval_s: float
+    nics: list[NicUsage]
+    networks: list[NetworkUsage]
+
+
 class NewToken(TypedDict):
     token: Token
     secret: str
@@ -917,6 +1103,29 @@ class NicSpec(TypedDict):
     bandwidth_in: NotRequired[Bandwidth]
     bandwidth_out: NotRequired[Bandwidth]
     groups: NotRequired[list[str]]
+
+
+class NicUsage(TypedDict):
+    received_bytes: NotRequired[int]
+    sent_bytes: NotRequired[int]
+    received_packets: NotRequired[int]
+    sent_packets: NotRequired[int]
+    received_drops: NotRequired[int]
+    sent_drops: NotRequired[int]
+    errors: NotRequired[int]
+    received_bytes_per_s: NotRequired[float]
+    sent_bytes_per_s: NotRequired[float]
+    received_packets_per_s: NotRequired[float]
+    sent_packets_per_s: NotRequired[float]
+    project: str
+    vm: str
+    vm_uid: str
+    nic: str
+    network: str
+    network_uid: str
+    address: str
+    device: str
+    connections: NotRequired[int | None]
 
 
 class NumaCell(TypedDict):
@@ -996,6 +1205,36 @@ class OsItems(TypedDict):
     items: list[OsInfo]
 
 
+PageBalancer = TypedDict(
+    'PageBalancer',
+    {
+        'items': 'list[Balancer]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageFloatingAddress = TypedDict(
+    'PageFloatingAddress',
+    {
+        'items': 'list[FloatingAddress]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageForward = TypedDict(
+    'PageForward',
+    {
+        'items': 'list[Forward]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
 PageHost = TypedDict(
     'PageHost',
     {
@@ -1050,6 +1289,16 @@ PagePool = TypedDict(
     'PagePool',
     {
         'items': 'list[Pool]',
+        'revision': 'int',
+        'continue': 'str | None',
+    },
+)
+
+
+PageRouter = TypedDict(
+    'PageRouter',
+    {
+        'items': 'list[Router]',
         'revision': 'int',
         'continue': 'str | None',
     },
@@ -1280,6 +1529,47 @@ class RevertVm(TypedDict):
     snapshot_uid: str
 
 
+class Router(TypedDict):
+    kind: NotRequired[Literal['router']]
+    project: NotRequired[str]
+    name: str
+    uid: str
+    revision: NotRequired[int]
+    generation: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+    created_at: str
+    deletion_requested_at: NotRequired[str | None]
+    spec: RouterSpec
+    status: NotRequired[RouterStatus]
+
+
+class RouterPort(TypedDict):
+    network: str
+    network_uid: str
+    mac: str
+    address: str
+
+
+class RouterRoute(TypedDict):
+    to: str
+    via: str
+
+
+class RouterSpec(TypedDict):
+    ports: NotRequired[list[RouterPort]]
+    uplink: NotRequired[Literal['nat', 'routed', 'none']]
+    uplink_port: NotRequired[RouterPort | None]
+    routes: NotRequired[list[RouterRoute]]
+
+
+class RouterStatus(TypedDict):
+    active: NotRequired[bool]
+    observed_generation: NotRequired[int]
+    namespace: NotRequired[str]
+    conditions: NotRequired[list[Condition]]
+
+
 class SaveVm(TypedDict):
     verb: NotRequired[Literal['save']]
 
@@ -1418,7 +1708,7 @@ class SnapshotVm(TypedDict):
 
 class StackAction(TypedDict):
     id: str
-    kind: Literal['image', 'network', 'vm', 'volume']
+    kind: Literal['image', 'network', 'security-group', 'vm', 'volume']
     name: str
     verb: StackVerb
     device: NotRequired[str]
@@ -1568,11 +1858,27 @@ class UnmanagedDomain(TypedDict):
     other_installation: NotRequired[bool]
 
 
+class UpdateBalancerRequest(TypedDict):
+    port: NotRequired[int | None]
+    targets: NotRequired[list[str] | None]
+    mode: NotRequired[Literal['tcp', 'http'] | None]
+    algorithm: NotRequired[Literal['roundrobin', 'leastconn', 'source'] | None]
+    check: NotRequired[BalancerCheck | None]
+
+
 class UpdateNetworkPolicyRequest(TypedDict):
     tiers: NotRequired[list[str] | None]
     unless: NotRequired[list[str] | None]
     description: NotRequired[str | None]
     labels: NotRequired[dict[str, str] | None]
+
+
+class UpdateRouterRequest(TypedDict):
+    connect: NotRequired[list[str]]
+    disconnect: NotRequired[list[str]]
+    uplink: NotRequired[Literal['nat', 'routed', 'none'] | None]
+    uplink_network: NotRequired[str | None]
+    routes: NotRequired[list[RouterRoute] | None]
 
 
 class UpdateSecurityGroupRequest(TypedDict):

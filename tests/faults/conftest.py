@@ -1,6 +1,7 @@
 """A whole agent over the fake world, that can be killed at any call and started again."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from corral.model.vm import (
 from corral.model.volume import Volume, VolumeSpec
 from corral.names import new_mac, new_uid
 from corral.network.fake import FakeNetworks
+from corral.network.fake_routers import FakeRouters
 from corral.security.audit import AuditLog
 from corral.services.context import Context
 from corral.services.device import DeviceService
@@ -76,6 +78,7 @@ class AgentWorld:
         self.volumes = FakeVolumes(self.simulation, directory)
         self.library = FakeLibrary(self.simulation, directory / "images")
         self.networks = FakeNetworks(self.simulation)
+        self.routers = FakeRouters(self.simulation)
         self.clock = SystemClock()
         self.settings = Settings(state_dir=directory, socket=directory / "s", hypervisor_timeout_s=0.1)
         self.identity = HostIdentity(HOST, INSTALLATION, "host", "boot-1")
@@ -138,6 +141,7 @@ class AgentWorld:
             self.clock,
             self.settings,
             self.identity,
+            routers=self.routers,
             definition_hash=definition_hash,
             seed_files=lambda vm: {"meta-data": vm.uid.encode()},
             dac_numbers=self.devices._context.ledger.dac_uids,
@@ -379,4 +383,12 @@ def world(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def new_world(tmp_path: Path) -> Callable[[], AgentWorld]:
-    return lambda: AgentWorld(tmp_path)
+    """Each in a directory of its own."""
+    worlds = itertools.count()
+
+    def make() -> AgentWorld:
+        directory = tmp_path / str(next(worlds))
+        directory.mkdir()
+        return AgentWorld(directory)
+
+    return make

@@ -43,7 +43,7 @@ def port(router: str, bridge: str, address: str) -> PortWish:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    wires, uid, driver = Wires(), str(uuid.uuid4()), KernelRouters(tmp_path)
+    wires, uid, driver = Wires(), str(uuid.uuid4()), KernelRouters(tmp_path / "run", tmp_path)
     try:
         front, back, out = wires.bridge(), wires.bridge(), wires.bridge()
         wish = RouterWish(

@@ -14,7 +14,7 @@ from corral.model.image import Image
 from corral.model.layer import Layer
 from corral.model.network import Network
 from corral.model.network_policy import NetworkPolicy
-from corral.model.operation import DeleteVm, Operation
+from corral.model.operation import CreateTemplate, DeleteVm, Operation
 from corral.model.router import Router
 from corral.model.security_group import SecurityGroup
 from corral.model.slot import WarmSlot
@@ -59,9 +59,7 @@ class Cache:
         self.forwards: dict[str, Forward] = {}
         self.addresses: dict[str, FloatingAddress] = {}
         self.balancers: dict[str, Balancer] = {}
-        self.layout = Layout(
-            self.networks, self.vms, self.routers, self.forwards, self.addresses, self.balancers
-        )
+        self.layout = Layout(self.networks, self.vms, self.routers, self.forwards, self.addresses, self.balancers)
         self.loaded = asyncio.Event()
         """Everything is known: who acts before that takes for gone what was only not read yet."""
         self.doubles: set[str] = set()
@@ -201,6 +199,16 @@ class Cache:
         held |= {found.spec.copy_of_layer or "" for found in self.volumes.values() if not found.status.ready}
         unfinished = frozenset(o.uid for o in self.all_unfinished())
         return LayerTree(self.layers, self.volumes, self.snapshots, frozenset(held), unfinished)
+
+    def frozen_of(self, vm: Vm) -> tuple[str, ...]:
+        """The templates that are being made of its points in time."""
+        taken = {uid for uid, point in self.points_of(vm).items() if point.status.ready}
+        return tuple(
+            template.name
+            for template in self.templates.values()
+            if template.spec.snapshot_uid in taken
+            and any(isinstance(o.spec.intent, CreateTemplate) for o in self.unfinished(template.uid))
+        )
 
     def is_layered(self, vm: Vm) -> bool:
         """There is something to know of its layers."""

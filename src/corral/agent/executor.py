@@ -11,6 +11,7 @@ from corral.agent.definition import Places, build_definition, build_metadata, co
 from corral.agent.disk_work import DiskEffects
 from corral.agent.fork import ForkEffects
 from corral.agent.points import PointEffects
+from corral.agent.router_addresses import router_reservations
 from corral.agent.steps import (
     ApplyLive,
     AskShutdown,
@@ -341,4 +342,4 @@ def reservations_in(cache: Cache, network: Network) -> tuple[Reservation, ...]:
         Reservation(mac=kept.mac, address=kept.address, hostname=kept.name, vm_uid=network.uid, address6=kept.address6)
         for kept in network.spec.reservations
     )
-    return (*cards, *others)
+    return (*cards, *others, *router_reservations(cache, network))

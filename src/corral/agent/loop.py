@@ -23,6 +23,7 @@ from corral.agent.orphans import OrphanHunt
 from corral.agent.pool import PoolKeeper
 from corral.agent.queue import cancelled
 from corral.agent.record import Recorder
+from corral.agent.router import RouterKeeper
 from corral.agent.shaping import ShapingKeeper
 from corral.agent.snapshot_keeper import SnapshotKeeper
 from corral.agent.space import SpaceWatch
@@ -43,6 +44,7 @@ from corral.model.image import Image
 from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
 from corral.network.ipam import NumberPool
+from corral.network.router import RouterDriver
 from corral.security.audit import AuditLog
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
@@ -75,6 +77,7 @@ class Agent:
         settings: Settings,
         identity: HostIdentity,
         *,
+        routers: RouterDriver,
         definition_hash: DefinitionHash,
         seed_files: SeedFiles,
         dac_numbers: NumberPool | None = None,
@@ -101,7 +104,10 @@ class Agent:
         self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, log_failure)
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
-        self.wire = Wire((ShapingKeeper(self.cache, networks),))
+        router_keeper = RouterKeeper(objects, self.cache, routers, networks, clock, settings)
+        self.wire = Wire((self.network_keeper, ShapingKeeper(self.cache, networks), router_keeper))
+        routers.tell(self.wire.wake)
+        networks.tell(self.wire.wake)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
         self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
         self.volume_keeper = VolumeKeeper(
@@ -110,16 +116,8 @@ class Agent:
         self.template_keeper = TemplateKeeper(
             objects, self.cache, self.drivers, library, self.progress, clock, self._places, self._wake_layered
         )
-        self.warm_keeper = WarmKeeper(
-            objects,
-            self.cache,
-            self.drivers,
-            clock,
-            self._places,
-            self.host.capacity,
-            settings.warm_memory_mib,
-            dac_numbers,
-        )
+        held = (self.host.capacity, settings.warm_memory_mib, dac_numbers)
+        self.warm_keeper = WarmKeeper(objects, self.cache, self.drivers, clock, self._places, *held)
         self.orphans = OrphanHunt(objects, self.cache, self.drivers, identity.installation_id, clock)
         self.snapshot_keeper = SnapshotKeeper(objects, self.cache, volumes, clock)
         self.boot = BootSequence(self.dispatcher, clock, self.cache.vms)
@@ -281,7 +279,7 @@ class Agent:
         by_uid = {domain.uid: domain for domain in domains}
         await self.cache.load()
         async with asyncio.timeout(self.settings.hypervisor_timeout_s * 2):
-            await self.network_keeper.sync()
+            await self.network_keeper.look()
         self.wire.wake()
         if not self.dispatcher.open:
             self._open(by_uid)

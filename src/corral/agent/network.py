@@ -1,17 +1,19 @@
 """Networks of this host: defined, started and with the addresses that VMs hold."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
 from corral.agent.cache import Cache
 from corral.agent.executor import Executor, reservations_in
+from corral.agent.foreign_networks import ForeignNetworks
 from corral.agent.status import condition
 from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
 from corral.model.base import with_condition
 from corral.model.network import Network, NetworkStatus
-from corral.store.objects import Objects
+from corral.store.objects import Objects, claim_key
 
 OUTDATED: Final = (
     "its definition has changed, and guests are plugged into it: it runs on as it was, and takes the new definition once "
@@ -31,18 +33,34 @@ class NetworkKeeper:
     clock: Clock
     ensured: dict[str, int] = field(default_factory=dict)
     """Network uid to the generation that was ensured by this process, wholly."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        return "networks"
 
     def has_work(self, network: Network) -> bool:
         return network.being_deleted or self.ensured.get(network.uid) != network.generation
 
     async def sync(self) -> None:
+        """Word from the kernel: somebody took a bridge away, or killed who serves addresses on it."""
+        if await self.executor.drivers.networks.broken():
+            await self.look()
+
+    async def look(self) -> None:
         """All of them; one that fails does not stop the others, and is tried again at the next relist."""
-        observed = {found.uid: found for found in await self.executor.drivers.networks.observe_all()}
+        async with self.turn:
+            await self._look()
+
+    async def _look(self) -> None:
+        found = await self.executor.drivers.networks.observe_all()
+        await ForeignNetworks(self.objects, self.cache, self.clock).sync(found)
+        observed = {each.uid: each for each in found}
         for network in list(self.cache.networks.values()):
             if network.being_deleted:
                 await self._remove(network)
                 continue
-            there = network.uid in observed and observed[network.uid].active
+            there = network.uid in observed and observed[network.uid].active and observed[network.uid].whole
             if there and self.ensured.get(network.uid) == network.generation:
                 continue
             try:
@@ -55,6 +73,9 @@ class NetworkKeeper:
         """Unless a VM came onto it while its deletion was written: then it stays, and is wished again."""
         transaction = self.objects.transaction()
         used = any(nic.network_uid == network.uid for vm in self.cache.vms.values() for nic in vm.spec.nics)
+        used |= any(
+            port.network_uid == network.uid for router in self.cache.routers.values() for port in router.spec.all_ports
+        )
         if used:
             transaction.update(network.model_copy(update={"deletion_requested_at": None}))
         else:
@@ -65,6 +86,11 @@ class NetworkKeeper:
                 log.warning("network cannot be removed", network=network.name, code=error.code, reason=error.reason)
                 return
             transaction.delete(network)
+            for kept in network.spec.reservations:
+                transaction.release(claim_key("mac", "host", kept.mac))
+                for address in (kept.address, kept.address6):
+                    if address:
+                        transaction.release(claim_key("address", network.uid, address))
             self.ensured.pop(network.uid, None)
         try:
             await transaction.commit()

@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api import (
+    address,
     audit,
+    balancer,
     capture,
     clone,
     daemon,
@@ -16,6 +18,7 @@ from corral.api import (
     domain,
     errors,
     event,
+    forward,
     guest,
     host,
     image,
@@ -25,6 +28,7 @@ from corral.api import (
     os,
     pool,
     publication,
+    router,
     security_group,
     session,
     snapshot,
@@ -66,6 +70,10 @@ _ROUTERS: Final = (
     image,
     os,
     network,
+    router,
+    forward,
+    address,
+    balancer,
     network_usage,
     security_group,
     snapshot,

@@ -70,6 +70,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "image": Entry(_OTHER, "image:image", "Images: list, build, import, show, delete, catalogue."),
     "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
     "network": Entry(_OTHER, "network:network", "Networks: list, show."),
+    "router": Entry(_OTHER, "router:router", "Routers between networks: list, show, create, set, delete."),
+    "forward": Entry(_OTHER, "forward:forward", "Ports of the host's that lead to VMs: list, add, remove."),
+    "address": Entry(_OTHER, "address:address", "Floating addresses: list, create, assign, unassign, delete."),
+    "balancer": Entry(_OTHER, "balancer:balancer", "Load balancers in routers: list, show, create, set, delete."),
     "security-group": Entry(
         _OTHER, "security_group:security_group", "Who may reach VMs: groups of rules, on their cards."
     ),

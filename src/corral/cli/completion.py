@@ -89,6 +89,22 @@ def complete_network_policy(ctx: click.Context, _param: click.Parameter, incompl
     return _complete(ctx, incomplete, lambda client: [policy["name"] for policy in client.list_network_policies()])
 
 
+def complete_router(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [router["name"] for router in client.list_routers()])
+
+
+def complete_forward(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [forward["name"] for forward in client.list_forwards()])
+
+
+def complete_address(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [address["name"] for address in client.list_addresses()])
+
+
+def complete_balancer(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _complete(ctx, incomplete, lambda client: [balancer["name"] for balancer in client.list_balancers()])
+
+
 def complete_volume(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return _complete(ctx, incomplete, lambda client: [volume["name"] for volume in client.list_volumes()])
 

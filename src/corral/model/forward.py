@@ -1,4 +1,4 @@
-"""Port forwards: a port of the host's that leads to a VM, through its router where it is behind one."""
+"""Port forwards: a port of the host's that leads to a VM, through its router where it is behind one, or to a balancer."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,14 +11,16 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ForwardSpec(Model):
-    """Unique by protocol and port of the host."""
+    """Unique by protocol and port of the host. To a VM, or to a balancer."""
 
-    vm: Name
-    vm_uid: Uid
     protocol: Protocol = "tcp"
     host_port: Port
+    vm: Name | None = None
+    vm_uid: Uid | None = None
+    balancer: Name | None = None
+    balancer_uid: Uid | None = None
     port: Port
-    """Of the guest."""
+    """Of the guest; of a balancer the one that it listens on."""
 
 
 class Forward(Object):

@@ -47,14 +47,16 @@ class UpdateRouterRequest(Model):
 
 
 class CreateForwardRequest(Model):
-    """A port of the host's that leads to a VM."""
+    """A port of the host's that leads to a VM, or to a balancer."""
 
-    model_config = example({"vm": "web", "host_port": 8080, "port": 80})
+    model_config = example({"vm": "web", "host_port": 8080, "port": 80}, {"balancer": "shop", "host_port": 80})
 
-    vm: Name
+    vm: Name | None = None
+    balancer: Name | None = None
     protocol: Protocol = "tcp"
     host_port: Port
-    port: Port
+    port: Port | None = None
+    """Of the guest; as `host_port` when it is not given. Of a balancer it is the one that it listens on."""
     labels: Labels = Field(default_factory=dict)
 
 

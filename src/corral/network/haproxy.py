@@ -25,8 +25,8 @@ class Haproxy:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.on_death: Callable[[], None] = lambda: None
-        self._watched: dict[int, int] = {}
-        """Process to the descriptor that tells of its end."""
+        self._watched: dict[str, tuple[int, int]] = {}
+        """By namespace: the process, and the descriptor that tells of its end."""
 
     async def ensure(self, wish: RouterWish) -> None:
         namespace = wish.namespace
@@ -45,8 +45,7 @@ class Haproxy:
         else:
             await self._start(namespace, path, content, others)
             current = [pid for pid, used in (await self._running(namespace)).items() if used == path]
-        for pid in current[:1]:
-            self._watch(pid)
+        self._watch(namespace, current[:1])
 
     async def _start(self, namespace: str, path: Path, content: bytes, others: list[int]) -> None:
         await asyncio.to_thread(self._write, namespace, path, content)
@@ -67,6 +66,7 @@ class Haproxy:
     async def remove(self, router_uid: str) -> None:
         """At once: its router goes, or has no balancer any more."""
         namespace = namespace_name(router_uid)
+        self._forget(namespace)
         for pid in await self._running(namespace):
             _signal(pid, signal.SIGTERM)
         for path in (*self._directory.glob(f"{namespace}-*.cfg"), self._directory / f"{namespace}.sock"):
@@ -90,19 +90,30 @@ class Haproxy:
 
     # ---- supervision -----------------------------------------------------------------------------------------------
 
-    def _watch(self, pid: int) -> None:
-        if pid in self._watched:
-            return
-        with suppress(ProcessLookupError):
-            fd = os.pidfd_open(pid)
-            self._watched[pid] = fd
-            asyncio.get_running_loop().add_reader(fd, self._ended, pid)
+    def stands(self, wish: RouterWish) -> bool:
+        """It has not died since it was looked at."""
+        return wish.namespace in self._watched or not wish.balancers
 
-    def _ended(self, pid: int) -> None:
-        fd = self._watched.pop(pid)
-        asyncio.get_running_loop().remove_reader(fd)
-        os.close(fd)
+    def _watch(self, namespace: str, pids: list[int]) -> None:
+        known = self._watched.get(namespace)
+        if known is not None and known[0] not in pids:
+            self._forget(namespace)
+        for pid in pids:
+            if namespace not in self._watched:
+                with suppress(ProcessLookupError):
+                    fd = os.pidfd_open(pid)
+                    self._watched[namespace] = (pid, fd)
+                    asyncio.get_running_loop().add_reader(fd, self._ended, namespace)
+
+    def _ended(self, namespace: str) -> None:
+        self._forget(namespace)
         self.on_death()
+
+    def _forget(self, namespace: str) -> None:
+        known = self._watched.pop(namespace, None)
+        if known is not None:
+            asyncio.get_running_loop().remove_reader(known[1])
+            os.close(known[1])
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

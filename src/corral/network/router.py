@@ -97,12 +97,20 @@ class RouterDriver(Protocol):
         """`wake` is called when something of it has died."""
         ...
 
+    async def stands(self, wish: RouterWish) -> bool:
+        """A quick look, by which nothing is started: its namespace, interfaces and processes are there."""
+        ...
+
     async def ensure(self, wish: RouterWish) -> None:
         """There, and exactly so; what is right is not touched, and connections go on."""
         ...
 
     async def remove(self, uid: str) -> None:
         """Gone, with its interfaces, processes and files."""
+        ...
+
+    async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
+        """Options for the network's DHCP (dnsmasq's `dhcp-optsfile`); whether they are others than before."""
         ...
 
     async def routers(self) -> Sequence[str]:

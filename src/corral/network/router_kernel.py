@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from corral import proc
+from corral import files, proc
 from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
 from corral.network.haproxy import Haproxy
@@ -22,21 +22,30 @@ from corral.network.router_plan import (
 from corral.network.router_rules import MARK, TABLE, build_mark, build_rules, mark_of
 
 NAMESPACES: Final = Path("/run/netns")
+INTERFACES: Final = Path("/sys/class/net")
 # Each namespace begins without forwarding; strict reverse paths keep guests from sending under others' addresses.
 _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
 _OURS: Final = re.compile(r"^crn[0-9a-f]{12}$")
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
+_FILE_MODE: Final = 0o644  # dnsmasq reads it as a user of its own
 
 
 class KernelRouters:
-    """`RouterDriver` with ip(8), nft(8) and HAProxy. `run_dir` holds the balancers' files: short, and gone at boot."""
+    """`RouterDriver` with ip(8), nft(8) and HAProxy. `run_dir` holds the balancers' files: short, and gone at boot;
+    `networks_dir` the files that dnsmasq reads."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, networks_dir: Path) -> None:
+        self._networks_dir = networks_dir
         self._haproxy = Haproxy(run_dir / "balancers")
 
     def tell(self, wake: Callable[[], None]) -> None:
         self._haproxy.on_death = wake
+
+    async def stands(self, wish: RouterWish) -> bool:
+        if not self._haproxy.stands(wish):
+            return False
+        return await asyncio.to_thread(_stands, wish)
 
     async def ensure(self, wish: RouterWish) -> None:
         if not await asyncio.to_thread(_exists, wish.namespace):
@@ -65,10 +74,30 @@ class KernelRouters:
                 await _batch(("-n", namespace), [f"link del {name}" for name in inner if name.startswith(PORT_PREFIX)])
             await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
 
+    async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
+        return await asyncio.to_thread(_write_options, self._networks_dir / f"{network_uid}.opts" / "routers", lines)
+
     async def routers(self) -> Sequence[str]:
         return await asyncio.to_thread(
             lambda: sorted(path.name for path in NAMESPACES.glob("crn*") if _OURS.match(path.name))
         )
+
+
+def _write_options(path: Path, lines: Sequence[str]) -> bool:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        before = path.read_bytes()
+    except FileNotFoundError:
+        before = b""
+    except OSError as error:
+        raise files.storage_error(f"read {path}", error) from error
+    if text == before:
+        return False
+    if text:
+        files.write_atomic(path, text, _FILE_MODE)
+    else:
+        files.remove_file(path)
+    return True
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------
@@ -80,6 +109,17 @@ def _exists(namespace: str) -> bool:
         return (NAMESPACES / namespace).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
     except FileNotFoundError:
         return False
+
+
+def _stands(wish: RouterWish) -> bool:
+    """An interface whose other side has gone would be gone, too."""
+    if not _exists(wish.namespace):
+        return False
+    for port in wish.all_ports:
+        master = INTERFACES / port.interface / "master"
+        if not master.exists() or master.readlink().name != port.bridge:
+            return False
+    return True
 
 
 async def _make(namespace: str) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from corral.services.address import AddressService
 from corral.services.audit import AuditService
+from corral.services.balancer import BalancerService
 from corral.services.capture import CaptureService
 from corral.services.clone import CloneService
 from corral.services.context import Context
@@ -13,6 +15,7 @@ from corral.services.daemon import DaemonService
 from corral.services.device import DeviceService
 from corral.services.domain import DomainService
 from corral.services.event import EventService
+from corral.services.forward import ForwardService
 from corral.services.guest import GuestService
 from corral.services.host import HostService
 from corral.services.image import ImageService
@@ -23,6 +26,7 @@ from corral.services.network_usage import NetworkUsageService
 from corral.services.operation import OperationService
 from corral.services.os import OsService
 from corral.services.pool import PoolService
+from corral.services.router import RouterService
 from corral.services.security_group import SecurityGroupService
 from corral.services.session import SessionService
 from corral.services.snapshot import SnapshotService
@@ -54,6 +58,10 @@ class Services:
     images: ImageService
     networks: NetworkService
     network_usage: NetworkUsageService
+    routers: RouterService
+    forwards: ForwardService
+    addresses: AddressService
+    balancers: BalancerService
     security_groups: SecurityGroupService
     network_policies: NetworkPolicyService
     volumes: VolumeService
@@ -100,6 +108,10 @@ def build_services(context: Context, around: Surroundings) -> Services:
         images=ImageService(context),
         networks=NetworkService(context),
         network_usage=NetworkUsageService(context),
+        routers=RouterService(context),
+        forwards=ForwardService(context),
+        addresses=AddressService(context),
+        balancers=BalancerService(context),
         security_groups=SecurityGroupService(context),
         network_policies=NetworkPolicyService(context),
         volumes=VolumeService(context),

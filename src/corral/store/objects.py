@@ -35,6 +35,11 @@ def work_claim(volume_uid: str) -> str:
     return claim_key("volume-work", "host", volume_uid)
 
 
+def host_port_claim(protocol: str, port: int) -> str:
+    """Held by the forward that leads a port of the host's to a VM, whichever project it is in."""
+    return claim_key("host-port", "host", f"{protocol}-{port}")
+
+
 def encode(value: Object) -> bytes:
     """Stored bytes: JSON without `revision`, which is the store's own and put in front by `with_revision`."""
     return value.model_dump_json(exclude={"revision"}).encode()

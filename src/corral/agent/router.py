@@ -1,0 +1,172 @@
+"""Routers of this host: made as they are wished, mended when something of them goes, and removed."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from corral.agent.cache import Cache
+from corral.agent.router_addresses import router_reservations
+from corral.agent.router_guests import committed, tidy
+from corral.agent.status import condition
+from corral.clock import Clock
+from corral.errors import CorralError
+from corral.log import logger
+from corral.model.balancer import BalancerStatus
+from corral.model.base import Object, with_condition
+from corral.model.network import Network, Reservation
+from corral.model.router import Router, RouterStatus
+from corral.names import namespace_name
+from corral.network.base import NetworkDriver
+from corral.network.router import RouterDriver, RouterWish
+from corral.network.router_wish import build_wish, dhcp_lines
+from corral.settings import Settings
+from corral.store.objects import Objects, claim_key
+
+log = logger("agent.router")
+
+
+@dataclass
+class RouterKeeper:
+    """One of the wire's keepers: woken by each change of what is wished, and by word from the kernel."""
+
+    objects: Objects
+    cache: Cache
+    routers: RouterDriver
+    networks: NetworkDriver
+    clock: Clock
+    settings: Settings
+    name: ClassVar[str] = "routers"
+    _made: dict[str, RouterWish] = field(default_factory=dict)
+    """What was made so by this process."""
+    _looked_at_s: float = 0.0
+    _reserved: dict[str, frozenset[Reservation]] = field(default_factory=dict)
+    _told: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By network: what its guests are told by DHCP."""
+
+    async def sync(self) -> None:
+        """All of them; raises the last failure once all the others were seen to."""
+        await self.cache.loaded.wait()
+        if self.clock.monotonic_s() - self._looked_at_s >= self.settings.relist_interval_s:
+            self._made.clear()
+            self._looked_at_s = self.clock.monotonic_s()
+        failed: CorralError | None = None
+        for router in list(self.cache.routers.values()):
+            try:
+                await (self._remove(router) if router.being_deleted else self._ensure(router))
+            except CorralError as error:
+                failed = error
+                self._made.pop(router.uid, None)
+                log.warning("router is not up", router=router.name, code=error.code, reason=error.reason)
+                await self._record(router, error)
+        for network in list(self.cache.networks.values()):
+            failed = await self._tell_guests(network) or failed
+        await tidy(self.objects, self.cache)
+        if failed is not None:
+            raise failed
+
+    # ---- one router ------------------------------------------------------------------------------------------------
+
+    async def _ensure(self, router: Router) -> None:
+        wish = build_wish(router, self.cache.layout)
+        known = self._made.get(router.uid) == wish and router.status.observed_generation == router.generation
+        if known and await self.routers.stands(wish):
+            return
+        for network in self._networks_of(router):
+            await self._reserve(network)
+        await self._bounded(router, self.routers.ensure(wish))
+        self._made[router.uid] = wish
+        await self._record(router, None)
+
+    async def _remove(self, router: Router) -> None:
+        await self._bounded(router, self.routers.remove(router.uid))
+        self._made.pop(router.uid, None)
+        networks = self._networks_of(router)
+        transaction = self.objects.transaction()
+        transaction.delete(router)
+        for port in router.spec.all_ports:
+            transaction.release(claim_key("mac", "host", port.mac))
+            transaction.release(claim_key("address", port.network_uid, port.address))
+        if await committed(transaction):
+            self.cache.forget(Router, router.uid)
+            for network in networks:
+                with contextlib.suppress(
+                    CorralError
+                ):  # a reservation that is left keeps an address from others, no more
+                    await self._reserve(network)
+
+    async def _bounded(self, router: Router, call: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self.settings.hypervisor_timeout_s):
+                await call
+        except TimeoutError as error:
+            reason = f"no answer within {self.settings.hypervisor_timeout_s:g} s"
+            raise CorralError("command-timeout", f"make router {router.name}", reason) from error
+
+    def _networks_of(self, router: Router) -> tuple[Network, ...]:
+        known = (self.cache.networks.get(port.network_uid) for port in router.spec.all_ports)
+        return tuple(network for network in known if network is not None)
+
+    # ---- its networks ----------------------------------------------------------------------------------------------
+
+    async def _reserve(self, network: Network) -> None:
+        """What routers hold there is kept from DHCP. At the start the network's own keeper has told it all."""
+        if not network.spec.ours:
+            return
+        wanted = frozenset(router_reservations(self.cache, network))
+        before = self._reserved.get(network.uid, frozenset())
+        for reservation in before - wanted:
+            await self.networks.release(network, reservation)
+        for reservation in wanted - before:
+            await self.networks.reserve(network, reservation)
+        self._reserved[network.uid] = wanted
+
+    async def _tell_guests(self, network: Network) -> CorralError | None:
+        lines = dhcp_lines(network, self.cache.layout)
+        if network.being_deleted or not network.spec.ours or self._told.get(network.uid) == lines:
+            return None
+        try:
+            if await self.routers.tell_guests(network.uid, lines):
+                await self.networks.refresh(network)
+        except CorralError as error:  # it is not up yet
+            log.info("guests are not told of routers yet", network=network.name, code=error.code, reason=error.reason)
+            return error
+        self._told[network.uid] = lines
+        return None
+
+    # ---- what is written -------------------------------------------------------------------------------------------
+
+    async def _record(self, router: Router, error: CorralError | None) -> None:
+        now = self.clock.now()
+        ready = condition(
+            "Ready", error is None, *(("active", "") if error is None else (error.code, error.reason)), now
+        )
+        status = RouterStatus(
+            active=error is None,
+            observed_generation=router.generation if error is None else router.status.observed_generation,
+            namespace=namespace_name(router.uid),
+            conditions=with_condition(router.status.conditions, ready),
+        )
+        changed: list[Object] = []
+        if status != router.status:
+            changed.append(router.model_copy(update={"status": status}))
+        for balancer in self.cache.balancers.values():
+            if balancer.spec.router_uid == router.uid:
+                conditions = with_condition(balancer.status.conditions, ready)
+                its = BalancerStatus(active=error is None, conditions=conditions)
+                changed += [balancer.model_copy(update={"status": its})] if its != balancer.status else []
+        await self._write(changed)
+
+    async def _write(self, changed: Iterable[Object]) -> None:
+        """Not durable: the next look finds the same."""
+        for one in changed:
+            transaction = self.objects.transaction()
+            transaction.update(one)
+            try:
+                committed = await transaction.commit(durable=False)
+            except CorralError as error:
+                if error.code != "precondition-failed":  # somebody wrote it meanwhile: the change wakes us again
+                    raise
+            else:
+                self.cache.put(one.model_copy(update={"revision": committed.revision}))

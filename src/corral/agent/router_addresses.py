@@ -1,0 +1,30 @@
+"""Addresses that routers hold: kept from everybody else by the DHCP of their networks."""
+
+import hashlib
+
+from corral.agent.cache import Cache
+from corral.model.network import Network, Reservation
+from corral.names import port_name
+
+
+def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ...]:
+    """The addresses that routers hold in `network`, so that nobody else is given them."""
+    ports = [
+        Reservation(mac=port.mac, address=port.address, hostname=port_name(router.uid, network.uid), vm_uid=router.uid)
+        for router in cache.routers.values()
+        for port in router.spec.all_ports
+        if port.network_uid == network.uid
+    ]
+    floating = [
+        Reservation(mac=_pretended_mac(one.uid), address=one.spec.address, hostname=f"crf{one.uid[:8]}", vm_uid=one.uid)
+        for one in cache.addresses.values()
+        if (router := cache.routers.get(one.spec.router_uid)) is not None
+        and router.spec.uplink_port is not None
+        and router.spec.uplink_port.network_uid == network.uid
+    ]
+    return (*ports, *floating)
+
+
+def _pretended_mac(uid: str) -> str:
+    """DHCP keeps addresses for MACs: one that no card has (locally administered, and not of QEMU's range)."""
+    return "02:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(uid.encode()).digest()[:5])

@@ -1,0 +1,126 @@
+"""What each router shall be in the kernel, and what DHCP tells its guests, from the wished state. Pure."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from corral.model.network import Network
+from corral.model.router import Router, RouterPort
+from corral.names import port_name
+from corral.network.paths import Layout, address_behind, path_to
+from corral.network.router import (
+    BalancerWish,
+    FloatingWish,
+    ForwardWish,
+    PortWish,
+    RouterWish,
+    RouteWish,
+    ServerWish,
+)
+
+
+def build_wish(router: Router, layout: Layout) -> RouterWish:
+    """What hangs on VMs or networks that are gone is left out."""
+    spec = router.spec
+    floating = tuple(_floating(router, layout))
+    held = tuple(sorted(one.spec.address for one in layout.addresses.values() if one.spec.router_uid == router.uid))
+    uplink = None if spec.uplink_port is None else _port(router, spec.uplink_port, layout, held)
+    return RouterWish(
+        uid=router.uid,
+        ports=tuple(port for one in spec.ports if (port := _port(router, one, layout)) is not None),
+        uplink=uplink,
+        masquerade=spec.uplink == "nat" and uplink is not None,
+        routes=tuple(_routes(router, layout)),
+        forwards=tuple(_forwards(router, layout)),
+        floating=floating,
+        balancers=tuple(_balancers(router, layout)),
+    )
+
+
+def _port(router: Router, port: RouterPort, layout: Layout, floating: tuple[str, ...] = ()) -> PortWish | None:
+    network = layout.networks.get(port.network_uid)
+    if network is None:
+        return None
+    length = ipaddress.IPv4Network(network.spec.subnet).prefixlen
+    name = port_name(router.uid, network.uid)
+    return PortWish(name, network.spec.bridge, port.mac, port.address, length, floating)
+
+
+def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
+    named = {route.to for route in router.spec.routes}
+    uplink = router.spec.uplink_port
+    network = layout.networks.get(uplink.network_uid) if uplink is not None else None
+    if network is not None and network.spec.gateway and "0.0.0.0/0" not in named:
+        yield RouteWish("default", network.spec.gateway)
+    for route in router.spec.routes:
+        yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to, route.via)
+
+
+def _forwards(router: Router, layout: Layout) -> Iterator[ForwardWish]:
+    for forward in sorted(layout.forwards.values(), key=lambda one: one.uid):
+        vm = layout.vms.get(forward.spec.vm_uid or "")
+        path = path_to(vm, layout.networks, layout.routers.values()) if vm is not None else None
+        if path is not None and path.router is not None and path.router.uid == router.uid:
+            spec = forward.spec
+            yield ForwardWish(spec.protocol, spec.host_port, path.address, spec.port)
+
+
+def _floating(router: Router, layout: Layout) -> Iterator[FloatingWish]:
+    for one in sorted(layout.addresses.values(), key=lambda one: one.uid):
+        vm = layout.vms.get(one.spec.vm_uid or "")
+        if one.spec.router_uid == router.uid and vm is not None and (found := address_behind(vm, router)) is not None:
+            yield FloatingWish(one.spec.address, found[1])
+
+
+def _balancers(router: Router, layout: Layout) -> Iterator[BalancerWish]:
+    for one in sorted(layout.balancers.values(), key=lambda one: one.uid):
+        spec = one.spec
+        if spec.router_uid != router.uid:
+            continue
+        targets = [(target, layout.vms.get(target.vm_uid)) for target in spec.targets]
+        servers = tuple(
+            ServerWish(vm.name, found[1])
+            for _, vm in targets
+            if vm is not None and (found := address_behind(vm, router)) is not None
+        )
+        check = spec.check
+        yield BalancerWish(
+            uid=one.uid,
+            name=f"{one.name}-{one.uid[:8]}",
+            listen=spec.listen,
+            port=spec.port,
+            mode=spec.mode,
+            algorithm=spec.algorithm,
+            servers=servers,
+            check_path=check.path if check.kind == "http" else "",
+            check_interval_s=check.interval_s,
+        )
+
+
+# ---- what guests are told ------------------------------------------------------------------------------------------
+
+
+def dhcp_lines(network: Network, layout: Layout) -> tuple[str, ...]:
+    """dnsmasq's `dhcp-optsfile` lines: which way out, and which routers lead where else. None: no router is on it."""
+    on_it = [
+        (router, port)
+        for router in sorted(
+            layout.routers.values(), key=lambda one: (one.spec.uplink == "none", one.created_at, one.uid)
+        )
+        for port in router.spec.ports
+        if port.network_uid == network.uid and not router.being_deleted
+    ]
+    if not on_it or not network.spec.ours:
+        return ()
+    gateway = on_it[0][1].address if network.spec.mode == "isolated" else network.spec.gateway
+    lines = [f"option:router,{gateway}"]
+    ways = {
+        layout.networks[other.network_uid].spec.subnet: port.address
+        for router, port in on_it
+        for other in router.spec.ports
+        if other.network_uid != network.uid and other.network_uid in layout.networks and port.address != gateway
+    }
+    if ways:
+        # Who understands this one passes the first over (RFC 3442), so that it names the way out, too.
+        words = [word for to, via in sorted(ways.items()) for word in (to, via)]
+        lines.append(f"option:classless-static-route,{','.join([*words, '0.0.0.0/0', gateway])}")
+    return tuple(lines)
