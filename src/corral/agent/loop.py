@@ -84,6 +84,7 @@ class Agent:
     ) -> None:
         self.objects, self.hypervisor, self.library = objects, hypervisor, library
         self.volumes, self.networks = volumes, networks
+        self.routers = routers
         self.clock, self.settings, self.identity = clock, settings, identity
         self.ready = asyncio.Event()
         self._draining = False
@@ -137,6 +138,7 @@ class Agent:
                 ("templates", self.template_keeper.run),
                 ("warm", self.warm_keeper.run),
                 ("wire", self.wire.run),
+                ("kernel", self._kernel),
                 ("host", self._host),
                 ("pools", self._pools),
                 ("janitor", self._janitor),
@@ -206,6 +208,11 @@ class Agent:
         async with contextlib.aclosing(self.hypervisor.events()) as events:  # type: ignore[type-var]
             async for event in events:
                 self._event(event)
+
+    async def _kernel(self) -> None:
+        async with contextlib.aclosing(self.routers.events()) as events:
+            async for _ in events:
+                self.wire.wake()
 
     def _event(self, event: DomainEvent) -> None:
         if event.kind == "connected":

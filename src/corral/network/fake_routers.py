@@ -1,6 +1,7 @@
 """Routers in memory: what was wished last of each, and what guests were told."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -26,6 +27,11 @@ class FakeRouters:
 
     def tell(self, wake: Callable[[], None]) -> None:
         self.wake = wake
+
+    async def events(self) -> AsyncGenerator[None, None]:
+        """Nothing changes by itself in here."""
+        await asyncio.get_running_loop().create_future()
+        yield None
 
     async def stands(self, wish: RouterWish) -> bool:
         return self.known.get(wish.uid) == wish

@@ -1,6 +1,6 @@
 """What a router shall be in the kernel, in plain values, and the contract of whoever makes it so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,6 +95,10 @@ class RouterDriver(Protocol):
 
     def tell(self, wake: Callable[[], None]) -> None:
         """`wake` is called when something of it has died."""
+        ...
+
+    def events(self) -> AsyncGenerator[None, None]:
+        """An item whenever something of the kernel's network has changed, for ever."""
         ...
 
     async def stands(self, wish: RouterWish) -> bool:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from corral import files, proc
 from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
+from corral.network.events import kernel_events
 from corral.network.haproxy import Haproxy
 from corral.network.router import RouterWish
 from corral.network.router_plan import (
@@ -41,6 +42,9 @@ class KernelRouters:
 
     def tell(self, wake: Callable[[], None]) -> None:
         self._haproxy.on_death = wake
+
+    def events(self) -> AsyncGenerator[None, None]:
+        return kernel_events()
 
     async def stands(self, wish: RouterWish) -> bool:
         if not self._haproxy.stands(wish):
