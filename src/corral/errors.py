@@ -158,6 +158,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "unsupported": ErrorKind.UNSUPPORTED,
         # the world below
         "hypervisor-unavailable": ErrorKind.UNAVAILABLE,
+        "firewall-unavailable": ErrorKind.UNAVAILABLE,
         "hypervisor-timeout": ErrorKind.TIMEOUT,
         "hypervisor-error": ErrorKind.INTERNAL,
         "guest-agent-unavailable": ErrorKind.UNAVAILABLE,
