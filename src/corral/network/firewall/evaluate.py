@@ -18,6 +18,7 @@ from corral.network.firewall.policy import (
     HOST_REALM,
     Card,
     Direction,
+    Forward,
     Group,
     Net,
     NetworkPolicy,
@@ -43,6 +44,7 @@ class Stage(StrEnum):
     ROGUE = "rogue"  # what only routers say
     CLOSED = "closed"  # an address that nobody may reach
     HOST = "host"  # a service of the host's
+    FORWARD = "forward"  # a port of the host's that leads to it
     TRANSIT = "transit"  # from one network to another, or out
     POLICY = "policy"  # network policies
     OUT = "out"  # the groups of the card that sends
@@ -150,6 +152,9 @@ class Evaluator:
             return
         if source.card is None and self._is_host(source.address):
             return  # the host reaches its guests
+        if (forward := self._forward(question)) is not None:
+            yield Step(Stage.FORWARD, allowed=True, uid=forward.uid)
+            return
         yield Step(Stage.TRANSIT, self._passes(source, target))
         for policy in self.policy.policies:
             if self._denied(policy, question):
@@ -177,6 +182,13 @@ class Evaluator:
         served = {(Protocol.UDP, _DNS), (Protocol.TCP, _DNS)}
         served |= {(Protocol(opening.protocol), opening.port) for opening in net.openings}
         return (question.protocol, question.port) in served
+
+    def _forward(self, question: Question) -> Forward | None:
+        """Who comes from outside, and to a port that one of the host's leads to, comes by that."""
+        if question.source.card is not None or question.target.card is None:
+            return None
+        wanted = (question.target.address, question.protocol.value, question.port)
+        return next((one for one in self.policy.forwards if (one.address, one.protocol, one.to_port) == wanted), None)
 
     def _passes(self, source: End, target: End) -> bool:
         """Within a network; between networks of one realm and one project; out of and into those that lead out and in."""

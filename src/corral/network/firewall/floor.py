@@ -13,11 +13,13 @@ def floor_tables(layout: Layout, ident: Ident) -> tuple[Table, Table]:
     behind = ident.priority + 1
     taps = {"taps": NftSet(("ifname",), {(card.tap,): "" for card, _ in layout.cards})}
     own = {"own": NftSet(("ifname",), {(net.bridge,): "" for net in layout.own})}
+    packets = nft.one_of(nft.field("ether", "type"), ("ip", "ip6"))
     drop = [nft.COUNTER, nft.DROP]
     bridge = {
         "in": Chain((rule([unguarded, nft.among(nft.IIF, "taps"), *drop]),), Hook("filter", "prerouting", behind)),
         "across": Chain(
-            (rule([unjudged, nft.among(nft.OIF, "taps"), *drop]),), Hook("filter", "forward", behind + BRIDGE_LATE)
+            (rule([packets, unjudged, nft.among(nft.OIF, "taps"), *drop]),),
+            Hook("filter", "forward", behind + BRIDGE_LATE),
         ),
     }
     inet = {

@@ -41,7 +41,7 @@ def build_policy(wishes: Wishes) -> wall.Policy:
     networks = {network.uid: network for network in wishes.networks if network.spec.filtered}
     vms, policies = tuple(wishes.vms), tuple(wishes.policies)
     projects = {vm.project for vm in vms} | {policy.project for policy in policies}
-    groups = groups_in_force(wishes.groups, projects, _ALWAYS)
+    groups = groups_of_projects(wishes.groups, projects)
     names = _Names(groups, {(network.project, network.name): network.uid for network in networks.values()})
     realm_of = realms(networks.values(), wishes.routers)
     return wall.Policy(
@@ -52,6 +52,13 @@ def build_policy(wishes: Wishes) -> wall.Policy:
         forwards=wishes.forwards,
         floating=wishes.floating,
     )
+
+
+def groups_of_projects(
+    groups: Iterable[SecurityGroup], projects: Iterable[str]
+) -> dict[tuple[str, str], SecurityGroup]:
+    """By project and name, with those that every project has."""
+    return groups_in_force(groups, projects, _ALWAYS)
 
 
 @dataclass(frozen=True)

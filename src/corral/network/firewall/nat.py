@@ -22,7 +22,7 @@ def nat_chains() -> dict[str, Chain]:
 
 
 def nat_sets(layout: Layout) -> dict[str, NftSet]:
-    made = {}
+    made: dict[str, NftSet] = {}
     for family, four in (("4", True), ("6", False)):
         address = f"ipv{family}_addr"
         everywhere: dict[Key, str] = {}
@@ -37,7 +37,7 @@ def nat_sets(layout: Layout) -> dict[str, NftSet]:
                 else:
                     everywhere[forward.protocol, forward.port] = target
         floating = [found for found in layout.policy.floating if is4(found.inside) == four]
-        subnets = {(subnet,): "" for subnet in layout.translated_subnets(four=four)}
+        subnets: dict[Key, str] = {(subnet,): "" for subnet in layout.translated_subnets(four=four)}
         made |= {
             f"forwarded{family}": NftSet((address, *_SERVICE), opened),
             f"forward{family}": NftSet(_SERVICE, everywhere, (address, "inet_service"), declared=False),

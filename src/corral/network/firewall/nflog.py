@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -110,7 +111,7 @@ class DenialLog:
                 try:
                     data = await loop.sock_recv(heard, _BUFFER_BYTES)
                 except OSError as error:
-                    if error.errno != 105:  # ENOBUFS: more came than was read; what was lost is lost
+                    if error.errno != errno.ENOBUFS:  # more came than was read; what was lost is lost
                         raise
                     continue
                 for denial in parse_packets(data, time.time()):

@@ -1,0 +1,234 @@
+"""Holds the firewall's tables. A process of its own, of nothing but Python's library and libnftables.
+
+A table with nftables' flag `owner` belongs to the netlink socket that made it: nobody else changes it, `nft flush ruleset`
+passes it by, and it is gone with the socket. The daemon may stop and come back; this process stays. When it dies, the floor
+remains, an ordinary table that lets nothing by which the owned ones have not checked; when somebody flushes that one, this
+process puts it back. Ports of bridges that it knows rules for it lifts out of their isolation.
+
+Run as `python -I -S keeper_process.py SOCKET PREAMBLE`, in the network namespace that it is to keep. Exit status 4: another
+one keeps this socket; 5: the tables cannot be made.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PROTOCOL = 1
+TAKEN_STATUS = 4
+REFUSED_STATUS = 5
+REQUEST_S = 30.0
+LINE_MAX_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 16
+# libnftables(3): NFT_CTX_OUTPUT_JSON, which also has it read JSON where it can; NFT_CTX_OUTPUT_HANDLE is not wanted.
+_JSON = 1 << 4
+# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h, linux/rtnetlink.h
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_NETLINK_NETFILTER, _NFTABLES_GROUP, _NFTABLES_SUBSYS = 12, 7, 10
+_DELETED = (2, 5, 8, 11, 14)
+_TABLE_ATTRIBUTE = 1
+_LINK_GROUP, _NEW_LINK, _NAME_ATTRIBUTE = 1, 16, 3
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_IFINFO_BYTES, _NFGEN_BYTES = 16, 4
+SYS_NET = Path("/sys/class/net")
+
+
+class Tables:
+    """libnftables' context: whatever it makes with `owner` is this process's own."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL("libnftables.so.1")
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        for name in ("nft_ctx_get_error_buffer", "nft_ctx_get_output_buffer"):
+            getattr(library, name).restype = ctypes.c_char_p
+        self._library = library
+        self._context = ctypes.c_void_p(library.nft_ctx_new(0))
+        library.nft_ctx_buffer_error(self._context)
+        library.nft_ctx_buffer_output(self._context)
+        library.nft_ctx_output_set_flags(self._context, _JSON)
+
+    def run(self, text: bytes) -> tuple[bool, bytes]:
+        """Whether it was done, wholly; what it answered, or why not."""
+        done = self._library.nft_run_cmd_from_buffer(self._context, ctypes.c_char_p(text)) == 0
+        answer: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+        error: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        return done, answer if done else error
+
+
+class Keeper:
+    def __init__(self, tables: Tables, rules_seen: socket.socket) -> None:
+        self.tables = tables
+        self.version, self.epoch = "", 0
+        self.floor, self.floor_names = b"", frozenset[str]()
+        self.taps, self.bridges = frozenset[str](), frozenset[str]()
+        self.restored = 0
+        self.rules_seen, self.port = rules_seen, _port_of(rules_seen)
+        self.links_seen = _listen(socket.NETLINK_ROUTE, _LINK_GROUP)
+
+    # ---- asked by the daemon ----
+
+    def answer(self, connection: socket.socket) -> None:
+        """One request: a line of JSON, and as many bytes as it says."""
+        stream = connection.makefile("rb")
+        request = json.loads(stream.readline(LINE_MAX_BYTES))
+        payload = stream.read(request.get("bytes", 0))
+        floor = stream.read(request.get("floor_bytes", 0))
+        if request["do"] == "load":
+            reply, body = self.load(request, payload, floor)
+        elif request["do"] == "list":
+            done, body = self.tables.run(payload)
+            reply = {"done": done}
+        else:
+            reply, body = {"done": True}, b""
+        reply |= {"pid": os.getpid(), "protocol": PROTOCOL, "version": self.version, "epoch": self.epoch}
+        reply |= {"bytes": len(body), "restored": self.restored}
+        connection.sendall(json.dumps(reply).encode() + b"\n" + body)
+
+    def load(self, request: dict[str, Any], text: bytes, floor: bytes) -> tuple[dict[str, Any], bytes]:
+        done, said = self.tables.run(text)
+        if not done:
+            return {"done": False}, said
+        self.version, self.epoch = request["version"], request["epoch"]
+        self.floor, self.floor_names = floor, frozenset(request["floor"])
+        self.taps, self.bridges = frozenset(request["taps"]), frozenset(request["bridges"])
+        self.settle_all()
+        return {"done": True}, b""
+
+    # ---- seen in the kernel ----
+
+    def see_rules(self) -> None:
+        """Somebody deleted something: of the floor, it is put back."""
+        lost = False
+        for kind, port, data in _messages(self.rules_seen):
+            if kind is None:
+                lost = True
+            elif port != self.port and kind >> 8 == _NFTABLES_SUBSYS and kind & 0xFF in _DELETED:
+                table = dict(_attributes(data[_NFGEN_BYTES:])).get(_TABLE_ATTRIBUTE, b"")
+                lost = lost or _text(table) in self.floor_names
+        if lost and self.floor:
+            self.tables.run(self.floor)
+            self.restored += 1
+
+    def see_links(self) -> None:
+        for kind, _, data in _messages(self.links_seen):
+            if kind is None:
+                self.settle_all()
+            elif kind == _NEW_LINK:
+                self.settle(_text(dict(_attributes(data[_IFINFO_BYTES:])).get(_NAME_ATTRIBUTE, b"")))
+
+    def settle_all(self) -> None:
+        for name in (*self.bridges, *self.taps):
+            self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """A bridge hands its packets to the host's rules; a port whose rules are loaded reaches its neighbours."""
+        if name in self.taps:
+            _write(SYS_NET / name / "brport/isolated", b"0")
+        elif name in self.bridges:
+            for flag in ("nf_call_iptables", "nf_call_ip6tables"):
+                _write(SYS_NET / name / "bridge" / flag, b"1")
+
+
+def _write(path: Path, wanted: bytes) -> None:
+    """Only what differs: each change is told of, and would be looked at again."""
+    with contextlib.suppress(OSError):
+        if path.read_bytes().strip() != wanted:
+            path.write_bytes(wanted)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _listen(protocol: int, group: int) -> socket.socket:
+    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    listener.setblocking(False)
+    return listener
+
+
+def _port_of(rules_seen: socket.socket) -> int:
+    """The netlink port of the tables' own socket, as their making was told of."""
+    return next((port for kind, port, _ in _messages(rules_seen) if kind is not None), 0)
+
+
+def _messages(seen: socket.socket) -> Iterator[tuple[int | None, int, bytes]]:
+    """Everything that waits: its type, whose doing it is, its content; None where the kernel could not keep it all."""
+    while True:
+        try:
+            data = seen.recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS
+            yield None, 0, b""
+            continue
+        while len(data) >= _HEADER.size:
+            length, kind, _, _, port = _HEADER.unpack_from(data)
+            yield kind, port, data[_HEADER.size : length]
+            data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & 0x3FFF, data[_ATTRIBUTE.size : length]
+        data = data[(length + 3) & ~3 :]
+
+
+def serve(listener: socket.socket, keeper: Keeper) -> None:
+    poll = select.poll()
+    for sock in (listener, keeper.rules_seen, keeper.links_seen):
+        poll.register(sock, select.POLLIN)
+    while True:
+        for number, _ in poll.poll():
+            if number == keeper.rules_seen.fileno():
+                keeper.see_rules()
+            elif number == keeper.links_seen.fileno():
+                keeper.see_links()
+            else:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(REQUEST_S)
+                    # Whoever asks nonsense, or leaves, gets no answer; the tables stay.
+                    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                        keeper.answer(connection)
+
+
+def main(path: str, preamble: str) -> None:
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(TAKEN_STATUS)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    rules_seen = _listen(_NETLINK_NETFILTER, _NFTABLES_GROUP)
+    tables = Tables()
+    done, said = tables.run(preamble.encode())
+    if not done:
+        sys.stderr.buffer.write(said)
+        sys.exit(REFUSED_STATUS)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    # Bound under another name first: whoever can connect finds it listening.
+    fresh = Path(path + ".new")
+    fresh.unlink(missing_ok=True)
+    os.umask(0o177)
+    listener.bind(str(fresh))
+    listener.listen(16)
+    fresh.rename(path)
+    serve(listener, Keeper(tables, rules_seen))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
