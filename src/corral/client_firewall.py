@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from corral.client_guest import path_name
 from corral.client_http import Transport
 
 if TYPE_CHECKING:
     from corral import client_types as t
+
+# An answer that waits comes a little after the time that it was given.
+MARGIN_S: Final = 15.0
 
 
 class FirewallCalls:
@@ -47,6 +50,23 @@ class FirewallCalls:
 
     def delete_network_policy(self, name: str) -> None:
         self._firewall("DELETE", f"network-policies/{path_name(name)}")
+
+    # ---- the firewall itself ---------------------------------------------------------------------------------------
+
+    def firewall_status(self) -> t.FirewallStatus:
+        return cast("t.FirewallStatus", self._firewall("GET", "firewall"))
+
+    def explain_firewall(self, body: t.ExplainRequest) -> t.Explanation:
+        return cast("t.Explanation", self._firewall("POST", "firewall/explain", body))
+
+    def firewall_counters(self) -> list[t.RuleCount]:
+        return cast("list[t.RuleCount]", self._firewall("GET", "firewall/counters")["items"])
+
+    def firewall_log(self, *, after: int = 0, wait_s: float = 0.0) -> list[t.DeniedPacket]:
+        """What was denied after that number; waits for the next one, at most so long."""
+        query = {"project": self.project, "after": str(after), "wait_s": str(wait_s)}
+        content = self._transport.request("GET", "/v1/firewall/log", query=query, timeout_s=wait_s + MARGIN_S)
+        return cast("list[t.DeniedPacket]", json.loads(content)["items"])
 
     def _firewall(self, method: str, path: str, body: object = None) -> Any:
         content = self._transport.request(method, f"/v1/{path}", query={"project": self.project}, body=body)

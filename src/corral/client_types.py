@@ -571,6 +571,27 @@ class DeleteVolume(TypedDict):
     verb: NotRequired[Literal['volume-delete']]
 
 
+class DeniedPacket(TypedDict):
+    number: int
+    time: str
+    reason: str
+    policy: NotRequired[str]
+    card_in: NotRequired[str]
+    card_out: NotRequired[str]
+    interface_in: NotRequired[str]
+    interface_out: NotRequired[str]
+    protocol: str
+    source: str
+    source_port: NotRequired[int | None]
+    destination: str
+    port: NotRequired[int | None]
+    icmp_type: NotRequired[int | None]
+
+
+class DeniedPacketItems(TypedDict):
+    items: list[DeniedPacket]
+
+
 class DestroyVm(TypedDict):
     verb: NotRequired[Literal['destroy']]
 
@@ -671,6 +692,41 @@ class ExecRequest(TypedDict):
     timeout_s: NotRequired[float]
 
 
+class ExplainRequest(TypedDict):
+    vm: str
+    source: NotRequired[str]
+    destination: NotRequired[str]
+    protocol: NotRequired[str]
+    port: NotRequired[int | None]
+    icmp_type: NotRequired[int | None]
+    nic: NotRequired[str | None]
+
+
+class ExplainedStep(TypedDict):
+    stage: str
+    allowed: bool
+    card: NotRequired[str]
+    groups: NotRequired[list[str]]
+    group: NotRequired[str]
+    rule: NotRequired[str]
+    rule_id: NotRequired[str]
+    policy: NotRequired[str]
+    reason: str
+
+
+class Explanation(TypedDict):
+    allowed: bool
+    source: str
+    source_card: NotRequired[str]
+    destination: str
+    destination_card: NotRequired[str]
+    protocol: str
+    port: NotRequired[int | None]
+    icmp_type: NotRequired[int | None]
+    decided_by: str
+    steps: NotRequired[list[ExplainedStep]]
+
+
 class ExportStackRequest(TypedDict):
     stack: str
     vms: NotRequired[list[str]]
@@ -692,6 +748,21 @@ class Finding(TypedDict):
 
 class FindingItems(TypedDict):
     items: list[Finding]
+
+
+class FirewallStatus(TypedDict):
+    active: bool
+    reason: NotRequired[str]
+    path: NotRequired[str]
+    keeper_pid: NotRequired[int]
+    changes: NotRequired[int]
+    log_group: NotRequired[int]
+    log_reason: NotRequired[str]
+    networks: NotRequired[int]
+    cards: NotRequired[int]
+    groups: NotRequired[int]
+    rules: NotRequired[int]
+    policies: NotRequired[int]
 
 
 class FlattenVolume(TypedDict):
@@ -1568,6 +1639,20 @@ class RouterStatus(TypedDict):
     observed_generation: NotRequired[int]
     namespace: NotRequired[str]
     conditions: NotRequired[list[Condition]]
+
+
+class RuleCount(TypedDict):
+    group: NotRequired[str]
+    rule_id: NotRequired[str]
+    rule: NotRequired[str]
+    policy: NotRequired[str]
+    denied: NotRequired[str]
+    packets: NotRequired[int]
+    bytes: NotRequired[int]
+
+
+class RuleCountItems(TypedDict):
+    items: list[RuleCount]
 
 
 class SaveVm(TypedDict):

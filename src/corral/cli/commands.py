@@ -77,6 +77,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "security-group": Entry(
         _OTHER, "security_group:security_group", "Who may reach VMs: groups of rules, on their cards."
     ),
+    "firewall": Entry(_OTHER, "firewall:firewall", "Would a connection pass, and why; counters, denied packets."),
     "network-policy": Entry(_OTHER, "network_policy:network_policy", "Tiers that do not speak to each other."),
     "snapshot": Entry(_OTHER, "snapshot:snapshot", "Points in time of a VM: create, list, show, revert, delete."),
     "template": Entry(_OTHER, "template:template", "VMs frozen at one instant: list, show, create, delete."),

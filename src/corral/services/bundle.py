@@ -15,6 +15,7 @@ from corral.services.daemon import DaemonService
 from corral.services.device import DeviceService
 from corral.services.domain import DomainService
 from corral.services.event import EventService
+from corral.services.firewall import FirewallService
 from corral.services.forward import ForwardService
 from corral.services.guest import GuestService
 from corral.services.host import HostService
@@ -64,6 +65,7 @@ class Services:
     balancers: BalancerService
     security_groups: SecurityGroupService
     network_policies: NetworkPolicyService
+    firewall: FirewallService
     volumes: VolumeService
     volume_maker: VolumeMaker
     volume_reader: VolumeReader
@@ -114,6 +116,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         balancers=BalancerService(context),
         security_groups=SecurityGroupService(context),
         network_policies=NetworkPolicyService(context),
+        firewall=FirewallService(context),
         volumes=VolumeService(context),
         volume_maker=VolumeMaker(context),
         volume_reader=VolumeReader(context),

@@ -8,6 +8,9 @@ from corral.images.base import ImageLibrary
 from corral.images.os_table import OsTable, host_table
 from corral.model.host import Host
 from corral.network.base import NetworkDriver
+from corral.network.firewall.absent import NoFirewall
+from corral.network.firewall.base import Firewall
+from corral.network.firewall.nflog import DenialLog
 from corral.scheduler.admission import Capacity
 from corral.security.audit import AuditLog
 from corral.services.ledger import Ledger
@@ -39,6 +42,9 @@ class Context:
     memory_mib: int
     """Of this machine as bootstrap measured it; the host object's own figures win once the agent wrote them."""
     systems: OsTable = field(default_factory=host_table)
+    firewall: Firewall = field(default_factory=NoFirewall)
+    denials: DenialLog = field(default_factory=DenialLog)
+    """What the firewall denied lately."""
 
     async def capacity(self) -> Capacity:
         """What this host has and may promise."""
