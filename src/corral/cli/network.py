@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from corral.cli.completion import complete_network
+from corral.cli.network_map import map_
 from corral.cli.network_top import top
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
 from corral.cli.session import Failures, Session, pass_session
@@ -34,6 +35,7 @@ def network() -> None:
 
 
 network.add_command(top)
+network.add_command(map_)
 
 
 @network.command("list")
