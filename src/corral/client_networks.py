@@ -25,6 +25,10 @@ class NetworkCalls:
         """Answers when it is up, or has a reason not to be."""
         return cast("t.Network", self._network("POST", "", body))
 
+    def change_network(self, name: str, body: t.ChangeNetworkRequest, *, if_revision: int | None = None) -> t.Network:
+        """Answers when it runs so, or says why it does not yet."""
+        return cast("t.Network", self._network("PATCH", f"/{path_name(name)}", body, if_revision))
+
     def delete_network(self, name: str) -> None:
         self._network("DELETE", f"/{path_name(name)}")
 
@@ -33,6 +37,8 @@ class NetworkCalls:
         content = self._transport.request("GET", "/v1/usage/networks", query={"project": self.project})
         return cast("t.NetworkUsageReport", json.loads(content))
 
-    def _network(self, method: str, path: str, body: object = None) -> Any:
-        content = self._transport.request(method, f"/v1/networks{path}", query={"project": self.project}, body=body)
+    def _network(self, method: str, path: str, body: object = None, if_revision: int | None = None) -> Any:
+        query: dict[str, Any] = {"project": self.project}
+        headers = {} if if_revision is None else {"If-Match": f'"{if_revision}"'}
+        content = self._transport.request(method, f"/v1/networks{path}", query=query, body=body, headers=headers)
         return json.loads(content) if content else None

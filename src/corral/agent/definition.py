@@ -123,6 +123,7 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
                 nic.link_up,
                 nic.queues,
                 nic.pxe,
+                filtered=_network(vm, nic.network_uid, around).spec.filtered,
             )
             for nic in spec.nics
         ),

@@ -63,6 +63,8 @@ class DomainNic:
     link_up: bool = True
     queues: int = 1
     pxe: bool = False
+    filtered: bool = True
+    """It is a port of a bridge that Corral guards; false: past the host's bridges, or on a network of somebody else's."""
 
 
 @dataclass(frozen=True)

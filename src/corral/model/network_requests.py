@@ -1,33 +1,99 @@
 """What can be asked about networks."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import Model, Name
-from corral.model.network import Interface, NetworkMode
+from corral.model.network_parts import (
+    Address,
+    Cidr,
+    DhcpOptions,
+    DnsServers,
+    Interface,
+    Ipv6Mode,
+    MakeableMode,
+    Mtu,
+    NetworkBoot,
+    Reservations,
+    Vlan,
+)
 from corral.model.requests import Labels, example
 
+Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.|$))*$", max_length=200)]
 
-class CreateNetworkRequest(Model):
-    """A network. With a bridge of the host's: administrators of the server only."""
+
+class NetworkServing(Model):
+    """What a network of ours serves: all of it changes while guests are on it."""
+
+    dns: DnsServers = ()
+    """Servers that names from elsewhere are asked of; none: the host's."""
+    dhcp_first: Address = ""
+    """The first IPv4 address that is given out unasked; empty: the subnet's first."""
+    dhcp_last: Address = ""
+    dhcp_options: DhcpOptions = ()
+    boot: NetworkBoot | None = None
+    """What machines that boot from the network are told."""
+    reservations: Reservations = ()
+    """Addresses of machines that are no VMs of ours."""
+    host_names: bool = False
+    """Its guests' names resolve on the host, too."""
+
+
+class CreateNetworkRequest(NetworkServing):
+    """A network. Those on a bridge or a card of the host's: administrators of the server only."""
 
     model_config = example(
-        {"name": "lab"}, {"name": "db", "mode": "isolated", "subnet": "10.20.0.0/24"}, {"name": "lan", "bridge": "br0"}
+        {"name": "lab"},
+        {"name": "db", "mode": "isolated", "subnet": "10.20.0.0/24", "ipv6": "dhcp"},
+        {"name": "lan", "bridge": "br0"},
     )
 
     name: Name
-    mode: NetworkMode | None = None
-    """`bridge` where a bridge is named, else `nat`."""
+    mode: MakeableMode | None = None
+    """`bridge` where a bridge or a card is named, else `nat`."""
     subnet: Annotated[str, StringConstraints(max_length=18)] = ""
     """IPv4 CIDR, private, /16 to /29; empty: a free one is found."""
-    domain: Annotated[
-        str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.|$))*$", max_length=200)
-    ] = ""
+    ipv6: Ipv6Mode = ""
+    """`dhcp`: addresses reserved as the IPv4 ones; `slaac`: what each card makes of its MAC; empty: none."""
+    subnet6: Cidr = ""
+    """IPv6 CIDR, a /64; empty: with `ipv6` a unique local one."""
+    domain: Domain = ""
     """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
+    mtu: Mtu | None = None
     bridge: Interface | None = None
     """A bridge of the host's that is there."""
+    nic: Interface | None = None
+    """A card of the host's: a bridge is made over it, or macvtap uses it."""
+    vlan: Vlan | None = None
+    """The tag that its frames have on `nic`."""
     bandwidth_in: Bandwidth = UNLIMITED
     bandwidth_out: Bandwidth = UNLIMITED
     labels: Labels = Field(default_factory=dict)
+
+
+class ChangeNetworkRequest(Model):
+    """What is given changes; lists are given whole. What DHCP and DNS serve changes at once; mode, domain, MTU and IPv6
+    once no guest is plugged in (condition `Outdated` until then)."""
+
+    model_config = example({"dns": ["9.9.9.9"]}, {"mode": "routed"}, {"dhcp_first": "10.20.0.100"})
+
+    mode: Literal["nat", "routed", "isolated"] | None = None
+    domain: Domain | None = None
+    mtu: Mtu | Literal[0] | None = None
+    """0: the kernel's."""
+    ipv6: Ipv6Mode | None = None
+    """Only while no VM has a card on it."""
+    subnet6: Cidr | None = None
+    dns: DnsServers | None = None
+    dhcp_first: Address | None = None
+    dhcp_last: Address | None = None
+    dhcp_options: DhcpOptions | None = None
+    boot: NetworkBoot | Literal[""] | None = None
+    """An empty text takes it away."""
+    reservations: Reservations | None = None
+    host_names: bool | None = None
+    bandwidth_in: Bandwidth | None = None
+    bandwidth_out: Bandwidth | None = None
+    labels: Labels | None = None

@@ -1,11 +1,11 @@
 """The network driver's contract."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from corral.model.capture import CaptureRequest
-from corral.model.network import Network, Reservation
+from corral.model.network import Network, NetworkSpec, Reservation
 from corral.network.shaping import Shape
 
 
@@ -29,6 +29,16 @@ class ObservedNetwork:
     """Its bridge is there, and who serves addresses on it lives; someone may have taken them away."""
     spec_json: str = ""
     """The spec that it was made of."""
+
+
+@dataclass(frozen=True)
+class HostCard:
+    """An interface of the host's."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    master: str = ""
+    """The bridge, or bond, that it is a port of."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,32 @@ class NetworkDriver(Protocol):
 
     async def observe_all(self) -> tuple[ObservedNetwork, ...]: ...
 
-    async def used_subnets(self) -> tuple[str, ...]:
-        """CIDRs that the host has or reaches by a route: no network of ours may overlap them."""
+    def tell(self, told: Callable[[], None]) -> None:
+        """Call `told`, in the event loop, when something of an ensured network may have gone."""
+        ...
+
+    async def broken(self) -> frozenset[str]:
+        """The uids of ensured networks whose bridge or DHCP server is gone; quickly, it is asked often."""
+        ...
+
+    async def used_subnets(self) -> Mapping[str, str]:
+        """CIDRs that the host has or reaches by a route, with who has each: no network of ours may overlap them."""
         ...
 
     async def bridges(self) -> tuple[str, ...]:
         """The host's bridges, ours and others'."""
+        ...
+
+    async def cards(self) -> tuple[HostCard, ...]:
+        """The host's interfaces that a bridge can be made over, or that macvtap can use."""
+        ...
+
+    async def has_vlans(self) -> bool:
+        """The kernel tags frames."""
+        ...
+
+    async def check_settings(self, spec: NetworkSpec) -> None:
+        """Who serves DHCP and names would take it. Raises `invalid-argument`."""
         ...
 
     async def shape(self, shapes: Sequence[Shape], ours: frozenset[str]) -> None:

@@ -1,6 +1,6 @@
 """Networks in memory: switched on, with the addresses reserved in them."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from corral.errors import CorralError
 from corral.model.capture import CaptureRequest
-from corral.model.network import Network, Reservation
-from corral.network.base import Lease, ObservedNetwork
+from corral.model.network import Network, NetworkSpec, Reservation
+from corral.network.base import HostCard, Lease, ObservedNetwork
 from corral.network.pcap import empty_capture
 from corral.network.shaping import Shape
 from corral.simulation import Simulation
@@ -42,6 +42,10 @@ class FakeNetworks:
         self.simulation = simulation
         self.outdated = False
         """They run with an older definition, and guests are plugged in."""
+        self.lost: set[str] = set()
+        """Networks whose bridge somebody took away."""
+        self.foreign: list[ObservedNetwork] = []
+        """Made by others."""
         self.shapes: dict[str, Shape] = {}
         # Reservations are kept one by one: a network of thousands is not written anew for each.
         self._kept = simulation.section("networks", _NETWORK)
@@ -55,12 +59,15 @@ class FakeNetworks:
 
     async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> bool:
         async with self._call("ensure"):
+            if network.spec.mode == "libvirt":
+                return True
             known = self.networks.setdefault(
                 network.uid, FakeNetwork(self.driver_name(network), network.spec.bridge, network.spec.subnet)
             )
             known.mode, known.domain = network.spec.mode, network.spec.domain
             known.subnet6, known.spec_json = network.spec.subnet6, network.spec.model_dump_json()
             known.active = True
+            self.lost.discard(network.uid)
             self._kept.keep(network.uid, replace(known, reservations={}))
             wanted = {reservation.mac: reservation for reservation in reservations}
             for mac in known.reservations.keys() - wanted.keys():
@@ -105,12 +112,29 @@ class FakeNetworks:
                     known.name.removeprefix("fake-"),
                     known.subnet6,
                     spec_json=known.spec_json,
+                    whole=uid not in self.lost,
                 )
                 for uid, known in self.networks.items()
-            )
+            ) + tuple(self.foreign)
 
-    async def used_subnets(self) -> tuple[str, ...]:
-        return ()
+    def tell(self, told: Callable[[], None]) -> None:
+        """Nothing goes here without being told."""
+
+    async def broken(self) -> frozenset[str]:
+        return frozenset(self.lost)
+
+    async def used_subnets(self) -> Mapping[str, str]:
+        return {}
+
+    async def cards(self) -> tuple[HostCard, ...]:
+        return (HostCard("eth0", ("192.0.2.2/24",)), HostCard("eth1"), HostCard("eth2", (), "br0"))
+
+    async def has_vlans(self) -> bool:
+        return True
+
+    async def check_settings(self, spec: NetworkSpec) -> None:
+        async with self._call("check_settings"):
+            return
 
     async def bridges(self) -> tuple[str, ...]:
         return ("br0", *(known.bridge for known in self.networks.values()))

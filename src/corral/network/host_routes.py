@@ -1,6 +1,8 @@
-"""What the host's own routes and addresses occupy."""
+"""What the host's own routes and addresses occupy, and its bridges and cards."""
 
+import ipaddress
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ _TIMEOUT_S: Final = 10.0
 
 class _Route(BaseModel):
     dst: str
+    dev: str = ""
 
 
 class _Address(BaseModel):
@@ -21,23 +24,46 @@ class _Address(BaseModel):
 
 
 class _Link(BaseModel):
+    ifname: str = ""
     addr_info: tuple[_Address, ...] = ()
 
 
 _ROUTES: Final = TypeAdapter(tuple[_Route, ...])
 ROOT: Final = Path("/")
 _LINKS: Final = TypeAdapter(tuple[_Link, ...])
+# Of no use to anybody else, and on every card.
+_EVERYWHERE: Final = (
+    ipaddress.ip_network("fe80::/10"),
+    ipaddress.ip_network("ff00::/8"),
+    ipaddress.ip_network("::1/128"),
+)
 
 
-async def used_cidrs() -> tuple[str, ...]:
-    """CIDRs of every route (all tables, so that a VPN's own table counts) and every address, IPv4."""
-    require = proc.require("ip", "iproute2")
-    routes = await proc.run((require, "-j", "-4", "route", "show", "table", "all"), timeout_s=_TIMEOUT_S)
-    addresses = await proc.run((require, "-j", "-4", "addr"), timeout_s=_TIMEOUT_S)
-    found = {route.dst for route in _ROUTES.validate_python(_json(routes.stdout)) if route.dst != "default"}
-    for link in _LINKS.validate_python(_json(addresses.stdout)):
-        found.update(f"{address.local}/{address.prefixlen}" for address in link.addr_info if address.local)
-    return tuple(sorted(found))
+async def used_cidrs() -> Mapping[str, str]:
+    """CIDRs of every route (all tables, so that a VPN's own table counts) and every address, with who has each."""
+    ip = proc.require("ip", "iproute2")
+    found: dict[str, str] = {}
+    for family in ("-4", "-6"):
+        routes = await proc.run((ip, "-j", family, "route", "show", "table", "all"), timeout_s=_TIMEOUT_S)
+        addresses = await proc.run((ip, "-j", family, "addr"), timeout_s=_TIMEOUT_S)
+        for route in _ROUTES.validate_python(_json(routes.stdout)):
+            if route.dst != "default" and not _is_everywhere(route.dst):
+                found.setdefault(
+                    route.dst, f"the host's route through {route.dev}" if route.dev else "a route of the host's"
+                )
+        for link in _LINKS.validate_python(_json(addresses.stdout)):
+            for address in link.addr_info:
+                if address.local and not _is_everywhere(address.local):
+                    found.setdefault(f"{address.local}/{address.prefixlen}", f"the host's address on {link.ifname}")
+    return found
+
+
+def _is_everywhere(cidr: str) -> bool:
+    try:
+        network = ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        return True
+    return any(network.version == other.version and other.supernet_of(network) for other in _EVERYWHERE)  # type: ignore[arg-type]
 
 
 def bridges(root: Path = ROOT) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ from corral.services.disks import volume_name
 from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
-from corral.services.nics import Allocated, claim_cards, claim_identity
+from corral.services.nics import Allocated, claim_cards, claim_identity, with_address6
 from corral.services.rules import check_system_hypervisor
 from corral.storage.layers import NVRAM_FILE, TPM_DIR
 
@@ -199,7 +199,12 @@ async def _attempt(
     uid = new_uid() if slot is None else slot.uid
     disks, volumes = _disks(context, mutation.project, origin, wish, uid, {} if slot is None else slot.volumes)
     nics = tuple(
-        nic.model_copy(update={"mac": new_mac(), "address": allocated.address(network, None) if nic.address else ""})
+        with_address6(
+            nic.model_copy(
+                update={"mac": new_mac(), "address": allocated.address(network, None) if nic.address else ""}
+            ),
+            network,
+        )
         for nic, network in zip(origin.spec.nics, networks, strict=True)
     )
     vm = _vm(context, mutation.project, origin, wish, uid, disks, nics, _dac_number(context, allocated, slot))

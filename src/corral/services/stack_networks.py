@@ -17,7 +17,7 @@ from corral.services.bridges import check_bridge
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.creation import PlannedVm
-from corral.services.network import mode_of
+from corral.services.network_rules import mode_of
 from corral.services.nics import find_network, mac_of
 from corral.services.stack_diff import wished_nics
 from corral.services.stack_document import Stack, Trouble

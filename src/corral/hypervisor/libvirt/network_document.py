@@ -80,9 +80,32 @@ def _forward(spec: NetworkSpec, *, own_rules: bool) -> _Element:
 def _address4(spec: NetworkSpec) -> _Element:
     subnet = ipaddress.IPv4Network(spec.subnet)
     address = Element("ip", family="ipv4", address=str(subnet[GATEWAY_OFFSET]), prefix=str(subnet.prefixlen))
-    first, last = dhcp_range(spec)
-    SubElement(SubElement(address, "dhcp"), "range", start=first, end=last)
+    dhcp = SubElement(address, "dhcp")
+    if is_narrow(spec):
+        dhcp.append(_placeholder(spec))
+    else:
+        first, last = dhcp_range(spec)
+        SubElement(dhcp, "range", start=first, end=last)
     return address
+
+
+def is_narrow(spec: NetworkSpec) -> bool:
+    """Less than the subnet is given out unasked. libvirt would allow no more leases than its range has addresses, those
+    that are reserved outside of it among them: then it gets no range, and dnsmasq gets it from us."""
+    return bool(spec.dhcp_first or spec.dhcp_last)
+
+
+def _placeholder(spec: NetworkSpec) -> _Element:
+    """A reservation that nobody asks for, the gateway's: without a range or one of those libvirt serves no DHCP."""
+    return Element("host", mac=_NOBODYS_MAC, ip=spec.gateway)
+
+
+def placeholder_text(spec: NetworkSpec) -> str:
+    return tostring(_placeholder(spec), encoding="unicode")
+
+
+def has_placeholder(root: _Element) -> bool:
+    return any(host.get("mac") == _NOBODYS_MAC for host in root.iterfind("ip/dhcp/host"))
 
 
 def _address6(spec: NetworkSpec) -> _Element:
@@ -121,7 +144,9 @@ def holds(root: _Element, wanted: _Element) -> bool:
     return all(child.tag in _LIVE or any(holds(found, child) for found in root) for child in wanted)
 
 
-_LIVE: Final = ("dns", "range", "metadata")
+_LIVE: Final = ("dns", "range", "host", "metadata")
+# Locally administered (IEEE 802, clause 8.2).
+_NOBODYS_MAC: Final = "02:00:00:00:00:00"
 
 
 def same_document(root: _Element, wanted: _Element) -> bool:

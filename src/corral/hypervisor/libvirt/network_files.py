@@ -1,17 +1,22 @@
 """The files of a network that dnsmasq reads: reserved addresses, names, options, and where names are asked for."""
 
+import ipaddress
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from corral import files
+from corral import files, proc
+from corral.errors import CorralError
+from corral.hypervisor.libvirt.network_document import dhcp_range, is_narrow
 from corral.model.network import NetworkSpec, Reservation
 
 # dnsmasq reads them as a user of its own.
 _DIR_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
+_TIMEOUT_S: Final = 10.0
 _NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
@@ -145,6 +150,19 @@ class NetworkFiles:
         files.remove_file(self.names / name)
 
 
+async def check_settings(spec: NetworkSpec) -> None:
+    """dnsmasq itself says whether it takes an option: a network whose server does not start serves nobody."""
+    program = proc.require("dnsmasq", "dnsmasq-base")
+    with tempfile.NamedTemporaryFile("w", prefix="corral-dnsmasq-", suffix=".conf") as file:
+        file.write(settings_text(spec))
+        file.flush()
+        done = await proc.run((program, "--test", f"--conf-file={file.name}"), timeout_s=_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        reason = f"dnsmasq would not take it: {''.join(said).replace(file.name, 'its settings')}"
+        raise CorralError("invalid-argument", "DHCP options", reason, "man dnsmasq, --dhcp-option")
+
+
 def _file_name(mac: str) -> str:
     return mac.replace(":", "-")
 
@@ -177,6 +195,9 @@ def names_text(reservation: Reservation) -> str:
 def settings_text(spec: NetworkSpec) -> str:
     """What can change while the network runs, since dnsmasq alone has to start anew for it."""
     lines = []
+    if is_narrow(spec):
+        first, last = dhcp_range(spec)
+        lines.append(f"dhcp-range={first},{last},{ipaddress.IPv4Network(spec.subnet).netmask}")
     if spec.dns:
         lines += ["no-resolv", *(f"server={address}" for address in spec.dns)]
     lines += [f"dhcp-option={option.code},{option.value}" for option in spec.dhcp_options]

@@ -16,8 +16,11 @@ from corral.hypervisor.libvirt.network_document import (
     Change,
     build_network,
     dhcp_range,
+    has_placeholder,
     holds,
     in_use,
+    is_narrow,
+    placeholder_text,
     plan_changes,
     range_text,
     ranges4,
@@ -32,6 +35,7 @@ _LIVE: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
 _ADD: Final = libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST
 _DELETE: Final = libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE
+_HOST: Final = libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST
 _RANGE: Final = libvirt.VIR_NETWORK_SECTION_IP_DHCP_RANGE
 # libvirt keeps the numbers of the processes that serve its networks there.
 PID_DIR: Final = Path("/run/libvirt/network")
@@ -46,6 +50,22 @@ def find_network(handle: libvirt.virConnect, uid: str) -> libvirt.virNetwork | N
         if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
             return None
         raise
+
+
+def check_foreign(handle: libvirt.virConnect, name: str) -> bool:
+    """A network that was made elsewhere runs; it is not touched. Raises `network-not-found`."""
+    try:
+        active = bool(handle.networkLookupByName(name).isActive())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise
+        raise CorralError(
+            "network-not-found", f"use network {name}", "libvirt has none of that name any more"
+        ) from error
+    if not active:
+        hint = f"virsh net-start {name}"
+        raise CorralError("network-not-found", f"use network {name}", "it was made elsewhere, and is off", hint)
+    return True
 
 
 def dnsmasq_of(name: str) -> int | None:
@@ -131,17 +151,22 @@ class Ensuring:
         """dnsmasq lives, with its settings and its range; both by a change of the range, for which libvirt starts it anew.
         Guests notice nothing: their leases are kept."""
         live = parse_document(found.XMLDesc(0))
-        wanted, have = dhcp_range(spec), ranges4(live)
-        stale = [pair for pair in have if pair != wanted]
-        if wanted not in have:
-            _update(found, _ADD, range_text(wanted))
-        elif not stale and (restart or dnsmasq_of(self.name) is None):
-            spare = (wanted[0], wanted[0])
-            if spare != wanted:
-                _update(found, _ADD, range_text(spare))
-                stale.append(spare)
+        narrow, kept = is_narrow(spec), has_placeholder(live)
+        wanted = () if narrow else (dhcp_range(spec),)
+        have = ranges4(live)
+        if narrow and not kept:
+            _update(found, _ADD, _HOST, placeholder_text(spec))
+        fresh = [pair for pair in wanted if pair not in have]
+        stale = [pair for pair in have if pair not in wanted]
+        if not fresh and not stale and (restart or dnsmasq_of(self.name) is None):
+            first = dhcp_range(spec)[0]
+            fresh = stale = [(first, first)]
+        for pair in fresh:
+            _update(found, _ADD, _RANGE, range_text(pair))
         for pair in stale:
-            _update(found, _DELETE, range_text(pair))
+            _update(found, _DELETE, _RANGE, range_text(pair))
+        if kept and not narrow:
+            _update(found, _DELETE, _HOST, placeholder_text(spec))
 
     def _remove_left(self, handle: libvirt.virConnect) -> None:
         """A network of the same name is what an installation with the same id left behind: ours by its name, so it goes."""
@@ -254,5 +279,5 @@ def _apply(found: libvirt.virNetwork, change: Change, affect: int) -> None:
     found.update(command, libvirt.VIR_NETWORK_SECTION_DNS_HOST, -1, change.element, affect)
 
 
-def _update(found: libvirt.virNetwork, command: int, element: str) -> None:
-    found.update(command, _RANGE, _FIRST_ADDRESS, element, _LIVE)
+def _update(found: libvirt.virNetwork, command: int, section: int, element: str) -> None:
+    found.update(command, section, _FIRST_ADDRESS, element, _LIVE)

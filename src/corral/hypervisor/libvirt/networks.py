@@ -8,20 +8,23 @@ from typing import Final, TypeVar
 
 import libvirt
 
+from corral.errors import CorralError
 from corral.hypervisor.libvirt import network_life
 from corral.hypervisor.libvirt.driver import LibvirtDriver
 from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.network_document import spec_json_of, subnet_of
-from corral.hypervisor.libvirt.network_files import NetworkFiles
+from corral.hypervisor.libvirt.network_files import NetworkFiles, check_settings
 from corral.hypervisor.libvirt.network_life import Ensuring
 from corral.model.capture import CaptureRequest
-from corral.model.network import Network, Reservation
-from corral.network.base import Lease, ObservedNetwork
+from corral.model.network import Network, NetworkSpec, Reservation
+from corral.network.base import HostCard, Lease, ObservedNetwork
 from corral.network.capture import capture, check_filter
 from corral.network.connections import connections
+from corral.network.host_cards import ensure_bridge, has_vlans, host_cards, remove_bridge
 from corral.network.host_routes import bridges, used_cidrs
 from corral.network.shaper import TcShaper
 from corral.network.shaping import Shape
+from corral.network.watched import WatchedNetworks
 
 _PREFIX_CHARS: Final = 6
 T = TypeVar("T")
@@ -42,18 +45,44 @@ class LibvirtNetworks:
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
         self._root = reservations_dir
         self._own_rules = own_rules
+        self._watched = WatchedNetworks(network_life.dnsmasq_of)
         self._shaper = TcShaper(installation_id)
         # Each change reads what there is and writes what there shall be: two at once would undo each other's.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def driver_name(self, network: Network) -> str:
+        if network.spec.mode == "libvirt":
+            return network.spec.source
         return f"{self._prefix}-{network.name}"
 
     async def ensure(self, network: Network, reservations: Sequence[Reservation]) -> bool:
         wanted = tuple(reservations)
         name = self.driver_name(network)
+        await self._prepare(network, name)
+        if network.spec.mode == "libvirt":
+            return await self._driver.call(
+                f"find network {name}", lambda handle: network_life.check_foreign(handle, name)
+            )
         ensuring = Ensuring(network, name, self._files(network), self._own_rules)
-        return await self._in_turn(network, f"ensure network {name}", lambda handle: ensuring.ensure(handle, wanted))
+        whole = await self._in_turn(network, f"ensure network {name}", lambda handle: ensuring.ensure(handle, wanted))
+        if network.spec.ours:
+            self._watched.add(network.uid, name, network.spec.bridge)
+        return whole
+
+    def tell(self, told: Callable[[], None]) -> None:
+        self._watched.tell(told)
+
+    async def broken(self) -> frozenset[str]:
+        return self._watched.broken()
+
+    async def _prepare(self, network: Network, name: str) -> None:
+        """What of the host's a network stands on. Raises `network-not-found` where it is not there."""
+        spec = network.spec
+        if spec.mode == "bridge" and spec.nic:
+            await ensure_bridge(spec.bridge, spec.nic, spec.vlan)
+        elif spec.mode == "bridge" and spec.bridge not in await self.bridges():
+            reason = f"the host's bridge {spec.bridge} is gone"
+            raise CorralError("network-not-found", f"start network {name}", reason, f"ip link show {spec.bridge}")
 
     async def reserve(self, network: Network, reservation: Reservation) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -92,10 +121,24 @@ class LibvirtNetworks:
             network_life.stop_and_undefine(handle, network.uid)
             self._files(network).remove()
 
+        if network.spec.mode == "libvirt":
+            return
+        self._watched.remove(network.uid)
         await self._in_turn(network, f"remove network {self.driver_name(network)}", act)
+        if network.spec.mode == "bridge" and network.spec.nic:
+            await remove_bridge(network.spec.bridge)
 
-    async def used_subnets(self) -> tuple[str, ...]:
+    async def used_subnets(self) -> Mapping[str, str]:
         return await used_cidrs()
+
+    async def cards(self) -> tuple[HostCard, ...]:
+        return await host_cards()
+
+    async def has_vlans(self) -> bool:
+        return await has_vlans()
+
+    async def check_settings(self, spec: NetworkSpec) -> None:
+        await check_settings(spec)
 
     async def bridges(self) -> tuple[str, ...]:
         return await asyncio.to_thread(bridges)
