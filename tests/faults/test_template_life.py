@@ -304,3 +304,53 @@ def test_templates_outlive_a_reboot_of_the_host(world) -> None:
         await _clean(w)
 
     world(main)
+
+
+def test_its_source_is_deleted_at_any_call_of_the_freeze(new_world) -> None:
+    """The template is whole, or was never made; the VM goes, and nothing of it stays that nobody refers to."""
+
+    async def one(w, instant: int) -> tuple[bool, OperationState]:
+        await w.prepare()
+        await w.start()
+        try:
+            vm, create = await w.create()
+            await w.ended(create)
+            await w.quiet()
+            write(w, vm, 0, HELD[0])
+            deletions: list[asyncio.Future[Operation]] = []
+            calls = 0
+
+            def on_call(_name: str) -> None:
+                nonlocal calls
+                calls += 1
+                if calls == instant:
+                    deletions.append(asyncio.ensure_future(w.wish(vm, DeleteVm(), delete=True)))
+
+            service = TemplateService(w.devices._context)
+            request = CreateTemplateRequest(name="base", source="web", hot=True)
+            operation = (await service.create(CALLER, "default", request))[1]
+            w.simulation.on_call = on_call
+            done = await w.ended(operation)
+            w.simulation.on_call = None
+            for deletion in deletions:
+                gone = await w.ended(await deletion)
+                assert gone.status.state is OperationState.SUCCEEDED, gone.status
+                assert await w.vm(vm.uid) is None
+            if done.status.state is OperationState.SUCCEEDED:
+                fork = await _fork(w, service, "fork")
+                assert reads(w, fork) == HELD
+            else:
+                assert done.status.error is not None
+                assert not await w.objects.list(Template)
+            await _clean(w)
+            return bool(deletions), done.status.state
+        finally:
+            await w.kill()
+
+    instant, outcomes, deleted = 0, set[OperationState](), True
+    while deleted:
+        instant += 1
+        deleted, state = asyncio.run(one(new_world(), instant))
+        outcomes.add(state)
+    assert instant > 5
+    assert OperationState.SUCCEEDED in outcomes

@@ -277,6 +277,8 @@ def _plan_delete(view: View, queue: Queue) -> Plan:
     if operation is not None and cancelled(operation) and accepted and not removing:
         ending = Ending(operation, OperationState.CANCELLED)
         return Plan(settle=Settle(endings=(ending, *superseded_endings(queue)), undelete=True))
+    if view.freezing:  # what it is made of is there until it is made
+        return Plan(wait=Wait(view.now_s + LOOK_AGAIN_S, f"waiting for template {view.freezing[0]}"))
     intent = operation.spec.intent if operation is not None else None
     gone = any(not former.keep_disks for former in removing)  # some of them, maybe
     keep_all = not isinstance(intent, DeleteVm) or (intent.keep_disks and not gone) or not view.ours

@@ -197,6 +197,10 @@ class TemplateKeeper:
 
     async def _with_layers(self, template: Template, snapshot: Snapshot) -> tuple[Template, tuple[Layer, ...]]:
         """On record before there is a file of them."""
+        gone = next((disk.layer_uid for disk in snapshot.spec.disks if disk.layer_uid not in self.cache.layers), "")
+        if gone:
+            reason = f"layer {gone}, which its point in time stands on, is missing"
+            raise CorralError("chain-broken", f"make template {template.name}", reason)
         if not template.spec.disks and snapshot.spec.disks:
             layers = tuple(self._layer(snapshot, number) for number in range(len(snapshot.spec.disks)))
             disks = tuple(

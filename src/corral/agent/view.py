@@ -145,6 +145,8 @@ class View:
     """What this process saw for the operation on a point in time that is under way."""
     disk_work: Mapping[str, DiskSeen] = field(default_factory=dict)
     """By operation."""
+    freezing: tuple[str, ...] = ()
+    """Templates that are being made of its points in time, by name; of a VM that is to go."""
 
     @property
     def active(self) -> bool:

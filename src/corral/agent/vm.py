@@ -207,6 +207,7 @@ class Reconciler:
             points=self.cache.points_of(vm),
             taken=self.executor.points.taken.get(memory.acting),
             disk_work=self.executor.disks.seen(operations),
+            freezing=self.cache.frozen_of(vm) if vm.being_deleted else (),
         )
 
     def _hashes(self, vm: Vm, domain: ObservedDomain, memory: Memory, wanted_json: str) -> frozenset[str]:
