@@ -1793,7 +1793,7 @@ class SnapshotVm(TypedDict):
 
 class StackAction(TypedDict):
     id: str
-    kind: Literal['image', 'network', 'security-group', 'vm', 'volume']
+    kind: Literal['forward', 'image', 'network', 'router', 'security-group', 'vm', 'volume']
     name: str
     verb: StackVerb
     device: NotRequired[str]

@@ -16,6 +16,7 @@ from corral.model.firewall_requests import Rules
 from corral.model.hardware import HardwareSpec
 from corral.model.network import Interface, NetworkMode, NetworkName
 from corral.model.requests import CardGroups, Description, WaitCondition
+from corral.model.router import RouterRoute, Uplink
 from corral.model.vm import Bus, Firmware, RunPolicy
 from corral.names import MIB, parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
 
@@ -101,6 +102,8 @@ Count = Annotated[
     Field(ge=1, le=limits.STACK_VMS_MAX),
     BeforeValidator(_plainly(int), json_schema_input_type=int),  # a text, where --set gave it
 ]
+ForwardedPort = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}(/(tcp|udp))?$")]
+ForwardTarget = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:[1-9][0-9]{0,4}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 VariableValue = Annotated[str, StringConstraints(max_length=limits.STACK_VARIABLE_MAX_CHARS)] | bool | int | float
 
@@ -245,6 +248,16 @@ class StackNetwork(StackModel):
     """A bridge of the host's."""
 
 
+class StackRouter(StackModel):
+    """A router between networks; `corral down` removes it."""
+
+    connect: Annotated[tuple[Name, ...], Field(max_length=limits.ROUTER_PORTS_MAX)]
+    """The networks that it joins; guests of isolated ones get it as their way out."""
+    uplink: Uplink = "nat"
+    uplink_network: Name = "default"
+    routes: Annotated[tuple[RouterRoute, ...], Field(max_length=limits.ROUTER_ROUTES_MAX)] = ()
+
+
 class StackVm(StackDefaults):
     """One VM; with `count`, as many, called NAME-1, NAME-2 …"""
 
@@ -271,6 +284,14 @@ class StackDocument(StackModel):
         default_factory=dict
     )
     """Groups of rules, for the cards that name them: `web: ["in tcp/443", "out any"]`."""
+    routers: Annotated[dict[Name, StackRouter], Field(max_length=limits.STACK_ROUTERS_MAX)] = Field(
+        default_factory=dict
+    )
+    """Between networks, and out: `edge: {connect: [web, db]}`."""
+    forwards: Annotated[dict[ForwardedPort, ForwardTarget], Field(max_length=limits.STACK_FORWARDS_MAX)] = Field(
+        default_factory=dict
+    )
+    """Ports of the host's that lead to its VMs: `8080: web:80`, `5353/udp: dns:53`."""
     volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
     """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)

@@ -97,7 +97,7 @@ class StackAction(Model):
     """One request, what comes before it, and what it changes, for people."""
 
     id: str
-    kind: Literal["image", "network", "security-group", "vm", "volume"]
+    kind: Literal["forward", "image", "network", "router", "security-group", "vm", "volume"]
     name: str
     verb: StackVerb
     device: str = ""

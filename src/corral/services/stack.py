@@ -42,6 +42,7 @@ from corral.services.stack_document import Stack, Trouble, Wish, read_stack, ref
 from corral.services.stack_export import export_stack
 from corral.services.stack_groups import declared_groups, groups_of_stack, sketch_groups, sketch_groups_gone
 from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks, find_networks_of
+from corral.services.stack_routers import declared_routing, sketch_forwards, sketch_routers, sketch_routing_gone
 from corral.services.stack_state import (
     ImageNeed,
     find_image,
@@ -70,6 +71,7 @@ class StackService:
         volumes = await declared_volumes(context, caller, project, stack, troubles)
         networks = await declared_networks(context, caller, project, stack, troubles)
         groups = await declared_groups(context, caller, project, stack, troubles)
+        routing = await declared_routing(context, caller, project, stack, troubles)
         needs = Needs(images, volumes, networks)
         targets = await self._targets(caller, project, stack, request, needs, troubles)
         refuse(asked, troubles)
@@ -84,6 +86,7 @@ class StackService:
             sketch.image(need)
         for network in networks.values():
             sketch.network(network)
+        sketch_routers(sketch, routing)
         sketch_groups(sketch, groups)
         for volume in volumes.values():
             sketch.volume(volume)
@@ -94,6 +97,7 @@ class StackService:
             if request.delete_disks:
                 sketch.free(target.wish.name, target.difference.freed)
             sketch.blocked += _blocks(target)
+        sketch_forwards(sketch, routing)
         return StackPlan(
             stack=stack.name,
             actions=await self._keyed(caller, project, sketch),
@@ -130,6 +134,8 @@ class StackService:
                 vm, query=query, why=("its disks stay",) if request.keep_disks else ("with its disks",), after=after
             )
         kept = {nic.network_uid for vm in order if vm.spec.protected for nic in vm.spec.nics}
+        if not kept:
+            await sketch_routing_gone(context, project, request.stack, sketch)
         for network in await find_networks_of(context, project, request.stack):
             if network.uid not in kept:
                 sketch.network_gone(network.name, after=tuple(sketch.last.values()))

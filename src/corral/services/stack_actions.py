@@ -52,7 +52,7 @@ class Sketch:
 
     def add(
         self,
-        kind: Literal["image", "network", "security-group", "vm", "volume"],
+        kind: Literal["forward", "image", "network", "router", "security-group", "vm", "volume"],
         name: str,
         verb: StackVerb,
         changes: Sequence[str],

@@ -18,6 +18,7 @@ from corral.model.stack import (
     StackDocument,
     StackNetwork,
     StackNic,
+    StackRouter,
     StackSecurityGroup,
     StackVm,
     StackVolume,
@@ -70,6 +71,9 @@ class Stack:
     volumes: Mapping[str, CreateVolumeRequest]
     new_networks: Mapping[str, CreateNetworkRequest]
     groups: Mapping[str, CreateSecurityGroupRequest]
+    routers: Mapping[str, StackRouter]
+    forwards: Mapping[str, str]
+    """From `8080` to `web:80`."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
         raise _invalid(asked, "networks", f"{min(twice)} is there twice")
     networks = {network.name: network for network in made}
     groups = {name: _group(whole, name, group, asked) for name, group in whole.security_groups.items()}
-    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, networks, groups)
+    rest_of_it = (networks, groups, whole.routers, whole.forwards)
+    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, *rest_of_it)
 
 
 # ---- variables -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,165 @@
+"""The routers and port forwards of a stack: routers after their networks and before the VMs on them, forwards at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from corral.errors import CorralError
+from corral.model.forward import Forward
+from corral.model.router import Router
+from corral.model.router_requests import CreateForwardRequest, CreateRouterRequest
+from corral.model.stack import STACK_LABEL
+from corral.model.stack_plan import StackVerb
+from corral.services.access import authorize
+from corral.services.caller import Caller
+from corral.services.context import Context
+from corral.services.stack_actions import CREATED, Sketch
+from corral.services.stack_document import Stack, Trouble
+from corral.services.stack_state import read_records
+from corral.store.objects import decode
+
+
+@dataclass(frozen=True)
+class RoutingNeeds:
+    """What the stack declares, and what of it is there."""
+
+    routers: tuple[tuple[CreateRouterRequest, Router | None], ...] = ()
+    forwards: tuple[tuple[CreateForwardRequest, Forward | None], ...] = ()
+    stale: tuple[Forward, ...] = ()
+    """Forwards of the stack that lead elsewhere, or that the document does not name any more."""
+
+
+async def declared_routing(
+    context: Context, caller: Caller, project: str, stack: Stack, troubles: list[Trouble]
+) -> RoutingNeeds:
+    routers: list[tuple[CreateRouterRequest, Router | None]] = []
+    forwards: list[tuple[CreateForwardRequest, Forward | None]] = []
+    if stack.routers:
+        await authorize(context, caller, project, "router.create", stack.name)
+    if stack.forwards:
+        await authorize(context, caller, project, "forward.create", stack.name)
+    for name, declared in stack.routers.items():
+        request = CreateRouterRequest(name=name, labels={STACK_LABEL: stack.name}, **dict(declared))
+        there = await context.objects.find(Router, project, name)
+        if there is not None and there.labels.get(STACK_LABEL) != stack.name:
+            troubles.append(Trouble(f"routers.{name}", _foreign(f"router {name!r}")))
+        routers.append((request, there))
+    known = {one.name: one for one in await _of_stack(context, project, stack.name, Forward)}
+    kept: set[str] = set()
+    names = {wish.name for wish in stack.vms}
+    for key, target in stack.forwards.items():
+        place, asked = f"forwards.{key}", f"port {key}"
+        try:
+            wished = _forward(stack.name, key, target)
+        except ValidationError:
+            reason = "ports are numbers from 1 to 65535"
+            troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, "8080: web:80")))
+            continue
+        if wished.vm not in names:
+            reason = f"the stack has no VM {wished.vm!r}"
+            troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, ", ".join(sorted(names)))))
+            continue
+        name = f"{wished.protocol}-{wished.host_port}"
+        found = known.get(name)
+        if found is None and await context.objects.find(Forward, project, name) is not None:
+            troubles.append(Trouble(place, _foreign(asked)))
+        same = found is not None and (found.spec.vm, found.spec.port) == (wished.vm, wished.port)
+        kept |= {name} if same else set()
+        forwards.append((wished, found if same else None))
+    stale = tuple(one for name, one in known.items() if name not in kept)
+    return RoutingNeeds(tuple(routers), tuple(forwards), stale)
+
+
+def _forward(stack: str, port: str, target: str) -> CreateForwardRequest:
+    number, _, protocol = port.partition("/")
+    vm, _, inner = target.partition(":")
+    body = {"vm": vm, "protocol": protocol or "tcp", "host_port": int(number), "port": int(inner)}
+    return CreateForwardRequest.model_validate({**body, "labels": {STACK_LABEL: stack}})
+
+
+def _foreign(asked: str) -> CorralError:
+    return CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "choose another")
+
+
+async def _of_stack(context: Context, project: str, stack: str, cls: type[Forward]) -> list[Forward]:
+    found = [decode(cls, record) for record in await read_records(context, cls, project)]
+    return sorted((one for one in found if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
+
+
+def sketch_routers(sketch: Sketch, needs: RoutingNeeds) -> None:
+    """Guests learn their way out from DHCP when they start: a router comes before the VMs of its networks."""
+    for request, there in needs.routers:
+        names = [*request.connect, request.uplink_network]
+        after = [sketch.last[f"network/{name}"] for name in names if f"network/{name}" in sketch.last]
+        if there is None:
+            change = f"{CREATED}: {', '.join(request.connect)}; uplink {request.uplink}"
+            body = request.model_dump(mode="json", exclude_unset=True)
+            sketch.add("router", request.name, StackVerb.CREATE, (change,), path="/routers", body=body, after=after)
+        else:
+            body, changes = _router_changes(request, there)
+            if not changes:
+                continue
+            basis, path = f"{there.uid}:{there.generation}", f"/routers/{there.name}"
+            sketch.add(
+                *("router", request.name, StackVerb.UPDATE, changes),
+                method="PATCH",
+                path=path,
+                body=body,
+                after=after,
+                basis=basis,
+            )
+        for name in request.connect:
+            sketch.last[f"network/{name}"] = sketch.last[f"router/{request.name}"]
+
+
+def _router_changes(request: CreateRouterRequest, there: Router) -> tuple[dict[str, object], list[str]]:
+    now = [port.network for port in there.spec.ports]
+    joins = [name for name in request.connect if name not in now]
+    leaves = [name for name in now if name not in request.connect]
+    changes = [f"network {name}: new" for name in joins] + [f"network {name}: gone" for name in leaves]
+    body: dict[str, object] = {"connect": joins, "disconnect": leaves}
+    port = there.spec.uplink_port
+    outside = port.network if port is not None else request.uplink_network
+    if (there.spec.uplink, outside) != (request.uplink, request.uplink_network):
+        changes.append(f"uplink: {there.spec.uplink} → {request.uplink}")
+        body |= {"uplink": request.uplink, "uplink_network": request.uplink_network}
+    if there.spec.routes != request.routes:
+        changes.append("routes: others")
+        body["routes"] = [route.model_dump() for route in request.routes]
+    return body, changes
+
+
+def sketch_forwards(sketch: Sketch, needs: RoutingNeeds) -> None:
+    """Once their VMs are made; those that lead elsewhere go first, since they have the port."""
+    for one in needs.stale:
+        _gone(sketch, one, "it leads elsewhere, or nowhere", ())
+    for request, there in needs.forwards:
+        name = f"{request.protocol}-{request.host_port}"
+        if there is None:
+            vm = sketch.last.get(f"vm/{request.vm}")
+            body = request.model_dump(mode="json", exclude_unset=True)
+            change = f"{CREATED}: {request.host_port} → {request.vm}:{request.port or request.host_port}"
+            after = [*([vm] if vm else []), *(sketch.last[key] for key in sketch.last if key.startswith("router/"))]
+            sketch.add("forward", name, StackVerb.CREATE, (change,), path="/forwards", body=body, after=after)
+
+
+def _gone(sketch: Sketch, forward: Forward, why: str, after: Sequence[str]) -> None:
+    path = f"/forwards/{forward.name}"
+    sketch.add("forward", forward.name, StackVerb.DELETE, (why,), method="DELETE", path=path, after=after)
+
+
+async def sketch_routing_gone(context: Context, project: str, stack: str, sketch: Sketch) -> None:
+    """Forwards and routers that the stack made: after its VMs, before its networks."""
+    for forward in await _of_stack(context, project, stack, Forward):
+        _gone(sketch, forward, "the stack's own", ())
+    after: Mapping[str, str] = dict(sketch.last)
+    records = await read_records(context, Router, project)
+    for router in (decode(Router, record) for record in records):
+        if router.labels.get(STACK_LABEL) == stack:
+            sketch.add(
+                *("router", router.name, StackVerb.DELETE, ("the stack's own",)),
+                method="DELETE",
+                path=f"/routers/{router.name}",
+                after=tuple(after.values()),
+            )
