@@ -17,6 +17,7 @@ from urllib.parse import quote
 from corral.client_devices import DeviceCalls
 from corral.client_firewall import FirewallCalls
 from corral.client_guest import path_name
+from corral.client_hosts import HostCalls
 from corral.client_http import Query, Transport
 from corral.client_networks import NetworkCalls
 from corral.client_routers import RouterCalls
@@ -49,7 +50,7 @@ _ENDS: Final = {
 }
 
 
-class Client(VolumeCalls, NetworkCalls, RouterCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
+class Client(HostCalls, VolumeCalls, NetworkCalls, RouterCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(

@@ -202,6 +202,24 @@ class BootOrder(TypedDict):
     shutdown_deadline_s: NotRequired[float]
 
 
+class BridgePlan(TypedDict):
+    manager: str
+    nic: str
+    bridge: str
+    addresses: list[str]
+    carries_default_route: bool
+    files: list[FileEdit]
+    commands: list[str]
+    undo: list[str]
+    notes: NotRequired[list[str]]
+
+
+class BridgeRequest(TypedDict):
+    nic: str
+    bridge: NotRequired[str]
+    confirm_within_s: NotRequired[float]
+
+
 class BuildImage(TypedDict):
     verb: NotRequired[Literal['image-build']]
 
@@ -739,6 +757,12 @@ class Extent(TypedDict):
     zero: NotRequired[bool]
 
 
+class FileEdit(TypedDict):
+    path: str
+    before: str | None
+    after: str | None
+
+
 class Finding(TypedDict):
     id: str
     level: Level
@@ -888,6 +912,16 @@ class Host(TypedDict):
     deletion_requested_at: NotRequired[str | None]
     spec: HostSpec
     status: NotRequired[HostStatus]
+
+
+class HostNetworkChange(TypedDict):
+    state: Literal['none', 'applying', 'pending', 'confirmed', 'rolling-back', 'rolled-back']
+    nic: NotRequired[str]
+    bridge: NotRequired[str]
+    manager: NotRequired[str]
+    confirm_before: NotRequired[str | None]
+    reason: NotRequired[str]
+    problems: NotRequired[list[str]]
 
 
 class HostSpec(TypedDict):

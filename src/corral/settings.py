@@ -67,6 +67,11 @@ class Settings:
         return self.state_dir / "corral.db"
 
     @property
+    def host_network_dir(self) -> Path:
+        """What a change of the host's own network would be taken back with."""
+        return self.state_dir / "host-network"
+
+    @property
     def spare(self) -> Path:
         """Space that is kept for the database on a full disk."""
         return self.state_dir / "corral.db.spare"

@@ -37,6 +37,7 @@ from corral.agent.warm import WarmKeeper
 from corral.agent.wire import Wire
 from corral.clock import Clock
 from corral.errors import CorralError
+from corral.host.bridging.desertion import DesertionWatch
 from corral.hypervisor.base import DomainEvent, HypervisorDriver, ObservedDomain, StopCause
 from corral.images.base import ImageFiles, ImageLibrary
 from corral.log import logger
@@ -140,6 +141,7 @@ class Agent:
                 ("wire", self.wire.run),
                 ("kernel", self._kernel),
                 ("host", self._host),
+                ("host-network", DesertionWatch(self.settings.host_network_dir).run),
                 ("pools", self._pools),
                 ("janitor", self._janitor),
             )

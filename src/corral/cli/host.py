@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import click
 
+from corral.cli.host_network import network
 from corral.cli.output import Column, Document, mebibytes, output_option, show_list, show_one
 from corral.cli.session import Session, pass_session
 from corral.names import format_bytes
@@ -26,6 +27,9 @@ def host() -> None:
     Examples:
       corral host info
     """
+
+
+host.add_command(network)
 
 
 @host.command("list")

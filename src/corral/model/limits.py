@@ -62,6 +62,11 @@ CAPTURE_DURATION_MAX_S: Final = 3600.0
 CAPTURE_SNAP_MAX_BYTES: Final = 262144  # tcpdump's own
 CAPTURES_MAX: Final = 8  # at a time on one host
 
+# changes of the host's own network
+CONFIRM_MIN_S: Final = 5.0
+CONFIRM_DEFAULT_S: Final = 60.0
+CONFIRM_MAX_S: Final = 900.0
+
 # stacks
 STACK_VMS_MAX: Final = 128
 STACK_IMAGES_MAX: Final = 32

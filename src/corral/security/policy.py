@@ -107,6 +107,7 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
         "project.read": Role.VIEWER,
         "host.read": Role.VIEWER,
         "host.doctor": Role.OPERATOR,
+        "host.network": Role.ADMIN,  # what the server itself is reached by
         "host.use-path": Role.ADMIN,  # a disk or an image by a path of the host's: it could be any file
         "host.use-bridge": Role.ADMIN,  # a network on a bridge of the host's: its guests are where the host is
         "host.open-port": Role.ADMIN,  # a graphical console on an address of the host's, without a password

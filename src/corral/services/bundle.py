@@ -19,6 +19,7 @@ from corral.services.firewall import FirewallService
 from corral.services.forward import ForwardService
 from corral.services.guest import GuestService
 from corral.services.host import HostService
+from corral.services.host_network import HostNetworkService
 from corral.services.image import ImageService
 from corral.services.live_fork import LiveForkService
 from corral.services.network import NetworkService
@@ -77,6 +78,7 @@ class Services:
     templates: TemplateService
     warm: WarmService
     hosts: HostService
+    host_networks: HostNetworkService
     operations: OperationService
     events: EventService
     tokens: TokenService
@@ -128,6 +130,7 @@ def build_services(context: Context, around: Surroundings) -> Services:
         templates=TemplateService(context),
         warm=WarmService(context),
         hosts=HostService(context),
+        host_networks=HostNetworkService(context),
         operations=OperationService(context),
         events=EventService(context),
         tokens=TokenService(context),

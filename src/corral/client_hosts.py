@@ -1,0 +1,39 @@
+"""The typed client's calls for the host's own network."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from corral.client_http import Transport
+
+if TYPE_CHECKING:
+    from corral import client_types as t
+
+APPLY_TIMEOUT_S: Final = 130.0
+
+
+class HostCalls:
+    """What `Client` can do with the host's own network."""
+
+    _transport: Transport
+
+    def host_network(self) -> t.HostNetworkChange:
+        return cast("t.HostNetworkChange", self._host("GET", ""))
+
+    def plan_host_bridge(self, body: t.BridgeRequest) -> t.BridgePlan:
+        return cast("t.BridgePlan", self._host("POST", "/bridge/plan", body))
+
+    def make_host_bridge(self, body: t.BridgeRequest) -> t.HostNetworkChange:
+        """Answers once it is applied, or was taken back."""
+        return cast("t.HostNetworkChange", self._host("POST", "/bridge", body))
+
+    def confirm_host_network(self) -> t.HostNetworkChange:
+        return cast("t.HostNetworkChange", self._host("POST", "/confirm"))
+
+    def roll_back_host_network(self) -> t.HostNetworkChange:
+        return cast("t.HostNetworkChange", self._host("POST", "/rollback"))
+
+    def _host(self, method: str, path: str, body: object = None) -> Any:
+        content = self._transport.request(method, f"/v1/host/network{path}", body=body, timeout_s=APPLY_TIMEOUT_S)
+        return json.loads(content)

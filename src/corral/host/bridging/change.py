@@ -1,0 +1,142 @@
+"""The process that changes the host's network: applies, waits for a confirmation, and takes everything back without one.
+
+A process of its own, in a session of its own: whatever happens to the daemon, to the terminal or to the connection that it
+was asked through, it goes on. `python -m corral.host.bridging.change DIRECTORY`.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from corral import files, proc
+from corral.errors import CorralError
+from corral.host.bridging.journal import Journal, Result, State
+from corral.host.bridging.plan import Command, Plan
+
+COMMAND_TIMEOUT_S: Final = 90.0
+LOOK_S: Final = 0.1
+TIME_RAN_OUT: Final = "nobody confirmed it in time"
+ASKED_FOR: Final = "somebody asked for it"
+CUT_SHORT: Final = "the change was cut short, and nobody had confirmed it"
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: it is as it should be, confirmed or as before."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may be what the change cuts off
+    journal = Journal(Path(argv[0]))
+    proc.complete_search_path()
+    with journal.held() as mine:
+        if not mine:
+            return 1
+        match journal.state():
+            case State.APPLYING if "--undo" not in argv:
+                _carry_out(journal)
+            case State.APPLYING | State.PENDING | State.ROLLING_BACK:
+                _take_back(journal, CUT_SHORT)
+            case _:
+                pass
+    return 0
+
+
+def _carry_out(journal: Journal) -> None:
+    plan, confirm_within_s = journal.plan()
+    try:
+        _apply(plan)
+    except (CorralError, OSError) as error:
+        _take_back(journal, f"it could not be applied: {error}")
+        return
+    end = time.monotonic() + confirm_within_s
+    journal.tell(Result(deadline_at=time.time() + confirm_within_s))
+    if not journal.move(State.APPLYING, State.PENDING):
+        _take_back(journal, ASKED_FOR)
+        return
+    while time.monotonic() < end:
+        if journal.state() is not State.PENDING:
+            break
+        time.sleep(LOOK_S)
+    match journal.state():
+        case State.CONFIRMED:
+            return
+        case State.ROLLING_BACK:
+            _take_back(journal, ASKED_FOR)
+        case _:
+            # Whoever confirms in this very moment renames the same file: one of the two finds it gone.
+            if journal.move(State.PENDING, State.ROLLING_BACK):
+                _take_back(journal, TIME_RAN_OUT)
+
+
+def _apply(plan: Plan) -> None:
+    """What changed since it was planned is somebody else's work: nothing is touched then."""
+    for change in plan.files:
+        if _read(change.path) != change.before:
+            asked = f"make bridge {plan.bridge}"
+            raise CorralError(
+                "precondition-failed", asked, f"{change.path} was changed meanwhile", "look, and ask again"
+            )
+    for command in plan.before:
+        _run(command)
+    for change in plan.files:
+        _write(change.path, change.after, change.mode)
+    for command in plan.after:
+        _run(command)
+
+
+def _take_back(journal: Journal, reason: str) -> None:
+    """All of it, whatever of it was done: each part may be done twice. What fails is told, and the rest goes on."""
+    plan, _ = journal.plan()
+    for state in (State.APPLYING, State.PENDING):
+        journal.move(state, State.ROLLING_BACK)
+    problems = [problem for command in plan.undo_before if (problem := _try(command))]
+    for change in plan.files:
+        try:
+            _write(change.path, change.before, change.mode)
+        except (CorralError, OSError) as error:
+            problems.append(f"{change.path}: {error}")
+    problems += [problem for command in plan.undo_after if (problem := _try(command))]
+    journal.tell(Result(reason=reason, problems=tuple(problems)))
+    journal.move(State.ROLLING_BACK, State.ROLLED_BACK)
+
+
+def _try(command: Command) -> str:
+    try:
+        _run(command)
+    except CorralError as error:
+        return str(error)
+    return ""
+
+
+def _run(command: Command) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {proc.shown(command.argv)}\n")
+    try:
+        proc.call(command.argv, timeout_s=COMMAND_TIMEOUT_S)
+    except CorralError as error:
+        sys.stderr.write(f"         {error}\n")
+        if command.needed:
+            raise
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: str, text: str | None, mode: int) -> None:
+    """A file that is there keeps its owner and its mode."""
+    target = Path(path)
+    if text is None:
+        target.unlink(missing_ok=True)
+        return
+    known = target.stat() if target.exists() else None
+    files.write_atomic(target, text.encode(errors="surrogateescape"), mode if known is None else known.st_mode & 0o777)
+    if known is not None:
+        os.chown(target, known.st_uid, known.st_gid)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""A bridge under NetworkManager (nm-settings-keyfile(5)): two connections that are preferred to the card's own. Pure."""
+
+import uuid
+from typing import Final
+
+from corral.host.bridging.plan import SECRET_MODE, Command, Facts, Manager, Plan, TextFile, Wish, refuse, written
+from corral.host.bridging.sections import Section, first, read_sections, write_sections
+
+DIRECTORY: Final = "/etc/NetworkManager/system-connections"
+COMMENT: Final = "Made by Corral: corral host network bridge"
+PRIORITY: Final = "100"
+_ADDRESSES: Final = ("ipv4", "ipv6", "proxy")
+# uuid5's name space of Corral's connections: the same bridge always has the same two.
+_NAMES: Final = uuid.UUID("5b0c7c2e-6f0e-4a0e-9d7e-0f3c1a6f7a10")
+
+
+def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
+    """Raises `unsupported` for what only a person can decide about."""
+    sections = read_sections(known.text)
+    kind = first(sections, "connection", "type")
+    by_hand = "make the bridge with nmcli: nmcli connection add type bridge …"
+    if kind not in ("ethernet", "802-3-ethernet"):
+        raise refuse(wish, f"{known.path} is a connection of type {kind or 'unknown'}", by_hand)
+    if first(sections, "connection", "master") or first(sections, "connection", "controller"):
+        raise refuse(wish, f"by {known.path} the card is part of something already", by_hand)
+    if any(section.name == "802-1x" for section in sections):
+        raise refuse(wish, f"{known.path} logs in by 802.1X, which a bridge cannot do for its card", by_hand)
+    bridge_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge}"))
+    port_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge} {wish.nic}"))
+    bridge = (
+        Section(
+            "connection",
+            (
+                ("id", f"corral-{wish.bridge}"),
+                ("uuid", bridge_id),
+                ("type", "bridge"),
+                ("interface-name", wish.bridge),
+                ("autoconnect-priority", PRIORITY),
+            ),
+        ),
+        Section("bridge", (("mac-address", wish.mac.upper()), ("stp", "false"))),
+        *(section for section in sections if section.name in _ADDRESSES),
+    )
+    ethernet = tuple(section for section in sections if section.name in ("ethernet", "802-3-ethernet"))
+    port = (
+        Section(
+            "connection",
+            (
+                ("id", f"corral-{wish.bridge}-port"),
+                ("uuid", port_id),
+                ("type", "ethernet"),
+                ("interface-name", wish.nic),
+                ("master", wish.bridge),
+                ("slave-type", "bridge"),
+                ("autoconnect-priority", PRIORITY),
+            ),
+        ),
+        *ethernet,
+    )
+    stem = f"{DIRECTORY}/corral-{wish.bridge}"
+    reload = Command(("nmcli", "connection", "reload"))
+    before = first(sections, "connection", "uuid")
+    return Plan(
+        manager=Manager.NETWORK_MANAGER,
+        nic=wish.nic,
+        bridge=wish.bridge,
+        files=(
+            written(facts, f"{stem}.nmconnection", write_sections(bridge, COMMENT), SECRET_MODE),
+            written(facts, f"{stem}-port.nmconnection", write_sections(port, COMMENT), SECRET_MODE),
+        ),
+        # The port brings its bridge up; the other way round the bridge would wait for a port.
+        after=(reload, Command(("nmcli", "--wait", "40", "connection", "up", "uuid", port_id))),
+        undo_before=(Command(("nmcli", "connection", "down", "uuid", bridge_id), needed=False),),
+        undo_after=(
+            reload,
+            Command(("nmcli", "device", "delete", wish.bridge), needed=False),
+            Command(("nmcli", "--wait", "40", "connection", "up", "uuid", before)),
+        ),
+        notes=(f"{known.path} stays as it is: Corral's connections have a higher priority",),
+    )
