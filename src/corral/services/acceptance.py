@@ -31,7 +31,7 @@ from corral.services.drift import (
     is_drifted,
     look_around,
 )
-from corral.services.nics import Allocated
+from corral.services.nics import Allocated, card_claims
 from corral.store.objects import Transaction, claim_key
 
 REFUSALS_SHOWN: Final = 8
@@ -152,7 +152,7 @@ def _taken(vm: Vm, around: Surroundings, address: GiveAddress) -> _Taken:
     changed = changed.model_copy(update={"hardware": _hardware(changed, found)})
     if changed.weight != found.cpu_shares:
         changed = changed.model_copy(update={"cpu_shares": found.cpu_shares})
-    before, after = _claims(spec.nics), _claims(nics)
+    before, after = card_claims(spec.nics), card_claims(nics)
     return _Taken(vm.changed(spec=changed), volumes, before - after, after - before)
 
 
@@ -166,11 +166,6 @@ def _hardware(spec: VmSpec, found: DomainDescription) -> HardwareSpec:
     if order != boot_order(spec):
         hardware = hardware.model_copy(update={"boot_devices": order})
     return hardware
-
-
-def _claims(nics: tuple[NicSpec, ...]) -> frozenset[str]:
-    macs = {claim_key("mac", "host", nic.mac) for nic in nics}
-    return frozenset(macs | {claim_key("address", nic.network_uid, each) for nic in nics for each in nic.addresses})
 
 
 def _nics(vm: Vm, around: Surroundings, address: GiveAddress) -> Iterator[NicSpec]:

@@ -25,7 +25,7 @@ from corral.services.documents import without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.media import find_media, ready_image
-from corral.services.nics import Allocated, allocate_nics, claim_identity, find_networks, groups_of
+from corral.services.nics import Allocated, allocate_nics, authorize_networks, claim_identity, find_networks, groups_of
 from corral.services.os import apply_os, find_os, warnings_of
 from corral.services.promises import check_cards
 from corral.services.rules import check_system_hypervisor
@@ -236,6 +236,7 @@ async def _system(
 async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tuple[Vm, Operation]:
     """Allocate, write, commit. What was allocated is let go on failure; on success the claims hold it."""
     networks = await find_networks(context, mutation.project, plan.request)
+    await authorize_networks(context, mutation.caller, networks, plan.request.name)
     groups = await groups_of(context, mutation.project, networks, plan.request)
     with Allocated(context.ledger) as allocated:
         nics = allocate_nics(allocated, networks, plan.request)

@@ -1,6 +1,6 @@
 """Disks, drives and cards of a VM that is there: added, changed and removed, while it runs or for its next start."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +17,6 @@ from corral.model.requests import AttachDiskRequest, ChangeDiskRequest, ChangeNi
 from corral.model.vm import DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
 from corral.names import format_bytes
-from corral.network.addresses import address6_of
 from corral.scheduler.admission import admit_disk
 from corral.services import rules
 from corral.services.access import audited, authorize
@@ -48,11 +47,20 @@ from corral.services.disks import (
 )
 from corral.services.hardware import read_support
 from corral.services.media import ready_image
-from corral.services.nics import Allocated, check_filtered, find_network, mac_of, network_of, with_address6
+from corral.services.nics import (
+    Allocated,
+    authorize_networks,
+    card_claims,
+    check_filtered,
+    mac_of,
+    moved_card,
+    network_of,
+    with_address6,
+)
 from corral.services.promises import check_card, check_cards
 from corral.services.security_group import NO_GROUPS, FoundGroups, find_groups
 from corral.services.volume import free_volume
-from corral.store.objects import Transaction, claim_key
+from corral.store.objects import Transaction
 
 _NIC_KNOBS: Final = ("model", "link_up", "queues", "pxe", "bandwidth_in", "bandwidth_out", "groups")
 
@@ -271,6 +279,7 @@ class DeviceService:
                 if request.bridge is not None:
                     await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", name)
                 network = await network_of(context, project, request)
+                await authorize_networks(context, caller, (network,), name)
                 check_filtered(network, request.groups)
                 groups = await find_groups(context, project, request.groups)
                 support = await read_support(context)
@@ -309,7 +318,7 @@ class DeviceService:
         with Allocated(context.ledger) as allocated:
             async with audited(context, caller, project, "vm.update", name):
                 found = nic_of(await context.objects.require(Vm, project, name), nic, asked)
-                moved = await self._moved(project, found, request, allocated)
+                moved = await moved_card(context, target.mutation, found, request, allocated)
                 groups = await find_groups(context, project, request.groups or ())
                 support = await read_support(context)
                 given = {knob: value for knob in _NIC_KNOBS if (value := getattr(request, knob)) is not None}
@@ -341,19 +350,6 @@ class DeviceService:
 
         return (await change(context, target.mutation, Vm, decide))[1]
 
-    async def _moved(
-        self, project: str, nic: NicSpec, request: ChangeNicRequest, allocated: Allocated
-    ) -> dict[str, object]:
-        """The fields of a card that goes to another network, or to another address in its own."""
-        if request.network is None and request.address is None:
-            return {}
-        network: Network = await find_network(self._context, project, request.network or nic.network)
-        if network.uid == nic.network_uid and request.address in (None, nic.address):
-            return {}
-        address = allocated.address(network, request.address)
-        address6 = address6_of(network.spec, address, nic.mac)
-        return {"network": network.name, "network_uid": network.uid, "address": address, "address6": address6}
-
 
 # ---- what a VM becomes -----------------------------------------------------------------------------------------
 
@@ -380,7 +376,7 @@ def _nic_decision(
     made: Network | None = None,
     groups: FoundGroups = NO_GROUPS,
 ) -> Decision:
-    before, after = _claims(now.spec.nics), _claims(nics)
+    before, after = card_claims(now.spec.nics), card_claims(nics)
 
     def claims(transaction: Transaction) -> None:
         groups.hold(transaction)
@@ -392,8 +388,3 @@ def _nic_decision(
             transaction.claim(key, now.uid)
 
     return _decision(now, {"nics": nics}, support, asked, also=claims)
-
-
-def _claims(nics: Iterable[NicSpec]) -> frozenset[str]:
-    macs = {claim_key("mac", "host", nic.mac) for nic in nics}
-    return frozenset(macs | {claim_key("address", nic.network_uid, each) for nic in nics for each in nic.addresses})

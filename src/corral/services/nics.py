@@ -1,18 +1,21 @@
 """The network cards of a new VM: MAC addresses, IP addresses and uids, given out once each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.network import Network
-from corral.model.requests import CreateVmRequest, NicRequest
+from corral.model.requests import ChangeNicRequest, CreateVmRequest, NicRequest
 from corral.model.vm import DAC_UID_ANNOTATION, DAC_UID_FIRST, NicSpec, Vm
 from corral.names import new_mac
 from corral.network import ipam
 from corral.network.addresses import address6_of
+from corral.services.access import authorize
 from corral.services.bridges import network_on
+from corral.services.caller import Caller
+from corral.services.changes import Mutation
 from corral.services.context import Context
 from corral.services.ledger import Ledger
 from corral.services.security_group import FoundGroups, find_groups
@@ -87,10 +90,15 @@ def claim_identity(transaction: Transaction, vm: Vm) -> None:
 
 
 def claim_cards(transaction: Transaction, vm: Vm) -> None:
-    for nic in vm.spec.nics:
-        transaction.claim(claim_key("mac", "host", nic.mac), vm.uid)
-        for address in nic.addresses:
-            transaction.claim(claim_key("address", nic.network_uid, address), vm.uid)
+    for key in sorted(card_claims(vm.spec.nics)):
+        transaction.claim(key, vm.uid)
+
+
+def card_claims(nics: Iterable[NicSpec]) -> frozenset[str]:
+    """The keys of what these cards have and no other may."""
+    cards = tuple(nics)
+    macs = {claim_key("mac", "host", nic.mac) for nic in cards}
+    return frozenset(macs | {claim_key("address", nic.network_uid, each) for nic in cards for each in nic.addresses})
 
 
 async def find_networks(context: Context, project: str, request: CreateVmRequest) -> tuple[Network, ...]:
@@ -144,6 +152,27 @@ async def groups_of(
     for card, network in zip(_cards(request), networks, strict=True):
         check_filtered(network, card.groups)
     return await find_groups(context, project, [name for card in _cards(request) for name in card.groups])
+
+
+async def moved_card(
+    context: Context, mutation: Mutation, nic: NicSpec, request: ChangeNicRequest, allocated: Allocated
+) -> dict[str, object]:
+    """The fields of a card that goes to another network, or to another address in its own."""
+    if request.network is None and request.address is None:
+        return {}
+    network = await find_network(context, mutation.project, request.network or nic.network)
+    if network.uid == nic.network_uid and request.address in (None, nic.address):
+        return {}
+    await authorize_networks(context, mutation.caller, (network,), mutation.target)
+    address = allocated.address(network, request.address)
+    address6 = address6_of(network.spec, address, nic.mac)
+    return {"network": network.name, "network_uid": network.uid, "address": address, "address6": address6}
+
+
+async def authorize_networks(context: Context, caller: Caller, networks: Sequence[Network], target: str) -> None:
+    """Networks of somebody else's, and past the host's filters, are for those who own the host."""
+    if any(not network.spec.filtered for network in networks):
+        await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", target)
 
 
 def check_filtered(network: Network, groups: Sequence[str]) -> None:
