@@ -22,6 +22,7 @@ from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import MIB
 from corral.network.base import NetworkDriver
+from corral.network.firewall.base import Firewall
 from corral.network.router import RouterDriver
 from corral.settings import Settings, notify_address
 from corral.storage.base import VolumeStore
@@ -54,6 +55,7 @@ class Backend:
     library: ImageLibrary
     networks: NetworkDriver
     routers: RouterDriver
+    firewall: Firewall
     definition_hash: Callable[[DomainDefinition], str]
     render: Callable[[DomainDefinition], str]
     """A definition as the hypervisor's document."""
@@ -130,6 +132,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             settings,
             identity,
             routers=backend.routers,
+            firewall=backend.firewall,
             definition_hash=backend.definition_hash,
             seed_files=backend.seed_files,
             dac_numbers=context.ledger.dac_uids if backend.own_dac_uids else None,
@@ -145,6 +148,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 group.create_task(context.ledger.run(since)),
                 group.create_task(context.audit.keep_anchored()),
                 group.create_task(agent.run()),
+                group.create_task(backend.firewall.follow()),
+                group.create_task(context.denials.run(backend.firewall)),
                 group.create_task(keep_collections_short()),
             ]
             if not network_is_there:
@@ -198,6 +203,7 @@ def build_context(
         volumes=backend.volumes,
         library=backend.library,
         networks=backend.networks,
+        firewall=backend.firewall,
         audit=AuditLog(objects.store, identity.installation_id, clock, settings.state_dir / AUDIT_ANCHORS),
         ledger=Ledger(objects, int.from_bytes(digest[:4], "big") % DAC_UIDS),
         hash_password=hash_password,
@@ -241,25 +247,34 @@ async def _libvirt_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.hypervisor.libvirt.confinement import find_host  # noqa: PLC0415
     from corral.hypervisor.libvirt.document import build_document  # noqa: PLC0415
     from corral.images.library import DirLibrary  # noqa: PLC0415
+    from corral.network.firewall.absent import NoFirewall  # noqa: PLC0415
+    from corral.network.firewall.keeper import KeptFirewall  # noqa: PLC0415
+    from corral.network.firewall.probe import why_absent  # noqa: PLC0415
     from corral.network.host_routes import used_cidrs  # noqa: PLC0415
     from corral.network.router_kernel import KernelRouters  # noqa: PLC0415
     from corral.network.subnets import choose_subnet  # noqa: PLC0415
     from corral.storage.dir import DirVolumes  # noqa: PLC0415
 
     host = find_host(settings.libvirt_uri)
+    system = settings.libvirt_uri.endswith("/system")
+    missing = await asyncio.to_thread(why_absent) if system else "libvirt's session mode has no bridges"
+    firewall = NoFirewall(missing) if missing else KeptFirewall(installation_id, settings.run_dir)
     driver = await LibvirtDriver.open(settings.libvirt_uri, timeout_s=settings.hypervisor_timeout_s)
     return Backend(
         hypervisor=driver,
         volumes=DirVolumes(settings.state_dir),
         library=DirLibrary(settings.state_dir / "images"),
-        networks=LibvirtNetworks(driver, installation_id, settings.state_dir / RESERVATIONS),
+        networks=LibvirtNetworks(
+            driver, installation_id, settings.state_dir / RESERVATIONS, own_rules=isinstance(firewall, KeptFirewall)
+        ),
+        firewall=firewall,
         routers=KernelRouters(settings.run_dir, settings.state_dir / RESERVATIONS),
         definition_hash=definition_hash,
         render=lambda definition: build_document(definition, host),
         seed_files=_seed_files,
         used_subnets=used_cidrs,
         choose_subnet=choose_subnet,
-        own_dac_uids=settings.libvirt_uri.endswith("/system") and os.geteuid() == 0,
+        own_dac_uids=system and os.geteuid() == 0,
     )
 
 
@@ -269,6 +284,7 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
     from corral.images.fake import FakeLibrary  # noqa: PLC0415
     from corral.network.fake import FakeNetworks  # noqa: PLC0415
     from corral.network.fake_routers import FakeRouters  # noqa: PLC0415
+    from corral.network.firewall.absent import NoFirewall  # noqa: PLC0415
     from corral.simulation import Simulation  # noqa: PLC0415
     from corral.storage.fake import FakeVolumes  # noqa: PLC0415
 
@@ -282,6 +298,7 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
         library=FakeLibrary(simulation, settings.state_dir / "images"),
         networks=FakeNetworks(simulation),
         routers=FakeRouters(simulation),
+        firewall=NoFirewall(),
         definition_hash=definition_hash,
         render=render,
         seed_files=_seed_files,

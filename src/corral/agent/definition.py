@@ -21,6 +21,7 @@ from corral.model.layer import Layer, chain_of
 from corral.model.network import Network
 from corral.model.vm import DAC_UID_ANNOTATION, DiskSpec, NicSpec, Vm
 from corral.model.volume import Volume
+from corral.names import tap_name
 
 DefinitionHash = Callable[[DomainDefinition], str]
 
@@ -50,6 +51,8 @@ class Places:
     image_files: Callable[[Image], ImageFiles | None]
     network_name: Callable[[Network], str]
     templates_dir: Path = Path()
+    firewalled: bool = False
+    """Ports begin isolated: whoever loads their rules lifts them out of it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
                 nic.queues,
                 nic.pxe,
                 filtered=_network(vm, nic.network_uid, around).spec.filtered,
+                tap=tap_name(vm.uid, nic.name),
+                isolated=places.firewalled,
             )
             for nic in spec.nics
         ),

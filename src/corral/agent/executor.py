@@ -92,6 +92,8 @@ class Executor:
         self.places: Places | None = None
         """Known once the host has been looked at."""
 
+        self.guard: Callable[[Vm], Awaitable[None]] = _unguarded
+        """What is to be done before a guest is plugged in."""
         self.forks = ForkEffects(cache, drivers.hypervisor, SystemClock(), self._placed)
         self.points = PointEffects(
             cache, drivers.hypervisor, drivers.volumes, SystemClock(), self._placed, background_bytes_per_s
@@ -103,6 +105,8 @@ class Executor:
     ) -> ObservedDomain | None:
         """Raises what the drivers raise; `hypervisor-timeout` for a call that hangs. `on_share` hears how far a long
         copy is, from 0 to 1. Returns what the domain is after it, where the driver answers with that."""
+        if isinstance(step, _PLUGGING):
+            await self.bounded(self.guard(vm), f"guard {vm.name}")
         factor = next((factor for kinds, factor in _FACTORS if isinstance(step, kinds)), BACKSTOP)
         if isinstance(step, CopyVolume):
             effect: Awaitable[ObservedDomain | None] = self._copy_volume(step.volume_uid, on_share)
@@ -298,6 +302,11 @@ async def remove_traces(places: Places, uid: str) -> None:
         await asyncio.to_thread(remove)
 
 
+async def _unguarded(_vm: Vm) -> None:
+    """Where nothing is filtered."""
+
+
+_PLUGGING: Final = (Define, Start, ApplyLive, ForkFrom, RestorePoint)
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 _ON_DISKS: Final = (StopDiskWork, SwitchDisk, SealDisk, RemoveCopy)
 _FACTORS: Final = (

@@ -19,7 +19,9 @@ BACKOFF_MAX_S: Final = 60.0
 ATTEMPTS_MAX: Final = 4
 """Tries of a step whose failure may pass by itself, but not surely: about seven seconds in all."""
 
-WAITED_FOR: Final = frozenset({"hypervisor-unavailable", "hypervisor-timeout", "store-unavailable"})
+WAITED_FOR: Final = frozenset(
+    {"hypervisor-unavailable", "hypervisor-timeout", "store-unavailable", "firewall-unavailable"}
+)
 _TRIED_AGAIN: Final = frozenset(
     {
         "disk-full",

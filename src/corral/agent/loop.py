@@ -12,6 +12,7 @@ from corral.agent.definition import DefinitionHash, Places
 from corral.agent.dispatch import Dispatcher
 from corral.agent.executor import Drivers, Executor, SeedFiles
 from corral.agent.failures import WAITED_FOR, backoff_s
+from corral.agent.firewall import NO_FIREWALL, FirewallKeeper
 from corral.agent.guest import GuestWatch
 from corral.agent.hidden_points import forget_abandoned, forget_passing
 from corral.agent.host import HostIdentity, HostKeeper
@@ -44,6 +45,7 @@ from corral.log import logger
 from corral.model.image import Image
 from corral.model.vm import VmState
 from corral.network.base import NetworkDriver
+from corral.network.firewall.base import Firewall
 from corral.network.ipam import NumberPool
 from corral.network.router import RouterDriver
 from corral.security.audit import AuditLog
@@ -79,13 +81,13 @@ class Agent:
         identity: HostIdentity,
         *,
         routers: RouterDriver,
+        firewall: Firewall = NO_FIREWALL,
         definition_hash: DefinitionHash,
         seed_files: SeedFiles,
         dac_numbers: NumberPool | None = None,
     ) -> None:
         self.objects, self.hypervisor, self.library = objects, hypervisor, library
-        self.volumes, self.networks = volumes, networks
-        self.routers = routers
+        self.volumes, self.networks, self.routers = volumes, networks, routers
         self.clock, self.settings, self.identity = clock, settings, identity
         self.ready = asyncio.Event()
         self._draining = False
@@ -94,12 +96,11 @@ class Agent:
         self._host_changed = asyncio.Event()
         self.cache = Cache(objects, self._on_change)
         self.drivers = Drivers(hypervisor, volumes, networks, seed_files)
-        self.executor = Executor(self.cache, self.drivers, settings.hypervisor_timeout_s, settings.copy_bytes_per_s)
+        limit_s = settings.hypervisor_timeout_s
+        self.executor = Executor(self.cache, self.drivers, limit_s, settings.copy_bytes_per_s)
         self.progress = Progress(objects, self.cache, clock)
         audit = AuditLog(objects.store, identity.installation_id, clock)
-        self.recorder = Recorder(
-            objects, self.cache, clock, self.progress, audit, volumes.volume_path, settings.hypervisor_timeout_s
-        )
+        self.recorder = Recorder(objects, self.cache, clock, self.progress, audit, volumes.volume_path, limit_s)
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
         self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, log_failure)
@@ -107,7 +108,10 @@ class Agent:
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         router_keeper = RouterKeeper(objects, self.cache, routers, networks, clock, settings)
-        self.wire = Wire((self.network_keeper, ShapingKeeper(self.cache, networks), router_keeper))
+        self.firewall_keeper = FirewallKeeper(self.cache, firewall)
+        self.executor.guard = self.firewall_keeper.guard
+        keepers = (self.firewall_keeper, self.network_keeper, ShapingKeeper(self.cache, networks), router_keeper)
+        self.wire = Wire(keepers)
         routers.tell(self.wire.wake)
         networks.tell(self.wire.wake)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
@@ -194,10 +198,8 @@ class Agent:
         elif kind == "slot":
             self.warm_keeper.wake()
             self.template_keeper.wake()
-        elif kind == "network":
-            network = self.cache.networks.get(uid)
-            if network is not None and self.network_keeper.has_work(network):
-                self._relist.set()
+        elif kind == "network" and (found := self.cache.networks.get(uid)) and self.network_keeper.has_work(found):
+            self._relist.set()
 
     async def _watch(self) -> None:
         """The store's changes, from a full list on; `compacted` only means that the list is taken again."""
@@ -273,6 +275,7 @@ class Agent:
             image_files=self._image_files,
             network_name=self.networks.driver_name,
             templates_dir=self.settings.state_dir / "templates",
+            firewalled=self.firewall_keeper.filters,
         )
         await self.volumes.clean()
         await self.library.clean()
@@ -287,6 +290,7 @@ class Agent:
             domains = await self.hypervisor.observe_all()
         by_uid = {domain.uid: domain for domain in domains}
         await self.cache.load()
+        await self.firewall_keeper.look()
         async with asyncio.timeout(self.settings.hypervisor_timeout_s * 2):
             await self.network_keeper.look()
         self.wire.wake()

@@ -9,7 +9,9 @@ from corral.agent.supervised import supervised
 
 SETTLE_S: Final = 0.05
 """What changes together is looked at together."""
-CHANGING_KINDS: Final = frozenset({"vm", "network", "router", "forward", "address", "balancer"})
+CHANGING_KINDS: Final = frozenset(
+    {"vm", "network", "router", "forward", "address", "balancer", "security-group", "network-policy"}
+)
 """Objects that keepers look at; each noun adds its own."""
 
 

@@ -65,6 +65,10 @@ class DomainNic:
     pxe: bool = False
     filtered: bool = True
     """It is a port of a bridge that Corral guards; false: past the host's bridges, or on a network of somebody else's."""
+    tap: str = ""
+    """What the port is called, where it is such a one; empty: the hypervisor's choice."""
+    isolated: bool = False
+    """Such a port reaches no other one until its rules are loaded."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,11 @@ def build_nic(nic: DomainNic, boot_order: int | None) -> _Element:
     element = Element("interface", type="network")
     SubElement(element, "mac", address=nic.mac)
     SubElement(element, "source", network=nic.network)
+    if nic.filtered and nic.tap:
+        SubElement(element, "target", dev=nic.tap)
     SubElement(element, "model", type=nic.model)
+    if nic.filtered and nic.isolated:
+        SubElement(element, "port", isolated="yes")
     if nic.queues != 1:
         SubElement(element, "driver", queues=str(nic.queues))
     if not nic.link_up:

@@ -35,6 +35,10 @@ class Firewall(Protocol):
         """Loaded when this returns: at once, in one transaction, or not at all. What is loaded already costs nothing."""
         ...
 
+    async def follow(self) -> None:
+        """Until cancelled: whoever holds it is brought back when it dies."""
+        ...
+
     async def state(self) -> FirewallState: ...
 
     async def counters(self) -> Mapping[str, Count]:

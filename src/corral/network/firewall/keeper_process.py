@@ -27,6 +27,7 @@ PROTOCOL = 1
 TAKEN_STATUS = 4
 REFUSED_STATUS = 5
 REQUEST_S = 30.0
+LOOK_MS = 30_000
 LINE_MAX_BYTES = 1 << 22
 CHUNK_BYTES = 1 << 16
 # libnftables(3): NFT_CTX_OUTPUT_JSON, which also has it read JSON where it can; NFT_CTX_OUTPUT_HANDLE is not wanted.
@@ -103,6 +104,11 @@ class Keeper:
         self.taps, self.bridges = frozenset(request["taps"]), frozenset(request["bridges"])
         self.settle_all()
         return {"done": True}, b""
+
+    def leave(self) -> None:
+        for name in self.floor_names:
+            for family in ("inet", "bridge"):
+                self.tables.run(f"delete table {family} {name}".encode())
 
     # ---- seen in the kernel ----
 
@@ -187,12 +193,16 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
-def serve(listener: socket.socket, keeper: Keeper) -> None:
+def serve(listener: socket.socket, keeper: Keeper, path: Path) -> None:
+    """Until the socket is taken away: with it goes everything."""
     poll = select.poll()
     for sock in (listener, keeper.rules_seen, keeper.links_seen):
         poll.register(sock, select.POLLIN)
     while True:
-        for number, _ in poll.poll():
+        found = poll.poll(LOOK_MS)
+        if not found and not path.exists():
+            return keeper.leave()
+        for number, _ in found:
             if number == keeper.rules_seen.fileno():
                 keeper.see_rules()
             elif number == keeper.links_seen.fileno():
@@ -227,7 +237,7 @@ def main(path: str, preamble: str) -> None:
     listener.bind(str(fresh))
     listener.listen(16)
     fresh.rename(path)
-    serve(listener, Keeper(tables, rules_seen))
+    serve(listener, Keeper(tables, rules_seen), Path(path))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""The firewall of this host: follows VMs, networks, groups and routers; and no guest is plugged in before its rules are there."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from corral.agent.cache import Cache
+from corral.errors import CorralError
+from corral.log import logger
+from corral.model.vm import Vm
+from corral.names import tap_name
+from corral.network.firewall.absent import NoFirewall
+from corral.network.firewall.base import Firewall
+from corral.network.firewall.from_objects import Wishes, build_policy
+from corral.network.firewall.policy import Group, Policy
+from corral.network.paths import forward_openings, host_forwards
+
+log: Final = logger("agent.firewall")
+NO_FIREWALL: Final = NoFirewall()
+Port: TypeAlias = tuple[str, str, str, tuple[str, ...]]
+"""A port's name; the MAC, network and addresses of the card at its other end."""
+
+
+@dataclass
+class FirewallKeeper:
+    """A keeper on the wire. What is wished is enough: rules are there before the port is."""
+
+    cache: Cache
+    firewall: Firewall
+    guarded: frozenset[Port] = frozenset()
+    """What rules are loaded for."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def filters(self) -> bool:
+        return not isinstance(self.firewall, NoFirewall)
+
+    @property
+    def name(self) -> str:
+        return "firewall"
+
+    async def sync(self) -> None:
+        """Raises `firewall-unavailable`."""
+        async with self._turn:
+            policy = self._policy()
+            await self.firewall.ensure(policy)
+            self.guarded = frozenset((card.tap, card.mac, card.network, card.addresses) for card in policy.cards)
+
+    async def look(self) -> None:
+        """Once at the beginning, and at each relist: what fails here is tried again, and no guest is plugged in meanwhile."""
+        try:
+            await self.sync()
+        except CorralError as error:
+            log.warning("the firewall is not loaded", code=error.code, reason=error.reason)
+
+    async def guard(self, vm: Vm) -> None:
+        """Before it is plugged in. Costs nothing where it was guarded before."""
+        networks = self.cache.networks
+        wished = {
+            (tap_name(vm.uid, nic.name), nic.mac, nic.network_uid, nic.addresses)
+            for nic in vm.spec.nics
+            if nic.network_uid in networks and networks[nic.network_uid].spec.filtered
+        }
+        if not wished <= self.guarded:
+            await self.sync()
+
+    def _policy(self) -> Policy:
+        cache = self.cache
+        wishes = Wishes(
+            vms=tuple(cache.vms.values()),
+            networks=tuple(cache.networks.values()),
+            groups=tuple(cache.security_groups.values()),
+            policies=tuple(cache.network_policies.values()),
+            routers=tuple(cache.routers.values()),
+            forwards=tuple(host_forwards(cache.layout)),
+        )
+        return _with_openings(build_policy(wishes), forward_openings(cache.layout))
+
+
+def _with_openings(policy: Policy, openings: Mapping[tuple[str, str], tuple[Group, ...]]) -> Policy:
+    """What forwards through a router open, as groups of the cards that they lead to."""
+    if not openings:
+        return policy
+    by_tap = {tap_name(*card): groups for card, groups in openings.items()}
+    cards = tuple(
+        replace(card, groups=(*card.groups, *(group.uid for group in by_tap.get(card.tap, ()))))
+        for card in policy.cards
+    )
+    more = {group.uid: group for groups in openings.values() for group in groups}
+    return replace(policy, cards=cards, groups=(*policy.groups, *more.values()))
