@@ -1,0 +1,193 @@
+"""A bridge over the card that the host is reached through, with Debian's own ifupdown: confirmed, or taken back by itself.
+
+In a network and a mount namespace of the test's own: this machine's network is not touched.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from private_host import PrivateHost
+
+from corral.host.bridging.journal import Journal, State
+
+pytestmark = pytest.mark.timeout(180)
+
+INTERFACES = """\
+# the host's own
+source /etc/network/interfaces.d/*
+
+auto lo
+iface lo inet loopback
+
+auto eth0
+iface eth0 inet static
+    address 10.66.0.1/24
+    gateway 10.66.0.254
+    mtu 1400
+iface eth0 inet6 static
+    address fd66::1/64
+"""
+BEGIN = """
+import sys
+from pathlib import Path
+from corral.host.bridging.choose import plan_bridge
+from corral.host.bridging.desertion import begin_process
+from corral.host.bridging.facts import read_facts
+from corral.host.bridging.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.begin(plan_bridge(read_facts("eth0", "br0"), "br0"), float(sys.argv[2]))
+begin_process(journal.directory)
+print("begun", flush=True)
+if len(sys.argv) > 3:
+    import time
+    time.sleep(600)
+"""
+NEXT_START = """
+import sys
+from pathlib import Path
+from corral.host.bridging.desertion import DesertionWatch
+print(DesertionWatch(Path(sys.argv[1])).look())
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[PrivateHost]:
+    found = PrivateHost(tmp_path / "host", INTERFACES)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    found = Journal(tmp_path / "journal")
+    yield found
+    for process in processes(found):
+        os.kill(process, signal.SIGKILL)
+
+
+def processes(journal: Journal) -> list[int]:
+    """Those that carry the change out."""
+    wanted = f"corral.host.bridging.change\0{journal.directory}\0".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if wanted in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def addresses(host: PrivateHost, device: str) -> set[str]:
+    links = json.loads(host("ip", "-j", "address", "show"))
+    return {
+        f"{one['local']}/{one['prefixlen']}"
+        for link in links
+        if link["ifname"] == device
+        for one in link["addr_info"]
+        if one["scope"] == "global"
+    }
+
+
+def is_bridged(host: PrivateHost) -> None:
+    assert addresses(host, "br0") == {"10.66.0.1/24", "fd66::1/64"}
+    assert not addresses(host, "eth0")
+    assert "dev br0" in host("ip", "route", "show", "default")
+    assert "master br0" in host("bridge", "link")
+    assert host.reached()
+
+
+def is_as_before(host: PrivateHost) -> None:
+    assert host.interfaces == INTERFACES
+    assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
+    assert "dev eth0" in host("ip", "route", "show", "default")
+    assert "br0" not in host("ip", "-br", "link")
+    assert host.reached()
+
+
+def test_confirmed_it_stays(host: PrivateHost, journal: Journal) -> None:
+    host.python(BEGIN, str(journal.directory), "30")
+    until(lambda: journal.state() is State.PENDING)
+    is_bridged(host)
+    assert journal.move(State.PENDING, State.CONFIRMED)
+    until(lambda: not processes(journal))
+    is_bridged(host)
+    assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "False"
+    # And is what ifupdown has of it at the next boot, too.
+    host("ifdown", "br0")
+    assert "br0" not in host("ip", "-br", "link")
+    host("ifup", "-a")
+    is_bridged(host)
+
+
+def test_unconfirmed_it_is_taken_back(host: PrivateHost, journal: Journal) -> None:
+    host.python(BEGIN, str(journal.directory), "2")
+    until(lambda: journal.state() is State.PENDING)
+    is_bridged(host)
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    is_as_before(host)
+    assert journal.result().reason == "nobody confirmed it in time"
+    assert not journal.result().problems
+    assert not journal.move(State.PENDING, State.CONFIRMED)
+
+
+def test_it_is_taken_back_although_whoever_began_it_is_killed(host: PrivateHost, journal: Journal) -> None:
+    daemon = subprocess.Popen(
+        host.command(sys.executable, "-c", BEGIN, str(journal.directory), "3", "wait"),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"begun\n"
+        until(lambda: journal.state() is State.PENDING)
+        os.killpg(daemon.pid, signal.SIGKILL)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    is_bridged(host)
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    is_as_before(host)
+
+
+@pytest.mark.parametrize("when", [State.APPLYING, State.PENDING, State.ROLLING_BACK])
+def test_the_next_start_takes_back_what_was_cut(host: PrivateHost, journal: Journal, when: State) -> None:
+    """The process itself, or the machine, dies at each of its steps."""
+    host.python(BEGIN, str(journal.directory), "1" if when is State.ROLLING_BACK else "60")
+    until(lambda: journal.state() is when)
+    for process in processes(journal):
+        os.kill(process, signal.SIGKILL)
+    until(lambda: not processes(journal))
+    if journal.state() is not State.ROLLED_BACK:
+        assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "True"
+        until(lambda: journal.state() is State.ROLLED_BACK)
+    until(lambda: not processes(journal))
+    is_as_before(host)
+    assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "False"
+
+
+def test_what_cannot_come_up_is_taken_back_at_once(host: PrivateHost, journal: Journal) -> None:
+    broken = INTERFACES.replace("mtu 1400", "mtu 1400\n    up ! ip link show br0 >/dev/null 2>&1")
+    (host.root / "etc/network/interfaces").write_text(broken)
+    host.python(BEGIN, str(journal.directory), "60")
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    assert "could not be applied" in journal.result().reason
+    assert host.interfaces == broken
+    assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
+    assert host.reached()
