@@ -1,8 +1,7 @@
 """The firewall of this host: follows VMs, networks, groups and routers; and no guest is plugged in before its rules are there."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from corral.agent.cache import Cache
@@ -12,9 +11,8 @@ from corral.model.vm import Vm
 from corral.names import tap_name
 from corral.network.firewall.absent import NoFirewall
 from corral.network.firewall.base import Firewall
-from corral.network.firewall.from_objects import Wishes, build_policy
-from corral.network.firewall.policy import Group, Policy
-from corral.network.paths import forward_openings, host_forwards
+from corral.network.firewall.desired import desired_policy
+from corral.network.firewall.policy import Policy
 
 log: Final = logger("agent.firewall")
 NO_FIREWALL: Final = NoFirewall()
@@ -67,25 +65,4 @@ class FirewallKeeper:
 
     def _policy(self) -> Policy:
         cache = self.cache
-        wishes = Wishes(
-            vms=tuple(cache.vms.values()),
-            networks=tuple(cache.networks.values()),
-            groups=tuple(cache.security_groups.values()),
-            policies=tuple(cache.network_policies.values()),
-            routers=tuple(cache.routers.values()),
-            forwards=tuple(host_forwards(cache.layout)),
-        )
-        return _with_openings(build_policy(wishes), forward_openings(cache.layout))
-
-
-def _with_openings(policy: Policy, openings: Mapping[tuple[str, str], tuple[Group, ...]]) -> Policy:
-    """What forwards through a router open, as groups of the cards that they lead to."""
-    if not openings:
-        return policy
-    by_tap = {tap_name(*card): groups for card, groups in openings.items()}
-    cards = tuple(
-        replace(card, groups=(*card.groups, *(group.uid for group in by_tap.get(card.tap, ()))))
-        for card in policy.cards
-    )
-    more = {group.uid: group for groups in openings.values() for group in groups}
-    return replace(policy, cards=cards, groups=(*policy.groups, *more.values()))
+        return desired_policy(cache.layout, cache.security_groups.values(), cache.network_policies.values())

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from corral.model.balancer import Balancer
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.firewall_answers import DeniedPacket, Explanation, FirewallStatus, RuleCount
 from corral.model.firewall_requests import ExplainRequest
+from corral.model.forward import Forward
 from corral.model.network import Network
 from corral.model.network_policy import NetworkPolicy
 from corral.model.router import Router
@@ -15,13 +17,15 @@ from corral.model.security_group import SecurityGroup, rule_uid
 from corral.model.vm import NicSpec, Vm
 from corral.names import tap_name
 from corral.network.firewall.base import Count
-from corral.network.firewall.from_objects import Wishes, build_policy, groups_of_projects
+from corral.network.firewall.desired import desired_policy
+from corral.network.firewall.from_objects import groups_of_projects
 from corral.network.firewall.nflog import Denial
+from corral.network.paths import Layout
 from corral.security import policy as rights
 from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.services.firewall_explain import Explainer
+from corral.services.firewall_explain import Explainer, Wished
 
 _POLICY_REASON: Final = "deny-policy"
 
@@ -45,12 +49,12 @@ class FirewallService:
         """Decided by what is wished, not by packets: also of a VM that is off."""
         await authorize(self._context, caller, project, "firewall.read", request.vm)
         vm = await self._context.objects.require(Vm, project, request.vm)
-        return Explainer(await self._wishes(), project, vm).explain(request)
+        return Explainer(await self._wished(), project, vm).explain(request)
 
     async def status(self, caller: Caller) -> FirewallStatus:
         await authorize(self._context, caller, DEFAULT_PROJECT, "host.read")
         state = await self._context.firewall.state()
-        policy = build_policy(await self._wishes())
+        policy = (await self._wished()).policy
         used = {uid for card in policy.cards for uid in card.groups}
         return FirewallStatus(
             active=state.active,
@@ -101,15 +105,17 @@ class FirewallService:
         everything = self._sees_host(caller) and project == DEFAULT_PROJECT
         return tuple(one for one in shown if everything or one.card_in or one.card_out)
 
-    async def _wishes(self) -> Wishes:
+    async def _wished(self) -> Wished:
         objects = self._context.objects
-        return Wishes(
-            vms=await self._vms(),
-            networks=await objects.list(Network),
-            groups=await objects.list(SecurityGroup),
-            policies=await objects.list(NetworkPolicy),
-            routers=await objects.list(Router),
+        layout = Layout(
+            networks={one.uid: one for one in await objects.list(Network)},
+            vms={one.uid: one for one in await self._vms()},
+            routers={one.uid: one for one in await objects.list(Router)},
+            forwards={one.uid: one for one in await objects.list(Forward)},
+            balancers={one.uid: one for one in await objects.list(Balancer)},
         )
+        groups, policies = await objects.list(SecurityGroup), await objects.list(NetworkPolicy)
+        return Wished(layout, groups, policies, desired_policy(layout, groups, policies))
 
     async def _vms(self) -> list[Vm]:
         return await self._context.objects.list(Vm)

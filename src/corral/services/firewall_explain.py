@@ -9,14 +9,15 @@ from corral.errors import CorralError
 from corral.model.firewall_answers import ExplainedStep, Explanation
 from corral.model.firewall_requests import ExplainRequest
 from corral.model.firewall_rule import PROTOCOLS, WITH_PORTS
-from corral.model.network import Network
+from corral.model.network_policy import NetworkPolicy
 from corral.model.security_group import SecurityGroup, rule_uid
 from corral.model.vm import NicSpec, Vm
 from corral.names import plain_text, tap_name
 from corral.network.firewall.evaluate import End, Evaluator, Question, Stage, Step, Verdict, realm_of
-from corral.network.firewall.from_objects import Wishes, build_policy, effective_groups, groups_of_projects
-from corral.network.firewall.policy import Card, Protocol
+from corral.network.firewall.from_objects import effective_groups, groups_of_projects
+from corral.network.firewall.policy import Card, Policy, Protocol
 from corral.network.local_address import is_local
+from corral.network.paths import Layout
 
 _REASONS: Final = {
     Stage.STATE: "no connection begins with such a message",
@@ -27,26 +28,33 @@ _REASONS: Final = {
 _ECHO: Final = {"icmp": 8, "icmpv6": 128}
 
 
+@dataclass(frozen=True)
+class Wished:
+    """What is wished, and the policy that it comes to."""
+
+    layout: Layout
+    groups: Sequence[SecurityGroup]
+    policies: Sequence[NetworkPolicy]
+    policy: Policy
+
+
 @dataclass
 class Explainer:
     """One VM's view of the firewall."""
 
-    wishes: Wishes
+    wished: Wished
     project: str
     vm: Vm
-    networks: dict[str, Network] = field(init=False)
     groups: dict[tuple[str, str], SecurityGroup] = field(init=False)
     cards: dict[str, Card] = field(init=False)
     """By the name of the host's end."""
     owners: dict[str, tuple[Vm, NicSpec]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.policy = build_policy(self.wishes)
-        self.networks = {network.uid: network for network in self.wishes.networks}
-        projects = {vm.project for vm in self.wishes.vms} | {self.project}
-        self.groups = groups_of_projects(self.wishes.groups, projects)
-        self.cards = {card.tap: card for card in self.policy.cards}
-        self.owners = {tap_name(vm.uid, nic.name): (vm, nic) for vm in self.wishes.vms for nic in vm.spec.nics}
+        vms = self.wished.layout.vms.values()
+        self.groups = groups_of_projects(self.wished.groups, {vm.project for vm in vms} | {self.project})
+        self.cards = {card.tap: card for card in self.wished.policy.cards}
+        self.owners = {tap_name(vm.uid, nic.name): (vm, nic) for vm in vms for nic in vm.spec.nics}
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Raises `invalid-argument`, `vm-not-found`, `device-not-found`, `unsupported`."""
@@ -54,10 +62,10 @@ class Explainer:
         if bool(request.source) == bool(request.destination):
             reason = "one end is the VM, the other is where it comes from or where it goes"
             raise CorralError("invalid-argument", asked, reason, "--from ADDRESS, or --to ADDRESS")
-        evaluator = Evaluator(self.policy)
+        evaluator = Evaluator(self.wished.policy)
         own, other = self._ends(request, evaluator, asked)
         if other.card is None and is_local(other.address):
-            evaluator = Evaluator(self.policy, frozenset((other.address,)))
+            evaluator = Evaluator(self.wished.policy, frozenset((other.address,)))
         source, target = (own, other) if request.destination else (other, own)
         question = _question(request, source, target, asked)
         return self._told(question, evaluator.evaluate(question), evaluator)
@@ -79,7 +87,9 @@ class Explainer:
         return self._end(near, address.version, asked), End(str(address), None if there == near else there)
 
     def _named(self, name: str, asked: str) -> Vm:
-        found = next((vm for vm in self.wishes.vms if (vm.project, vm.name) == (self.project, name)), None)
+        found = next(
+            (vm for vm in self.wished.layout.vms.values() if (vm.project, vm.name) == (self.project, name)), None
+        )
         if found is None:
             reason = f"{plain_text(name, 64)!r} is no address, and no VM of the project"
             raise CorralError("vm-not-found", asked, reason, "corral list --all shows the VMs there are")
@@ -153,7 +163,7 @@ class Explainer:
     def _step(self, step: Step, question: Question, evaluator: Evaluator) -> ExplainedStep:
         if step.stage in (Stage.OUT, Stage.IN):
             return self._of_groups(step, question)
-        policy = next((one.name for one in self.wishes.policies if one.uid == step.uid), "")
+        policy = next((one.name for one in self.wished.policies if one.uid == step.uid), "")
         reason = _REASONS.get(step.stage, "").format(policy=policy)
         if step.stage is Stage.HOST:
             served = "the host serves that to its guests"
@@ -194,7 +204,9 @@ class Explainer:
                         reason=f"group {group.name} lets {name} {way}: {rule.text}",
                     )
         reason = f"no rule of {', '.join(groups)} lets {name} {way}"
-        return ExplainedStep(stage=step.stage.value, allowed=False, card=name, groups=groups, reason=reason)
+        if step.allowed:
+            reason = f"a port that is forwarded to {name} is open"
+        return ExplainedStep(stage=step.stage.value, allowed=step.allowed, card=name, groups=groups, reason=reason)
 
     def _way(self, step: Step, question: Question, evaluator: Evaluator) -> str:
         source, target = question.source.card, question.target.card
@@ -210,7 +222,7 @@ class Explainer:
         return f"network {self._network(net.uid)} ({net.mode}) leads {'' if step.allowed else 'nobody '}{way} it"
 
     def _network(self, uid: str) -> str:
-        network = self.networks[uid]
+        network = self.wished.layout.networks[uid]
         return network.name if network.project in (self.project, "default") else "of another project"
 
     def _name(self, card: Card | None) -> str:
