@@ -15,6 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 from corral.errors import CorralError
+from corral.model.capture import CaptureRequest
+from corral.model.host_network import BridgeRequest
 from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
 from corral.model.network_requests import CreateNetworkRequest
@@ -108,6 +110,9 @@ REQUESTS: dict[str, Any] = {
     "warm.set": WarmRequest(count=1),
     "networks.create": CreateNetworkRequest(name="new"),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
+    "captures.open": CaptureRequest(),
+    "host_networks.plan": BridgeRequest(nic="eth0"),
+    "host_networks.begin": BridgeRequest(nic="eth0"),
     "sessions.exec": ExecRequest(argv=("id",)),
     "guests.send_keys": SendKeysRequest(keys=("enter",)),
     "guests.set_clock": SetClockRequest(),
@@ -119,7 +124,7 @@ READING = {
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
-    "sessions.usage", "sessions.memory", "systems.list", "systems.get", "stacks.export",
+    "network_usage.report", "host_networks.show", "sessions.usage", "sessions.memory", "systems.list", "systems.get", "stacks.export",
 }  # fmt: skip
 # Asked before anybody is known: they take no caller.
 OPEN = {"tokens.authenticate", "daemon.readiness"}

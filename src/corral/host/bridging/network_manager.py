@@ -1,6 +1,7 @@
 """A bridge under NetworkManager (nm-settings-keyfile(5)): two connections that are preferred to the card's own. Pure."""
 
 import uuid
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from corral.host.bridging.plan import SECRET_MODE, Command, Facts, Manager, Plan, TextFile, Wish, refuse, written
@@ -27,36 +28,8 @@ def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
         raise refuse(wish, f"{known.path} logs in by 802.1X, which a bridge cannot do for its card", by_hand)
     bridge_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge}"))
     port_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge} {wish.nic}"))
-    bridge = (
-        Section(
-            "connection",
-            (
-                ("id", f"corral-{wish.bridge}"),
-                ("uuid", bridge_id),
-                ("type", "bridge"),
-                ("interface-name", wish.bridge),
-                ("autoconnect-priority", PRIORITY),
-            ),
-        ),
-        Section("bridge", (("mac-address", wish.mac.upper()), ("stp", "false"))),
-        *(section for section in sections if section.name in _ADDRESSES),
-    )
-    ethernet = tuple(section for section in sections if section.name in ("ethernet", "802-3-ethernet"))
-    port = (
-        Section(
-            "connection",
-            (
-                ("id", f"corral-{wish.bridge}-port"),
-                ("uuid", port_id),
-                ("type", "ethernet"),
-                ("interface-name", wish.nic),
-                ("master", wish.bridge),
-                ("slave-type", "bridge"),
-                ("autoconnect-priority", PRIORITY),
-            ),
-        ),
-        *ethernet,
-    )
+    bridge = write_sections(_bridge(wish, bridge_id, sections), COMMENT)
+    port = write_sections(_port(wish, port_id, sections), COMMENT)
     stem = f"{DIRECTORY}/corral-{wish.bridge}"
     reload = Command(("nmcli", "connection", "reload"))
     before = first(sections, "connection", "uuid")
@@ -65,8 +38,8 @@ def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
         nic=wish.nic,
         bridge=wish.bridge,
         files=(
-            written(facts, f"{stem}.nmconnection", write_sections(bridge, COMMENT), SECRET_MODE),
-            written(facts, f"{stem}-port.nmconnection", write_sections(port, COMMENT), SECRET_MODE),
+            written(facts, f"{stem}.nmconnection", bridge, SECRET_MODE),
+            written(facts, f"{stem}-port.nmconnection", port, SECRET_MODE),
         ),
         # The port brings its bridge up; the other way round the bridge would wait for a port.
         after=(reload, Command(("nmcli", "--wait", "40", "connection", "up", "uuid", port_id))),
@@ -78,3 +51,36 @@ def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
         ),
         notes=(f"{known.path} stays as it is: Corral's connections have a higher priority",),
     )
+
+
+def _bridge(wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[Section]:
+    """With the addresses that the card had."""
+    yield Section(
+        "connection",
+        (
+            ("id", f"corral-{wish.bridge}"),
+            ("uuid", identity),
+            ("type", "bridge"),
+            ("interface-name", wish.bridge),
+            ("autoconnect-priority", PRIORITY),
+        ),
+    )
+    yield Section("bridge", (("mac-address", wish.mac.upper()), ("stp", "false")))
+    yield from (section for section in sections if section.name in _ADDRESSES)
+
+
+def _port(wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[Section]:
+    """With what is the card's own: its MTU, its speed."""
+    yield Section(
+        "connection",
+        (
+            ("id", f"corral-{wish.bridge}-port"),
+            ("uuid", identity),
+            ("type", "ethernet"),
+            ("interface-name", wish.nic),
+            ("master", wish.bridge),
+            ("slave-type", "bridge"),
+            ("autoconnect-priority", PRIORITY),
+        ),
+    )
+    yield from (section for section in sections if section.name in ("ethernet", "802-3-ethernet"))
