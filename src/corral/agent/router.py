@@ -1,7 +1,6 @@
 """Routers of this host: made as they are wished, mended when something of them goes, and removed."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -61,7 +60,8 @@ class RouterKeeper:
                 log.warning("router is not up", router=router.name, code=error.code, reason=error.reason)
                 await self._record(router, error)
         for network in list(self.cache.networks.values()):
-            failed = await self._tell_guests(network) or failed
+            if network.spec.ours and not network.being_deleted:
+                failed = await self._serve(network) or failed
         await tidy(self.objects, self.cache)
         if failed is not None:
             raise failed
@@ -82,7 +82,6 @@ class RouterKeeper:
     async def _remove(self, router: Router) -> None:
         await self._bounded(router, self.routers.remove(router.uid))
         self._made.pop(router.uid, None)
-        networks = self._networks_of(router)
         transaction = self.objects.transaction()
         transaction.delete(router)
         for port in router.spec.all_ports:
@@ -90,11 +89,6 @@ class RouterKeeper:
             transaction.release(claim_key("address", port.network_uid, port.address))
         if await committed(transaction):
             self.cache.forget(Router, router.uid)
-            for network in networks:
-                with contextlib.suppress(
-                    CorralError
-                ):  # a reservation that is left keeps an address from others, no more
-                    await self._reserve(network)
 
     async def _bounded(self, router: Router, call: Awaitable[None]) -> None:
         try:
@@ -112,8 +106,6 @@ class RouterKeeper:
 
     async def _reserve(self, network: Network) -> None:
         """What routers hold there is kept from DHCP. At the start the network's own keeper has told it all."""
-        if not network.spec.ours:
-            return
         wanted = frozenset(router_reservations(self.cache, network))
         before = self._reserved.get(network.uid, frozenset())
         for reservation in before - wanted:
@@ -122,17 +114,19 @@ class RouterKeeper:
             await self.networks.reserve(network, reservation)
         self._reserved[network.uid] = wanted
 
-    async def _tell_guests(self, network: Network) -> CorralError | None:
+    async def _serve(self, network: Network) -> CorralError | None:
+        """What guests are told by DHCP, and what it keeps from them."""
         lines = dhcp_lines(network, self.cache.layout)
-        if network.being_deleted or not network.spec.ours or self._told.get(network.uid) == lines:
-            return None
         try:
-            if await self.routers.tell_guests(network.uid, lines):
-                await self.networks.refresh(network)
+            await self._reserve(network)
+            if self._told.get(network.uid) != lines:
+                if await self.routers.tell_guests(network.uid, lines):
+                    await self.networks.refresh(network)
+                    await self.routers.guests_told(network.uid, lines)
+                self._told[network.uid] = lines
         except CorralError as error:  # it is not up yet
             log.info("guests are not told of routers yet", network=network.name, code=error.code, reason=error.reason)
             return error
-        self._told[network.uid] = lines
         return None
 
     # ---- what is written -------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from corral.names import port_name
 
 
 def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ...]:
-    """The addresses that routers hold in `network`, so that nobody else is given them."""
+    """The addresses that routers hold in `network`, so that nobody else is given them. One that is on its way out holds none:
+    the claim in the store keeps them from VMs until it is gone."""
     ports = [
         Reservation(mac=port.mac, address=port.address, hostname=port_name(router.uid, network.uid), vm_uid=router.uid)
         for router in cache.routers.values()
         for port in router.spec.all_ports
-        if port.network_uid == network.uid
+        if port.network_uid == network.uid and not router.being_deleted
     ]
     floating = [
         Reservation(mac=_pretended_mac(one.uid), address=one.spec.address, hostname=f"crf{one.uid[:8]}", vm_uid=one.uid)

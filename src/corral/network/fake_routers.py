@@ -22,7 +22,8 @@ class FakeRouters:
         self._kept = simulation.section("routers", _WISH)
         self._kept_options = simulation.section("router-options", _LINES)
         self.known = self._kept.restore()
-        self.options = self._kept_options.restore()
+        self._read = self._kept_options.restore()
+        self.options = dict(self._read)
         self.wake: Callable[[], None] = lambda: None
 
     def tell(self, wake: Callable[[], None]) -> None:
@@ -48,11 +49,13 @@ class FakeRouters:
 
     async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
         async with self._call("tell_guests"):
-            if self.options.get(network_uid, ()) == tuple(lines):
-                return False
             self.options[network_uid] = tuple(lines)
+            return self._read.get(network_uid, ()) != tuple(lines)
+
+    async def guests_told(self, network_uid: str, lines: Sequence[str]) -> None:
+        async with self._call("guests_told"):
+            self._read[network_uid] = tuple(lines)
             self._kept_options.keep(network_uid, tuple(lines))
-            return True
 
     async def routers(self) -> Sequence[str]:
         return sorted(wish.namespace for wish in self.known.values())

@@ -114,7 +114,11 @@ class RouterDriver(Protocol):
         ...
 
     async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
-        """Options for the network's DHCP (dnsmasq's `dhcp-optsfile`); whether they are others than before."""
+        """Options for the network's DHCP (dnsmasq's `dhcp-optsfile`); whether it is still to read them."""
+        ...
+
+    async def guests_told(self, network_uid: str, lines: Sequence[str]) -> None:
+        """It has read them."""
         ...
 
     async def routers(self) -> Sequence[str]:

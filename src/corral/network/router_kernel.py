@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from corral import files, proc
+from corral import proc
 from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
 from corral.network.events import kernel_events
 from corral.network.haproxy import Haproxy
 from corral.network.router import RouterWish
+from corral.network.router_options import RouterOptions
 from corral.network.router_plan import (
     ObservedPort,
     ObservedRouter,
@@ -29,7 +30,6 @@ _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/i
 _OURS: Final = re.compile(r"^crn[0-9a-f]{12}$")
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
-_FILE_MODE: Final = 0o644  # dnsmasq reads it as a user of its own
 
 
 class KernelRouters:
@@ -79,29 +79,18 @@ class KernelRouters:
             await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
 
     async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
-        return await asyncio.to_thread(_write_options, self._networks_dir / f"{network_uid}.opts" / "routers", lines)
+        return await asyncio.to_thread(self._options(network_uid).write, lines)
+
+    async def guests_told(self, network_uid: str, lines: Sequence[str]) -> None:
+        await asyncio.to_thread(self._options(network_uid).note_read, lines)
+
+    def _options(self, network_uid: str) -> RouterOptions:
+        return RouterOptions(self._networks_dir, network_uid)
 
     async def routers(self) -> Sequence[str]:
         return await asyncio.to_thread(
             lambda: sorted(path.name for path in NAMESPACES.glob("crn*") if _OURS.match(path.name))
         )
-
-
-def _write_options(path: Path, lines: Sequence[str]) -> bool:
-    text = "".join(f"{line}\n" for line in lines).encode()
-    try:
-        before = path.read_bytes()
-    except FileNotFoundError:
-        before = b""
-    except OSError as error:
-        raise files.storage_error(f"read {path}", error) from error
-    if text == before:
-        return False
-    if text:
-        files.write_atomic(path, text, _FILE_MODE)
-    else:
-        files.remove_file(path)
-    return True
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------
