@@ -2,7 +2,7 @@
 
 Not libvirt's `<bandwidth>`: that needs queueing and policing modules which not every kernel has, guarantees nothing in the
 direction of the world, and changes a network's limit only by restarting it, which unplugs its guests
-(docs/decisions/0031-bandwidth-by-tc.md). One class of HTB a limit, one more for each promise; what comes in at a device is
+(docs/decisions/0027-bandwidth-by-tc.md). One class of HTB a limit, one more for each promise; what comes in at a device is
 first sent through an intermediate one (ifb), since only what leaves a device can be queued.
 """
 
