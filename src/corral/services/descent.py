@@ -50,6 +50,7 @@ from corral.services.domain_name import check_domain_name_free
 from corral.services.hardware import check_spec
 from corral.services.nics import Allocated, claim_cards, claim_identity, with_address6
 from corral.services.rules import check_system_hypervisor
+from corral.services.security_group import find_groups
 from corral.storage.layers import NVRAM_FILE, TPM_DIR
 
 
@@ -211,6 +212,7 @@ async def _attempt(
     await check_spec(context, vm.spec, f"create VM {wish.name!r}")
     operation = new_operation(context, mutation, vm, intent, vm.generation)
     transaction = context.objects.transaction()
+    (await find_groups(context, mutation.project, [name for nic in nics for name in nic.groups])).hold(transaction)
     transaction.create(vm)
     for disk, volume in volumes.items():
         transaction.create(volume)

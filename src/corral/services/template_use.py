@@ -61,7 +61,8 @@ async def origin_of(context: Context, project: str, template: Template) -> Origi
     if project != template.project:
         networks = [await find_network(context, project, nic.network) for nic in spec.nics]
         update["nics"] = tuple(
-            nic.model_copy(update={"network_uid": network.uid})
+            # Its groups are those of the template's project: here their names may mean others.
+            nic.model_copy(update={"network_uid": network.uid, "groups": ()})
             for nic, network in zip(spec.nics, networks, strict=True)
         )
     beside = context.settings.state_dir / "templates" / template.uid
