@@ -1,7 +1,6 @@
-"""Domain and network documents against golden files; CORRAL_UPDATE_GOLDEN=1 writes them anew."""
+"""Domain documents against golden files; CORRAL_UPDATE_GOLDEN=1 writes them anew."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ import pytest
 from corral.hypervisor.base import DirectKernel, DomainDefinition, DomainDisk, DomainMetadata, DomainNic
 from corral.hypervisor.libvirt.document import Host, build_document
 from corral.hypervisor.libvirt.metadata import parse_document, parse_metadata
-from corral.hypervisor.libvirt.network_document import build_network
 from corral.hypervisor.libvirt.owned import owned_by, owned_in
 from corral.hypervisor.libvirt.redefinition import redefine
-from corral.model.network import Network, NetworkSpec, Reservation
 
 GOLDEN = Path(__file__).parent / "domains"
 UID = "0b5e6f0a-53b4-4c6e-9a52-000000000001"
@@ -91,7 +88,7 @@ def test_document(name: str) -> None:
 
 
 def test_every_golden_file_has_its_case() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.xml")} == {*CASES, "network"}
+    assert {path.stem for path in GOLDEN.glob("*.xml")} == set(CASES)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +111,6 @@ def test_every_golden_file_has_its_case() -> None:
 )
 def test_each_owned_field_changes_the_hash(update: dict[str, object]) -> None:
     assert owned_by(changed(**update)).digest() != owned_by(BASE).digest()
-
-
-def test_network() -> None:
-    network = Network(
-        name="default",
-        uid=UID,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        spec=NetworkSpec(subnet="192.168.150.0/24", domain="corral.internal", bridge="corral0"),
-    )
-    kept = Reservation(mac="52:54:00:00:00:01", address="192.168.150.10", hostname="web", vm_uid=UID)
-    compare("network", build_network(network, "corral-abcdef-default", [kept], f"/var/lib/corral/reservations/{UID}"))
 
 
 # ---- defined anew --------------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ def build_definition(vm: Vm, around: Surroundings, places: Places) -> DomainDefi
                 filtered=_network(vm, nic.network_uid, around).spec.filtered,
                 tap=tap_name(vm.uid, nic.name),
                 isolated=places.firewalled,
+                mtu=_network(vm, nic.network_uid, around).spec.mtu,
             )
             for nic in spec.nics
         ),

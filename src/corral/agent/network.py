@@ -13,6 +13,7 @@ from corral.errors import CorralError
 from corral.log import logger
 from corral.model.base import with_condition
 from corral.model.network import Network, NetworkStatus
+from corral.network.base import ObservedNetwork
 from corral.store.objects import Objects, claim_key
 
 OUTDATED: Final = (
@@ -60,6 +61,9 @@ class NetworkKeeper:
             if network.being_deleted:
                 await self._remove(network)
                 continue
+            if network.spec.mode == "libvirt":
+                await self._note_foreign(network, observed.get(network.uid))
+                continue
             there = network.uid in observed and observed[network.uid].active and observed[network.uid].whole
             if there and self.ensured.get(network.uid) == network.generation:
                 continue
@@ -68,6 +72,16 @@ class NetworkKeeper:
             except CorralError as error:
                 log.warning("network is not up", network=network.name, code=error.code, reason=error.reason)
                 await self._record(network, error)
+
+    async def _note_foreign(self, network: Network, found: ObservedNetwork | None) -> None:
+        """Made elsewhere: it is as it is."""
+        asked, name = f"use network {network.name}", network.spec.source
+        error = None
+        if found is None:
+            error = CorralError("network-not-found", asked, "libvirt does not have it any more")
+        elif not found.active:
+            error = CorralError("network-not-found", asked, "it is off", f"virsh net-start {name}")
+        await self._record(network, error)
 
     async def _remove(self, network: Network) -> None:
         """Unless a VM came onto it while its deletion was written: then it stays, and is wished again."""

@@ -69,6 +69,8 @@ class DomainNic:
     """What the port is called, where it is such a one; empty: the hypervisor's choice."""
     isolated: bool = False
     """Such a port reaches no other one until its rules are loaded."""
+    mtu: int = 0
+    """What the guest is told; 0: nothing."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ def build_nic(nic: DomainNic, boot_order: int | None) -> _Element:
         SubElement(element, "driver", queues=str(nic.queues))
     if not nic.link_up:
         SubElement(element, "link", state="down")
+    if nic.mtu:
+        SubElement(element, "mtu", size=str(nic.mtu))
     if boot_order is not None:
         SubElement(element, "boot", order=str(boot_order))
     SubElement(element, "alias", name=f"{NIC_ALIAS}{nic.name}")
