@@ -158,6 +158,7 @@ def _text(value: bytes) -> str:
 
 def _listen(protocol: int, group: int) -> socket.socket:
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    listener.bind((0, 0))
     listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     listener.setblocking(False)
     return listener
