@@ -65,3 +65,42 @@ def test_what_is_taken_is_never_given(taken: set[int], start: int) -> None:
         assert number not in taken
         given_out.add(number)
     assert given_out | taken == set(range(64))
+
+
+@given(st.sets(st.integers(0, 61)), st.integers(0, 61), st.integers(0, 61))
+def test_only_numbers_of_the_range_are_given_unasked(taken: set[int], first: int, last: int) -> None:
+    pool = ipam.NumberPool(62, given_out=range(first, last + 1))
+    pool.taken = set(taken)
+    given_out = []
+    while (number := pool.hold_next()) is not None:
+        given_out.append(number)
+    assert sorted(given_out) == sorted(set(range(first, last + 1)) - taken)
+
+
+@given(st.lists(st.sampled_from(["next", "ask", "free", "narrow"]), max_size=60), st.data())
+def test_no_number_is_ever_anybodys_twice(steps: list[str], data: st.DataObject) -> None:
+    """Whatever is asked for, given back, or set anew in between."""
+    pool, owned = ipam.NumberPool(8), set[int]()
+    for step in steps:
+        if step == "next" and (number := pool.hold_next()) is not None:
+            assert number not in owned
+            assert number in pool.given_out
+            owned.add(number)
+        elif step == "ask":
+            wanted = data.draw(st.integers(0, 7))
+            assert pool.hold(wanted) is (wanted not in owned)
+            owned.add(wanted)
+        elif step == "free" and owned:
+            gone = data.draw(st.sampled_from(sorted(owned)))
+            owned.discard(gone)
+            pool.held.discard(gone)
+        elif step == "narrow":
+            first = data.draw(st.integers(0, 7))
+            pool.given_out = range(first, data.draw(st.integers(first, 7)) + 1)
+
+
+def test_a_range_of_a_subnet() -> None:
+    assert ipam.given_out("10.0.0.0/24", "", "") == range(253)
+    assert ipam.given_out("10.0.0.0/24", "10.0.0.100", "10.0.0.199") == range(98, 198)
+    with pytest.raises(CorralError, match="invalid-argument"):
+        ipam.given_out("10.0.0.0/24", "10.0.1.5", "")
