@@ -16,6 +16,13 @@ from pydantic import SecretStr
 
 from corral.errors import CorralError
 from corral.model.capture import CaptureRequest
+from corral.model.firewall_requests import (
+    CreateNetworkPolicyRequest,
+    CreateSecurityGroupRequest,
+    ExplainRequest,
+    UpdateNetworkPolicyRequest,
+    UpdateSecurityGroupRequest,
+)
 from corral.model.host_network import BridgeRequest
 from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
@@ -109,6 +116,11 @@ REQUESTS: dict[str, Any] = {
     "templates.refresh": RefreshTemplateRequest(),
     "warm.set": WarmRequest(count=1),
     "networks.create": CreateNetworkRequest(name="new"),
+    "security_groups.create": CreateSecurityGroupRequest(name="new"),
+    "security_groups.update": UpdateSecurityGroupRequest(add_rules=("in tcp/80",)),
+    "network_policies.create": CreateNetworkPolicyRequest(name="new", tiers=("network:default", "group:default")),
+    "network_policies.update": UpdateNetworkPolicyRequest(unless=()),
+    "firewall.explain": ExplainRequest(vm="web", source="10.0.0.9", port=80),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "captures.open": CaptureRequest(),
     "host_networks.plan": BridgeRequest(nic="eth0"),
@@ -124,6 +136,8 @@ READING = {
     "volumes.list", "volumes.get", "pools.list", "pools.get", "hosts.list", "hosts.get", "hosts.incapabilities", "operations.list", "operations.get", "events.list",
     "events.last", "events.follow", "events.watch", "daemon.status", "sessions.document", "guests.details",
     "guests.display", "guests.clock",
+    "security_groups.list", "security_groups.get", "network_policies.list", "network_policies.get",
+    "firewall.explain", "firewall.status", "firewall.counters", "firewall.denied",
     "network_usage.report", "host_networks.show", "sessions.usage", "sessions.memory", "systems.list", "systems.get", "stacks.export",
 }  # fmt: skip
 # Asked before anybody is known: they take no caller.
