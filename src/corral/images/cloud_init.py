@@ -1,6 +1,7 @@
 """NoCloud documents from a VM's cloud-init spec: pure, and the checks that services make before they accept one."""
 
 import json
+from collections.abc import Sequence
 from email import message_from_string
 from email.errors import MessageError
 from email.message import Message
@@ -12,7 +13,7 @@ import yaml
 
 from corral.errors import CorralError
 from corral.model import limits
-from corral.model.vm import CloudInitSpec, CloudInitUser
+from corral.model.vm import CloudInitSpec, CloudInitUser, NicSpec
 
 # cloud-init decides by how a document begins (its "user-data formats" page).
 _TYPES_BY_START: Final = (
@@ -31,6 +32,9 @@ NEW_MACHINE_ID: Final = b"""#cloud-boothook
 exec cloud-init-per instance corral-machine-id sh -c \
   'rm -f /etc/machine-id /var/lib/dbus/machine-id; systemd-machine-id-setup || dbus-uuidgen --ensure=/etc/machine-id'
 """
+# systemd-networkd's own metric of what it learned by DHCP.
+ROUTE_METRIC_FIRST: Final = 1024
+ROUTE_METRIC_STEP: Final = 100
 _MIME_STARTS: Final = ("content-type: multipart/", "mime-version:")
 _PARTS_MAX: Final = 64
 _DEPTH_MAX: Final = 64
@@ -39,8 +43,8 @@ _MIME_DEPTH_MAX: Final = 8
 _BOUNDARY: Final = "==corral-user-data=="
 
 
-def build_seed_files(spec: CloudInitSpec) -> dict[str, bytes]:
-    """`meta-data`, `user-data`, `vendor-data` and, where one is given, `network-config`."""
+def build_seed_files(spec: CloudInitSpec, nics: Sequence[NicSpec] = ()) -> dict[str, bytes]:
+    """`meta-data`, `user-data`, `vendor-data` and `network-config`: the user's, else what the cards are called."""
     files = {
         "meta-data": build_meta_data(spec).encode(),
         "user-data": build_user_data(spec).encode(),
@@ -48,7 +52,30 @@ def build_seed_files(spec: CloudInitSpec) -> dict[str, bytes]:
     }
     if spec.network_config:
         files["network-config"] = spec.network_config.encode()
+    elif nics:
+        files["network-config"] = build_network_config(nics).encode()
     return files
+
+
+def build_network_config(nics: Sequence[NicSpec]) -> str:
+    """Each card is told by its MAC and called as Corral calls it (`net0`), whatever slot it sits in: one more card, or one
+    that goes, renames none of the others.
+
+    Those that get an address from Corral ask for it, and the first one in any case; who waits for the network in the guest
+    would wait in vain for the others. Of several ways out the first card's is taken."""
+    cards: dict[str, object] = {}
+    for number, nic in enumerate(nics):
+        card: dict[str, object] = {"match": {"macaddress": nic.mac}, "set-name": nic.name}
+        if number == 0 or (nic.address and nic.link_up):
+            card["dhcp4"] = True
+        if number > 0 and "dhcp4" in card:
+            card["dhcp4-overrides"] = {"route-metric": ROUTE_METRIC_FIRST + ROUTE_METRIC_STEP * number}
+        if number > 0:
+            card["optional"] = True
+        if nic.address6:
+            card["dhcp6"] = True
+        cards[nic.name] = card
+    return _yaml({"version": 2, "ethernets": cards})
 
 
 def build_meta_data(spec: CloudInitSpec) -> str:

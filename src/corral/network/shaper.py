@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, TypeAdapter
 
 from corral import proc
-from corral.network.shaping import HANDLE, INGRESS, Link, Shape, plan_all
+from corral.network.shaping import HANDLE, INGRESS, PLAIN_QUEUES, Link, Shape, plan_all
 
 _TIMEOUT_S: Final = 20.0
 
@@ -63,14 +63,18 @@ async def observe() -> dict[str, Link]:
     ip, tc = proc.require("ip", "iproute2"), proc.require("tc", "iproute2")
     devices = await proc.run((ip, "-j", "link", "show"), timeout_s=_TIMEOUT_S)
     queues = await proc.run((tc, "-j", "qdisc", "show"), timeout_s=_TIMEOUT_S)
-    queued, ingress = set(), set()
+    queued, ingress, foreign = set(), set(), set()
     for queue in _QUEUES.validate_python(json.loads(queues.stdout or b"[]")):
         if queue.root and queue.kind == "htb" and queue.handle == HANDLE:
             queued.add(queue.dev)
+        elif queue.root and queue.kind not in PLAIN_QUEUES:
+            foreign.add(queue.dev)
         if queue.kind == "ingress" and queue.handle == INGRESS:
             ingress.add(queue.dev)
     return {
-        found.ifname: Link(found.ifindex, found.ifalias, found.ifname in queued, found.ifname in ingress)
+        found.ifname: Link(
+            found.ifindex, found.ifalias, found.ifname in queued, found.ifname in ingress, found.ifname in foreign
+        )
         for found in _DEVICES.validate_python(json.loads(devices.stdout or b"[]"))
     }
 

@@ -24,6 +24,8 @@ BURST_S: Final = 0.02
 PEAK_BURST_S: Final = 0.004
 # What a class may send in its turn, before the next one; HTB's own guess is far off at both ends.
 QUANTUM_BYTES: Final = 60_000
+# What the kernel, or libvirt, gives a device that nobody has thought about.
+PLAIN_QUEUES: Final = frozenset({"noqueue", "pfifo_fast", "pfifo", "bfifo", "mq", "fq_codel", "fq", "codel", "cake"})
 _REST: Final = 2
 _FIRST_SHARE: Final = 3
 
@@ -70,6 +72,8 @@ class Link:
     queued: bool = False
     """It has a queue of ours."""
     ingress: bool = False
+    foreign: bool = False
+    """Somebody else has put a queue on it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def _tree(device: str, queue: Queue, *, by_source: bool) -> Iterator[str]:
     """Without promises one class; with them one for each, which borrow from each other up to the limit."""
     limit = queue.limit
     default = _REST if queue.shares else 1
-    yield f"qdisc add dev {device} root handle {HANDLE} htb default {default:x}"
+    # `replace`: libvirt gives each tap a `noqueue` of its own.
+    yield f"qdisc replace dev {device} root handle {HANDLE} htb default {default:x}"
     yield f"class add dev {device} parent {HANDLE} classid {HANDLE}1 htb {_rates(limit)}"
     if not queue.shares:
         return
@@ -181,6 +186,8 @@ def plan_all(
     plan, now = plan_leftovers(links, owner), dict[str, tuple[int, Shape]]()
     for device in sorted(ours & links.keys()):
         shape, link = wished.get(device, Shape(device)), links[device]
+        if link.foreign:
+            continue
         if shape.wished:
             now[device] = (link.index, shape)
         if done.get(device) == (link.index, shape):

@@ -6,6 +6,7 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model import limits
 from corral.model.capture import CaptureRequest
+from corral.model.network import Network
 from corral.names import plain_text, tap_name
 from corral.services.access import audited, authorize, record
 from corral.services.caller import Caller
@@ -34,7 +35,10 @@ class CaptureService:
                 raise CorralError("rate-limited", asked, reason, "wait for one to end, or end one")
         wanted = plain_text(request.filter, 128)
         vm = await begin(context, caller, project, name, ACTION, "capture packets of", f"{nic[:64]}: {wanted!r}")
-        nic_of(vm, nic, asked)
+        network = await context.objects.get(Network, nic_of(vm, nic, asked).network_uid)
+        if network is not None and not network.spec.filtered:
+            reason = f"packets of network {network.name!r} pass by the host's ends of cards"
+            raise CorralError("unsupported", asked, reason, "capture in the guest, or on the network's own card")
         return self._pieces(caller, project, name, tap_name(vm.uid, nic), request)
 
     async def _pieces(

@@ -17,6 +17,11 @@ async def check_cards(context: Context, networks: Sequence[Network], nics: Seque
     """Raise `invalid-argument` or `insufficient-bandwidth` for cards, as they are to be, that want more of their networks
     than those can keep. What the same cards were promised before does not count."""
     macs = frozenset(nic.mac for nic in nics)
+    passing_by = {network.uid: network.name for network in networks if not network.spec.filtered}
+    for nic in nics:
+        if nic.network_uid in passing_by and (nic.bandwidth_in, nic.bandwidth_out) != (UNLIMITED, UNLIMITED):
+            reason = f"packets of network {passing_by[nic.network_uid]!r} pass by Corral's queues"
+            raise CorralError("invalid-argument", asked, reason, "limit cards on other networks")
     for network in {network.uid: network for network in networks}.values():
         mine = [nic for nic in nics if nic.network_uid == network.uid]
         for word, field in _DIRECTIONS:
@@ -37,7 +42,7 @@ async def check_cards(context: Context, networks: Sequence[Network], nics: Seque
 
 async def check_card(context: Context, nic: NicSpec, asked: str) -> None:
     """Of a card that is there, as it is to be."""
-    if nic.bandwidth_in.floor_bytes_per_s or nic.bandwidth_out.floor_bytes_per_s:
+    if (nic.bandwidth_in, nic.bandwidth_out) != (UNLIMITED, UNLIMITED):
         network = await context.objects.get(Network, nic.network_uid)
         await check_cards(context, () if network is None else (network,), (nic,), asked)
 

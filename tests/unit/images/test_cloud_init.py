@@ -9,7 +9,7 @@ import yaml
 from corral.errors import CorralError
 from corral.images.cloud_init import build_seed_files, build_user_data, validate_network_config, validate_user_data
 from corral.model import limits
-from corral.model.vm import CloudInitSpec, CloudInitUser
+from corral.model.vm import CloudInitSpec, CloudInitUser, NicSpec
 
 KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample me@here: "quoted"'
 
@@ -161,3 +161,32 @@ def test_mime_parts_nested_a_little_are_handed_on() -> None:
     validate_user_data(_nested(3))
     spec = CloudInitSpec(hostname="web", user_data=_nested(3), instance_id="iid-1")
     assert b"boundary" in build_seed_files(spec)["user-data"]
+
+
+def card(name: str, mac: str, address: str, **more: object) -> NicSpec:
+    uid = "00000000-0000-4000-8000-000000000001"
+    return NicSpec.model_validate({"name": name, "network_uid": uid, "mac": mac, "address": address, **more})
+
+
+def test_cards_are_called_by_their_mac() -> None:
+    nics = (
+        card("net0", "52:54:00:00:00:01", "10.0.0.5"),
+        card("net2", "52:54:00:00:00:02", "10.1.0.5"),
+        card("net3", "52:54:00:00:00:03", ""),
+    )
+    found = yaml.safe_load(build_seed_files(spec(), nics)["network-config"])
+    validate_network_config(json.dumps(found))
+    cards = found["ethernets"]
+    assert {name: each["match"]["macaddress"] for name, each in cards.items()} == {nic.name: nic.mac for nic in nics}
+    assert all(each["set-name"] == name for name, each in cards.items())
+    assert [each.get("dhcp4", False) for each in cards.values()] == [True, True, False]
+    # Of two ways out the first card's is taken, and only that one is waited for.
+    assert "dhcp4-overrides" not in cards["net0"]
+    assert cards["net2"]["dhcp4-overrides"]["route-metric"] > 1024
+    assert [each.get("optional", False) for each in cards.values()] == [False, True, True]
+
+
+def test_the_users_own_network_config_wins() -> None:
+    text = "version: 2\nethernets: {}\n"
+    files = build_seed_files(spec(network_config=text), (card("net0", "52:54:00:00:00:01", "10.0.0.5"),))
+    assert files["network-config"] == text.encode()

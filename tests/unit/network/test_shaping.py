@@ -19,7 +19,7 @@ def queue(average: int, *shares: Share, **more: int) -> Queue:
 def test_a_limit_towards_the_guest_is_one_class() -> None:
     plan = plan_device(Shape(TAP, leaving=queue(1_000_000, peak_bytes_per_s=4_000_000)), {TAP: Link(7)}, OWNER)
     assert plan.queues == (
-        f"qdisc add dev {TAP} root handle {HANDLE} htb default 1",
+        f"qdisc replace dev {TAP} root handle {HANDLE} htb default 1",
         (
             f"class add dev {TAP} parent {HANDLE} classid {HANDLE}1 htb rate 1000000bps ceil 4000000bps "
             "burst 65536 cburst 65536 quantum 60000"
@@ -71,6 +71,9 @@ def test_nobody_elses_device_is_touched() -> None:
         ifb_name("eth0"): Link(2, "corral:other:eth0"),
         ifb_name(TAP): Link(5, f"corral:{OWNER}:{TAP}"),
     }
+    assert not plan_all((Shape(TAP, leaving=queue(5000)),), frozenset({TAP}), {TAP: Link(1, foreign=True)}, OWNER, {})[
+        0
+    ]
     plan, _ = plan_all((Shape("eth0", leaving=queue(5000)),), frozenset({TAP}), links, OWNER, {})
     assert (plan.made, plan.queues) == ((), ())
     assert plan.removed == (f"link del dev {ifb_name(TAP)}",)

@@ -1,0 +1,34 @@
+"""A guest's cards are called as Corral calls them, whatever comes and goes between them."""
+
+from pathlib import Path
+
+import pytest
+from debian_guest import BOOT
+from walk import Walk
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.soak]
+
+
+def test_cards_keep_their_names(walk: Walk, debian_image: str, tmp_path: Path) -> None:
+    name = walk.name("cards")
+    walk("network", "create", f"{name}-side", "--mode", "isolated").ok()
+    try:
+        walk(
+            *("create", "--name", name, "--image", "debian-12", "--memory", "1024", "--disk", "size=5"),
+            *("--ssh-key", str(walk.home / ".ssh/id_ed25519.pub"), "--network", "default"),
+            *("--network", f"{name}-side", "--wait", "ssh", "--timeout", BOOT),
+        ).ok()
+        cards = walk.info(name)["spec"]["nics"]
+        for card in cards:
+            shown = walk("exec", name, "--", "ip", "-br", "address", "show", card["name"]).ok()
+            assert card["address"] in shown
+            assert card["mac"] in walk("exec", name, "--", "cat", f"/sys/class/net/{card['name']}/address").ok()
+        walk("shutdown", name).ok()
+        # The first card goes: the second one is on another slot's place among them, and still has its name.
+        walk("nic", "remove", name, "net0").ok()
+        walk("start", name).ok()
+        walk("wait", name, "--for", "agent", "--timeout", BOOT).ok()
+        assert cards[1]["address"] in walk("exec", name, "--", "ip", "-br", "address", "show", "net1").ok()
+    finally:
+        walk("delete", name)
+        walk("network", "delete", f"{name}-side")
