@@ -311,7 +311,7 @@ def _fake_backend(settings: Settings, installation_id: str) -> Backend:
 def _seed_files(vm: Vm) -> Mapping[str, bytes]:
     from corral.images.cloud_init import build_seed_files  # noqa: PLC0415
 
-    return {} if vm.spec.cloud_init is None else build_seed_files(vm.spec.cloud_init)
+    return {} if vm.spec.cloud_init is None else build_seed_files(vm.spec.cloud_init, vm.spec.nics)
 
 
 # ---- start and end -------------------------------------------------------------------------------------------------
