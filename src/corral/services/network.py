@@ -24,6 +24,7 @@ from corral.services.changes import ATTEMPTS_MAX
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.network_rules import check_card, mode_of, served, settled
+from corral.services.promises import check_network
 from corral.settings import subnet_lock
 from corral.store.objects import Transaction, claim_key
 
@@ -71,6 +72,7 @@ class NetworkService:
                     labels=request.labels,
                     spec=spec,
                 )
+                await check_network(context, network, asked)
                 transaction = context.objects.transaction()
                 transaction.create(network)
                 _hold(transaction, network.uid, (), spec.reservations)
@@ -98,6 +100,7 @@ class NetworkService:
                 changed = await self._changed(now, request, asked)
                 if changed is None:
                     return now
+                await check_network(context, changed, asked)
                 transaction = context.objects.transaction()
                 transaction.update(changed)
                 _hold(transaction, now.uid, now.spec.reservations, changed.spec.reservations)
