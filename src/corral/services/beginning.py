@@ -69,6 +69,8 @@ async def _place_network(context: Context, subnets: Subnets) -> Network:
     observed = await context.networks.observe_all()
     ours = next((known for known in observed if known.name == context.networks.driver_name(network)), None)
     if ours is not None and ours.subnet:
+        if ours.spec_json:
+            spec = NetworkSpec.model_validate_json(ours.spec_json)
         spec = spec.model_copy(update={"subnet": ours.subnet, "bridge": ours.bridge or spec.bridge})
         return network.model_copy(update={"uid": ours.uid, "spec": spec})
     used = [*(known.subnet for known in observed if known.subnet), *await subnets.used()]

@@ -23,10 +23,10 @@ from corral.services.caller import Caller
 from corral.services.changes import ATTEMPTS_MAX
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
-from corral.services.network_rules import check_card, mode_of, served, settled
+from corral.services.network_rules import check_card, mode_of, reservation_claims, served, settled
 from corral.services.promises import check_network
 from corral.settings import subnet_lock
-from corral.store.objects import Transaction, claim_key
+from corral.store.objects import Transaction
 
 DEFAULT_NETWORK: Final = "default"
 DOMAIN: Final = "internal"
@@ -42,6 +42,7 @@ LOOK_S: Final = 0.05
 class NetworkService:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._cards = asyncio.Lock()
 
     async def list(self, caller: Caller, project: str, request: ListRequest) -> Listing:
         return await listing.list_objects(self._context, caller, project, Network, request)
@@ -58,8 +59,8 @@ class NetworkService:
         async with audited(context, caller, project, action, request.name):
             parse_name(request.name, "network name")
             mode = mode_of(request, asked)
-            # Nobody else chooses a subnet, or looks at the bridges, until this one has taken its own.
-            async with subnet_turn(subnet_lock()):
+            # Nobody else chooses a subnet, or looks at the cards, until this one has taken its own.
+            async with self._cards if mode in ("bridge", "macvtap") else subnet_turn(subnet_lock()):
                 if await context.objects.find(Network, project, request.name) is not None:
                     raise CorralError("name-taken", asked, "there is a network of this name", "choose another name")
                 uid = new_uid()
@@ -290,19 +291,11 @@ def _hold(
     transaction: Transaction, uid: str, before: Iterable[StaticReservation], after: Iterable[StaticReservation]
 ) -> None:
     """Claim what the reservations of a network take, and let go of what they took before."""
-    old, new = _claims(uid, before), _claims(uid, after)
+    old, new = reservation_claims(uid, before), reservation_claims(uid, after)
     for key in sorted(old - new):
         transaction.release(key)
     for key in sorted(new - old):
         transaction.claim(key, uid)
-
-
-def _claims(uid: str, reservations: Iterable[StaticReservation]) -> frozenset[str]:
-    macs = {claim_key("mac", "host", kept.mac) for kept in reservations}
-    addresses = {
-        claim_key("address", uid, each) for kept in reservations for each in (kept.address, kept.address6) if each
-    }
-    return frozenset(macs | addresses)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from corral.model.network_requests import CreateNetworkRequest, NetworkServing
 from corral.network import ipam
 from corral.network.addresses import address6_of
 from corral.network.base import HostCard
+from corral.store.objects import claim_key
 
 # What DHCP itself is made of, and what the reservations say: dnsmasq alone sets these (RFC 2132, section 9; 4361; 3046).
 _OWN_OPTIONS: Final = (1, 12, 28, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 81, 82)
@@ -114,3 +115,12 @@ def check_card(cards: Iterable[HostCard], name: str, mode: str, vlan: int | None
     if mode == "bridge" and vlan is None and card.addresses:
         reason = f"the host itself is reached over {name} ({', '.join(card.addresses[:2])}): that would cut it off"
         raise CorralError("invalid-argument", asked, reason, f"corral host network bridge {name} moves it safely")
+
+
+def reservation_claims(uid: str, reservations: Iterable[StaticReservation]) -> frozenset[str]:
+    """The keys of what these reservations of a network have and nobody else may."""
+    macs = {claim_key("mac", "host", kept.mac) for kept in reservations}
+    addresses = {
+        claim_key("address", uid, each) for kept in reservations for each in (kept.address, kept.address6) if each
+    }
+    return frozenset(macs | addresses)

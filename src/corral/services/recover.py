@@ -34,6 +34,7 @@ from corral.names import new_uid
 from corral.network import ipam
 from corral.network.addresses import address6_of
 from corral.services.context import Context
+from corral.services.network_rules import reservation_claims
 from corral.services.recover_layers import find_tree, with_heads
 from corral.store.objects import claim_key, name_claim
 
@@ -273,5 +274,8 @@ async def _write(work: _Recovery, value: Object) -> bool:
                 transaction.claim(claim, value.uid)
             else:
                 work.lost.append(f"VM {value.name}: {claim.rpartition('/')[2]} is another VM's too")
+    if isinstance(value, Network):
+        for claim in sorted(reservation_claims(value.uid, value.spec.reservations)):
+            transaction.claim(claim, value.uid)
     await transaction.commit()
     return True

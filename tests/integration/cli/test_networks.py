@@ -69,6 +69,24 @@ def test_a_bridge_of_the_hosts_stands_for_a_network(corral: Any) -> None:
         (("lab9", "--bridge", "../etc"), 2, "bridge"),
         (("lab9", "--bridge", "br0", "--subnet", "10.3.0.0/24"), 2, "whoever serves them"),
         (("lab9", "--bridge", "br0", "--mode", "nat"), 2, "makes its own bridge"),
+        (("lab9", "--nic", "eth0"), 2, "corral host network bridge eth0"),
+        (("lab9", "--nic", "eth9"), 2, "no card eth9"),
+        (("lab9", "--nic", "eth1; id"), 2, "nic"),
+        (("lab9", "--mode", "macvtap"), 2, "--nic eth1"),
+        (("lab9", "--mode", "macvtap", "--nic", "eth1", "--vlan", "7"), 2, "--vlan"),
+        (("lab9", "--nic", "eth1", "--vlan", "4095"), 2, "vlan"),
+        (("lab9", "--subnet6", "fd00::/48"), 2, "/64"),
+        (("lab9", "--subnet6", "fe80::/64"), 2, "unique local"),
+        (("lab9", "--ipv6", "dhcp", "--mtu", "1000"), 2, "1280"),
+        (("lab9", "--mtu", "70000"), 2, "mtu"),
+        (("lab9", "--dns", "nine"), 2, "no address"),
+        (("lab9", "--dhcp-range", "10.30.0.9"), 2, "no range"),
+        (("lab9", "--subnet", "10.30.0.0/24", "--dhcp-range", "10.30.1.2-10.30.1.9"), 2, "10.30.0.2 to 10.30.0.254"),
+        (("lab9", "--dhcp-option", "ntp=1.2.3.4"), 2, "NUMBER=VALUE"),
+        (("lab9", "--dhcp-option", "42=1\n2"), 2, "value"),
+        (("lab9", "--boot", "$(id)"), 2, "file"),
+        (("lab9", "--reserve", "name=a,mac=b"), 2, "a machine, its MAC and address"),
+        (("lab9; nft flush ruleset",), 2, "name"),
         (("lab9", "--domain", "a b"), 2, "domain"),
         (("../x",), 2, "name"),
         (("x" * 300,), 2, "name"),
@@ -82,6 +100,56 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     ran = corral("network", "create", *argv)
     assert (ran.status, said in ran.err) == (status, True), ran.err
     assert corral("network", "list", "-o", "name").ok().out == before
+
+
+def test_what_a_network_serves_changes_and_is_taken_away_again(corral: Any) -> None:
+    corral(
+        *("network", "create", "srv", "--mode", "routed", "--subnet", "10.33.0.0/24", "--ipv6", "dhcp"),
+        *("--dhcp-range", "10.33.0.100-10.33.0.149", "--dns", "9.9.9.9", "--mtu", "1400"),
+    ).ok()
+    corral("create", "--name", "insrv", "--image", "micro", "--network", "srv").ok()
+    spec = corral("network", "show", "srv", "-o", "json").json["spec"]
+    card = corral("info", "insrv", "-o", "json").json["spec"]["nics"][0]
+    assert card["address"] == "10.33.0.100"
+    assert card["address6"] == f"{spec['subnet6'].removesuffix('/64')}64"  # .100 is its 0x64th, too
+    corral("network", "reserve", "srv", "printer", "00:11:22:33:44:55", "10.33.0.9").ok()
+    corral("network", "set", "srv", "--dhcp-option", "42=10.33.0.5", "--boot", "pxelinux.0@10.33.0.5").ok()
+    corral("network", "set", "srv", "--dns", "none", "--dhcp-range", "all").ok()
+    spec = corral("network", "show", "srv", "-o", "json").json["spec"]
+    assert (spec.get("dns"), spec.get("dhcp_first"), spec["boot"]["server"]) == (None, None, "10.33.0.5")
+    assert spec["reservations"][0]["address6"].endswith("::9")
+    for argv, status, said in (
+        (("create", "--name", "thief", "--disk", "1", "--network", "srv,address=10.33.0.9"), 4, "another VM"),
+        (("create", "--name", "thief", "--disk", "1", "--network", "srv,mac=00:11:22:33:44:55"), 4, "MAC"),
+        (("network", "reserve", "srv", "other", "00:11:22:33:44:66", "10.33.0.100"), 4, "10.33.0.100"),
+        (("network", "reserve", "srv", "other", "00:11:22:33:44:66", "10.34.0.1"), 2, "10.33.0.2 to"),
+        (("network", "unreserve", "srv", "nobody"), 2, "none of that name"),
+        (("network", "set", "srv", "--ipv6", "none"), 4, "VMs are on it: insrv"),
+        (("network", "set", "srv"), 2, "say what is to change"),
+    ):
+        ran = corral(*argv)
+        assert (ran.status, said in ran.err) == (status, True), (argv, ran.err)
+    corral("network", "unreserve", "srv", "printer").ok()
+    corral("create", "--name", "heir", "--disk", "1", "--network", "srv,address=10.33.0.9").ok()
+    corral("delete", "insrv", "heir", "--yes").ok()
+    corral("network", "set", "srv", "--ipv6", "slaac", "--mode", "nat").ok()
+    corral("network", "delete", "srv").ok()
+
+
+def test_networks_on_a_card_of_the_hosts(corral: Any) -> None:
+    corral("network", "create", "wire", "--nic", "eth1").ok()
+    corral("network", "create", "tagged", "--nic", "eth0", "--vlan", "20").ok()
+    corral("network", "create", "past", "--mode", "macvtap", "--nic", "eth0").ok()
+    again = corral("network", "create", "wire2", "--nic", "eth1")
+    assert (again.status, "network 'wire' is on eth1 already" in again.err) == (4, True), again.err
+    shown = {one["name"]: one["spec"] for one in corral("network", "list", "-o", "json").json}
+    assert (shown["wire"]["mode"], shown["wire"]["bridge"][:3], shown["tagged"]["vlan"]) == ("bridge", "crl", 20)
+    assert (shown["past"]["bridge"], shown["past"]["nic"]) == ("", "eth0")
+    ran = corral("network", "set", "wire", "--dns", "9.9.9.9")
+    assert (ran.status, "others serve" in ran.err) == (2, True), ran.err
+    refused = corral("create", "--name", "x", "--disk", "1", "--network", "past,group=default")
+    assert (refused.status, "passes by every filter" in refused.err) == (2, True), refused.err
+    corral("network", "delete", "wire", "tagged", "past").ok()
 
 
 def test_a_subnet_that_overlaps_another_is_refused_by_name(corral: Any) -> None:
