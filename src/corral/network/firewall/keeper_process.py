@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,13 @@ class Tables:
 
 
 class Keeper:
-    def __init__(self, tables: Tables, rules_seen: socket.socket) -> None:
+    def __init__(self, tables: Tables, rules_seen: socket.socket, port: int) -> None:
         self.tables = tables
         self.version, self.epoch = "", 0
         self.floor, self.floor_names = b"", frozenset[str]()
         self.taps, self.bridges = frozenset[str](), frozenset[str]()
         self.restored = 0
-        self.rules_seen, self.port = rules_seen, _port_of(rules_seen)
+        self.rules_seen, self.port = rules_seen, port
         self.links_seen = _listen(socket.NETLINK_ROUTE, _LINK_GROUP)
 
     # ---- asked by the daemon ----
@@ -164,9 +165,15 @@ def _listen(protocol: int, group: int) -> socket.socket:
     return listener
 
 
-def _port_of(rules_seen: socket.socket) -> int:
-    """The netlink port of the tables' own socket, as their making was told of."""
-    return next((port for kind, port, _ in _messages(rules_seen) if kind is not None), 0)
+def _port_of(rules_seen: socket.socket, preamble: str) -> int:
+    """The netlink port of the tables' own socket, as their making was told of; others make tables, too."""
+    words = frozenset(preamble.split())
+    for kind, port, data in _messages(rules_seen):
+        if kind == _NFTABLES_SUBSYS << 8:
+            table = dict(_attributes(data[_NFGEN_BYTES:])).get(_TABLE_ATTRIBUTE, b"")
+            if _text(table) in words:
+                return port
+    sys.exit(REFUSED_STATUS)
 
 
 def _messages(seen: socket.socket) -> Iterator[tuple[int | None, int, bytes]]:
@@ -196,14 +203,11 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def serve(listener: socket.socket, keeper: Keeper, path: Path) -> None:
     """Until the socket is taken away: with it goes everything."""
-    poll = select.poll()
+    poll, look_at = select.poll(), 0.0
     for sock in (listener, keeper.rules_seen, keeper.links_seen):
         poll.register(sock, select.POLLIN)
     while True:
-        found = poll.poll(LOOK_MS)
-        if not found and not path.exists():
-            return keeper.leave()
-        for number, _ in found:
+        for number, _ in poll.poll(LOOK_MS):
             if number == keeper.rules_seen.fileno():
                 keeper.see_rules()
             elif number == keeper.links_seen.fileno():
@@ -215,6 +219,10 @@ def serve(listener: socket.socket, keeper: Keeper, path: Path) -> None:
                     # Whoever asks nonsense, or leaves, gets no answer; the tables stay.
                     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                         keeper.answer(connection)
+        if time.monotonic() > look_at:
+            if not path.exists():
+                return keeper.leave()
+            look_at = time.monotonic() + LOOK_MS / 1000
 
 
 def main(path: str, preamble: str) -> None:
@@ -238,7 +246,7 @@ def main(path: str, preamble: str) -> None:
     listener.bind(str(fresh))
     listener.listen(16)
     fresh.rename(path)
-    serve(listener, Keeper(tables, rules_seen), Path(path))
+    serve(listener, Keeper(tables, rules_seen, _port_of(rules_seen, preamble)), Path(path))
 
 
 if __name__ == "__main__":
