@@ -191,3 +191,102 @@ def test_what_cannot_come_up_is_taken_back_at_once(host: PrivateHost, journal: J
     assert host.interfaces == broken
     assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
     assert host.reached()
+
+
+# ---- asked of a daemon, by the command line ------------------------------------------------------------------------
+
+
+class Asked:
+    """A daemon in the private host (there is no libvirt in there, and none is needed), and commands to it."""
+
+    def __init__(self, host: PrivateHost, place: Path) -> None:
+        self.host, self.place = host, place
+        place.mkdir()
+        self.environment = [f"CORRAL_STATE_DIR={place / 'state'}", "CORRAL_CONFIG=/nonexistent"]
+        self.daemon = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        with (self.place / "daemon.log").open("ab") as log:
+            argv = self.host.command("env", *self.environment, PROGRAM, "serve")
+            daemon = subprocess.Popen(argv, stdout=log, stderr=log)
+        until(lambda: self.run("host", "network", "show").returncode == 0)
+        return daemon
+
+    def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
+        command = self.host.command("env", *self.environment, PROGRAM, *argv)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=150)
+
+    def state(self) -> str:
+        done = self.run("host", "network", "show", "-o", "json")
+        return str(json.loads(done.stdout)["state"]) if done.returncode == 0 else ""
+
+    def kill(self) -> None:
+        self.daemon.kill()
+        self.daemon.wait()
+
+
+PROGRAM = str(Path(sys.executable).with_name("corral"))
+
+
+@pytest.fixture
+def asked(host: PrivateHost, tmp_path: Path) -> Iterator[Asked]:
+    found = Asked(host, tmp_path / "place")
+    try:
+        yield found
+    finally:
+        found.kill()
+
+
+def test_by_the_command_line_planned_confirmed_and_taken_back(host: PrivateHost, asked: Asked) -> None:
+    assert asked.state() == "none"
+    plan = asked.run("host", "network", "bridge", "eth0", "--plan")
+    assert "eth0 is configured by ifupdown." in plan.stdout
+    assert "+iface br0 inet static" in plan.stdout
+    assert "  ifup br0" in plan.stdout
+    is_as_before(host)
+    assert asked.run("host", "network", "confirm").returncode == 4  # nothing waits for it
+    assert asked.run("host", "network", "bridge", "eth7").returncode == 3
+    assert asked.run("host", "network", "bridge", "eth0", "--name", "br0; reboot").returncode == 2
+    assert asked.run("host", "network", "bridge", "lo").returncode == 2
+
+    begun = asked.run("host", "network", "bridge", "eth0", "--within", "120s")
+    assert begun.returncode == 0, begun.stderr
+    assert "corral host network confirm" in begun.stdout
+    is_bridged(host)
+    assert asked.run("host", "network", "bridge", "eth0", "--name", "br1").returncode == 4  # one at a time
+    assert asked.run("host", "network", "rollback").returncode == 0
+    assert asked.state() == "rolled-back"
+    is_as_before(host)
+
+    assert asked.run("host", "network", "bridge", "eth0", "--within", "120s").returncode == 0
+    # The daemon dies, and another one begins: it leaves what is on its way to the process that has it.
+    asked.kill()
+    asked.daemon = asked.start()
+    time.sleep(1)
+    is_bridged(host)
+    assert asked.run("host", "network", "confirm").returncode == 0
+    assert asked.state() == "confirmed"
+    is_bridged(host)
+
+
+def test_without_a_daemon_it_is_taken_back_too(host: PrivateHost, asked: Asked) -> None:
+    assert asked.run("host", "network", "bridge", "eth0", "--within", "10s").returncode == 0
+    is_bridged(host)
+    asked.kill()
+    journal = Journal(asked.place / "state/host-network")
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    is_as_before(host)
+    asked.daemon = asked.start()
+    assert asked.state() == "rolled-back"
+
+
+def test_the_daemons_next_start_takes_back_what_the_machine_died_with(host: PrivateHost, asked: Asked) -> None:
+    assert asked.run("host", "network", "bridge", "eth0", "--within", "120s").returncode == 0
+    asked.kill()
+    journal = Journal(asked.place / "state/host-network")
+    [process] = processes(journal)
+    os.kill(process, signal.SIGKILL)
+    is_bridged(host)
+    asked.daemon = asked.start()
+    until(lambda: asked.state() == "rolled-back")
+    is_as_before(host)
