@@ -92,7 +92,7 @@ def _identity(vm: Vm, template: Template) -> Identity:
         former_hostname=template.spec.hostname,
         machine_id=vm.uid.replace("-", ""),
         instance_id=cloud.instance_id if cloud is not None else "",
-        cards=[Card(nic.mac, macs.get(nic.name, nic.mac)) for nic in vm.spec.nics],
+        cards=[Card(nic.mac, macs.get(nic.name, nic.mac), nic.name) for nic in vm.spec.nics],
         host_keys=make_host_keys(f"root@{vm.name}"),
         randomness=secrets.token_bytes(SEED_BYTES),
     )

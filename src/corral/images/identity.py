@@ -26,6 +26,8 @@ class Card:
 
     mac: str
     former_mac: str
+    name: str
+    """Corral's, which a guest that cloud-init has set up calls it by, too."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def build_script(identity: Identity, now: datetime) -> str:
         "machine_id": identity.machine_id,
         "instance_id": identity.instance_id,
         "now": f"{now.timestamp():.3f}",
-        "cards": " ".join(f"{card.former_mac.lower()}={card.mac.lower()}" for card in identity.cards),
+        "cards": " ".join(f"{card.former_mac.lower()}={card.mac.lower()}={card.name}" for card in identity.cards),
         "randomness": base64.b64encode(identity.randomness[:SEED_BYTES]).decode(),
         **{f"key_{kind}": private for kind, (private, _) in identity.host_keys.items()},
         **{f"pub_{kind}": public for kind, (_, public) in identity.host_keys.items()},

@@ -78,29 +78,47 @@ else
     rsa=
 fi
 
-# Cards are known by their addresses.
+# Cards are known by their addresses. Where the guest calls one by a name of Corral's, the new one in its place gets it too.
+pinned=' '
 for card in $cards; do
-    old=${card%%=*} new=${card#*=}
+    old=${card%%=*} new=${card#*=} called=${card##*=}
+    new=${new%%=*}
     [ "$old" = "$new" ] && continue
     for file in /etc/systemd/network/* /run/systemd/network/* /etc/netplan/* /etc/udev/rules.d/* \
         /etc/network/interfaces /etc/network/interfaces.d/* /run/network/interfaces.d/* \
         /etc/NetworkManager/system-connections/*; do
-        [ -f "$file" ] && swap "$file" "$old" "$new"
+        [ -f "$file" ] || continue
+        swap "$file" "$old" "$new"
+        case $content$newline in
+        *"$new"*"Name=$called$newline"* | *"Name=$called$newline"*"$new"* | *"set-name: $called$newline"*)
+            pinned="$pinned$new=$called "
+            ;;
+        esac
     done
 done
 # They come in a moment.
 there() {
     for file in /sys/class/net/*/address; do
-        read -r address <"$file" 2>/dev/null && [ "$address" = "$1" ] && return 0
+        read -r address <"$file" 2>/dev/null && [ "$address" = "$1" ] && device=${file%/address} && return 0
     done
     return 1
 }
 for card in $cards; do
-    tries=0
-    until there "${card#*=}" || [ "$tries" -ge 50 ]; do
+    tries=0 device='' new=${card#*=} called=${card##*=}
+    new=${new%%=*}
+    until there "$new" || [ "$tries" -ge 50 ]; do
         tries=$((tries + 1))
         sleep 0.1
     done
+    device=${device##*/}
+    case $pinned in
+    *" $new=$called "*)
+        if [ -n "$device" ] && [ "$device" != "$called" ]; then
+            quietly ip link set dev "$device" down
+            quietly ip link set dev "$device" name "$called"
+        fi
+        ;;
+    esac
 done
 
 # Who keeps an old name or key starts again. By signals of this shell's own: to ask systemd takes longer than all of the above.

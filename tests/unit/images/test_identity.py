@@ -15,7 +15,7 @@ def identity(**more: object) -> Identity:
         "former_hostname": "web",
         "machine_id": "0" * 32,
         "instance_id": "iid-1",
-        "cards": [Card("52:54:00:00:00:02", "52:54:00:00:00:01")],
+        "cards": [Card("52:54:00:00:00:02", "52:54:00:00:00:01", "net0")],
         "host_keys": {"ed25519": ("PRIVATE\nKEY\n", "PUBLIC root@web-1\n")},
         "randomness": b"\1" * 64,
     }
@@ -26,7 +26,7 @@ def test_values_stand_above_the_script() -> None:
     script = build_script(identity(), NOW)
     assert script.startswith("name=web-1\nformer=web\n")
     assert "\nnow=1767323045.678\n" in script
-    assert "\ncards=52:54:00:00:00:01=52:54:00:00:00:02\n" in script
+    assert "\ncards=52:54:00:00:00:01=52:54:00:00:00:02=net0\n" in script
     assert "\nkey_ed25519='PRIVATE\nKEY\n'\n" in script
     assert script.rstrip().endswith("exit 0")
 
