@@ -50,7 +50,17 @@ _ENDS: Final = {
 }
 
 
-class Client(HostCalls, VolumeCalls, NetworkCalls, RouterCalls, FirewallCalls, DeviceCalls, SnapshotCalls, StackCalls, TemplateCalls):
+class Client(
+    HostCalls,
+    VolumeCalls,
+    NetworkCalls,
+    RouterCalls,
+    FirewallCalls,
+    DeviceCalls,
+    SnapshotCalls,
+    StackCalls,
+    TemplateCalls,
+):
     """A daemon, as a program sees it. `socket` None: where `corral.settings` says; `url` and `token`: over TLS."""
 
     def __init__(
