@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from wired_host import SOON_S, Guest, WiredHost, soon, wired_host
 
-from corral.network.firewall.policy import Direction, Group, Net, Peer, Protocol, Rule, Traffic
+from corral.network.firewall.policy import Direction, Group, Net, Protocol, Rule, Traffic
 
 NET = Net("n1", "default", "", "nat", ("10.78.0.0/24",), ("10.78.0.1",))
 OUT = Group("out", (Rule("out", Direction.OUT),))
