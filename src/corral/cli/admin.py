@@ -55,9 +55,9 @@ def token() -> None:
 @click.option(
     "--right",
     "rights",
-    type=click.Choice(["template.fork"]),
+    type=click.Choice(["template.fork", "vm.capture"]),
     multiple=True,
-    help="What an operator may do only by name: make VMs of templates, whose memory can hold secrets.",
+    help="What an operator may do only by name: make VMs of templates, whose memory can hold secrets; capture the packets of VMs.",
 )
 @click.option("--expires", metavar="TIME", help="Valid for this long: 12h, 90d.  [default: for ever]")
 @output_option
