@@ -2,6 +2,7 @@
 
 from corral.network.firewall import expressions as nft
 from corral.network.firewall.form import Chain, Hook, NftSet, Table, rule
+from corral.network.firewall.guard import card_sets
 from corral.network.firewall.layout import BRIDGE_LATE, GUARD_MASK, POLICY_MASK, Ident, Layout
 
 
@@ -11,7 +12,7 @@ def floor_tables(layout: Layout, ident: Ident) -> tuple[Table, Table]:
     unguarded = nft.masked(mark, GUARD_MASK, ident.guarded, "!=")
     unjudged = nft.masked(mark, POLICY_MASK, ident.judged, "!=")
     behind = ident.priority + 1
-    taps = {"taps": NftSet(("ifname",), {(card.tap,): "" for card, _ in layout.cards})}
+    taps = {"taps": card_sets(layout.cards)["taps"]}
     own = {"own": NftSet(("ifname",), {(net.bridge,): "" for net in layout.own})}
     packets = nft.one_of(nft.field("ether", "type"), ("ip", "ip6"))
     drop = [nft.COUNTER, nft.DROP]

@@ -1,10 +1,23 @@
 """At the bridge: no port says anything in another one's name, nor what only a router or a DHCP server says. Pure."""
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from corral.network.firewall import expressions as nft
 from corral.network.firewall.form import Chain, Hook, Json, Key, NftSet, Table, rule
-from corral.network.firewall.layout import BRIDGE_LATE, GUARD_MASK, POLICY_MASK, Ident, Layout, is4, local_address
+from corral.network.firewall.layout import (
+    BRIDGE_LATE,
+    GUARD_MASK,
+    LAYOUTS_KEPT,
+    POLICY_MASK,
+    Ident,
+    Layout,
+    is4,
+    local_address,
+    profile,
+)
+from corral.network.firewall.policy import Card, Net
 
 COUNTERS: Final = ("spoofed", "rogue", "spread")
 # The target of a neighbour advertisement: behind IPv6's header and the first 8 bytes of ICMPv6 (RFC 4861, section 4.4).
@@ -50,6 +63,14 @@ def guard_table(layout: Layout, ident: Ident) -> Table:
 
 
 def guard_sets(layout: Layout) -> dict[str, NftSet]:
+    takers = {name for name, groups in layout.profiles.items() if layout.takes_all(groups)}
+    opened = [card.tap for card, _ in layout.cards if profile(card.groups) in takers]
+    return {**card_sets(layout.cards), "open": NftSet(("ifname",), {(tap,): "" for tap in opened})}
+
+
+@lru_cache(maxsize=LAYOUTS_KEPT)
+def card_sets(cards: tuple[tuple[Card, Net], ...]) -> Mapping[str, NftSet]:
+    """The same for as long as nobody's cards change: rules change more often."""
     own4: dict[Key, str] = {}
     own6: dict[Key, str] = {}
     macs: dict[Key, str] = {}
@@ -57,7 +78,7 @@ def guard_sets(layout: Layout) -> dict[str, NftSet]:
     loose: dict[Key, str] = {}
     taken4: dict[Key, str] = {}
     taken6: dict[Key, str] = {}
-    for card, net in layout.cards:
+    for card, net in cards:
         macs[card.tap, card.mac] = ""
         local = local_address(card.mac)
         if not card.addresses:
@@ -69,16 +90,14 @@ def guard_sets(layout: Layout) -> dict[str, NftSet]:
                 own6[card.tap, card.mac, address] = targets[card.tap, _number(address)] = ""
             if net.mode == "bridge":
                 (taken4 if is4(address) else taken6)[(address,)] = ""
-    opened = [card.tap for card, _ in layout.cards if layout.takes_all(card.groups)]
     return {
-        "taps": NftSet(("ifname",), {(card.tap,): "" for card, _ in layout.cards}),
+        "taps": NftSet(("ifname",), {(card.tap,): "" for card, _ in cards}),
         "macs": NftSet(("ifname", "ether_addr"), macs),
         "own4": NftSet(("ifname", "ether_addr", "ipv4_addr"), own4),
         "own6": NftSet(("ifname", "ether_addr", "ipv6_addr"), own6),
         "loose": NftSet(("ifname", "ether_addr"), loose),
         "taken4": NftSet(("ipv4_addr",), taken4),
         "taken6": NftSet(("ipv6_addr",), taken6),
-        "open": NftSet(("ifname",), {(tap,): "" for tap in opened}),
         TARGETS_SET: NftSet(("ifname", "integer"), targets, declared=False),
     }
 

@@ -6,6 +6,8 @@ bridge and the address where the host leads it there. Nothing calls what calls i
 chain for each card: the kernel follows every path once when the rules are loaded.
 """
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from corral.network.firewall import expressions as nft
@@ -16,6 +18,7 @@ from corral.network.firewall.layout import (
     DENIED,
     EPOCH_MASK,
     EPOCH_SHIFT,
+    LAYOUTS_KEPT,
     POLICY_MASK,
     Ident,
     Layout,
@@ -24,6 +27,7 @@ from corral.network.firewall.layout import (
     profile,
 )
 from corral.network.firewall.nat import nat_chains, nat_sets
+from corral.network.firewall.policy import Card, Net
 
 # Addresses where clouds tell a guest its secrets: nobody here answers for them, and nobody shall pretend to.
 CLOSED4: Final = ("169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32")
@@ -75,18 +79,30 @@ def judge_table(layout: Layout, ident: Ident, epoch: int) -> Table:
     return Table("inet", ident.table, True, chains, sets, DENIALS)
 
 
-def judge_sets(layout: Layout) -> dict[str, NftSet]:
+@lru_cache(maxsize=LAYOUTS_KEPT)
+def _card_maps(cards: tuple[tuple[Card, Net], ...]) -> Mapping[str, NftSet]:
+    """The same for as long as nobody's cards change: rules change more often."""
     source: dict[Key, str] = {}
     by_mac: dict[Key, str] = {}
     by4: dict[Key, str] = {}
     by6: dict[Key, str] = {}
-    for card, net in layout.cards:
+    for card, net in cards:
         name = profile(card.groups)
         outward, inward = encode(nft.goto(f"out-{name}")), encode(nft.goto(f"in-{name}"))
         source[net.bridge, card.mac] = outward
         by_mac[net.bridge, card.mac] = inward
         for address in (*card.addresses, local_address(card.mac)):
             (by4 if is4(address) else by6)[net.bridge, address] = inward
+    return {
+        "known": NftSet(_ETHER, dict.fromkeys(source, "")),
+        "from": NftSet(_ETHER, source, ("verdict",)),
+        "to": NftSet(_ETHER, by_mac, ("verdict",)),
+        "to4": NftSet(("ifname", "ipv4_addr"), by4, ("verdict",)),
+        "to6": NftSet(("ifname", "ipv6_addr"), by6, ("verdict",)),
+    }
+
+
+def judge_sets(layout: Layout) -> dict[str, NftSet]:
     nets, own = layout.policy.nets, layout.own
     gates = [(net.bridge, address) for net in own for address in net.gateways]
     openings = [(net.bridge, opening.protocol, opening.port) for net in own for opening in net.openings]
@@ -97,11 +113,7 @@ def judge_sets(layout: Layout) -> dict[str, NftSet]:
         "shut": NftSet(("ifname",), {(net.bridge,): "" for net in layout.shut}),
         "sheltered": NftSet(("ifname",), dict.fromkeys(sheltered, "")),
         "paths": NftSet(("ifname", "ifname"), dict.fromkeys(layout.open_paths, "")),
-        "known": NftSet(_ETHER, dict.fromkeys(source, "")),
-        "from": NftSet(_ETHER, source, ("verdict",)),
-        "to": NftSet(_ETHER, by_mac, ("verdict",)),
-        "to4": NftSet(("ifname", "ipv4_addr"), by4, ("verdict",)),
-        "to6": NftSet(("ifname", "ipv6_addr"), by6, ("verdict",)),
+        **_card_maps(layout.cards),
         "gates4": NftSet(("ifname", "ipv4_addr"), {gate: "" for gate in gates if is4(gate[1])}),
         "gates6": NftSet(("ifname", "ipv6_addr"), {gate: "" for gate in gates if not is4(gate[1])}),
         "openings": NftSet(("ifname", "inet_proto", "inet_service"), dict.fromkeys(openings, "")),

@@ -30,6 +30,7 @@ BRIDGE_LATE: Final = 100
 FIRST_LOG_GROUP: Final = 4096
 LOG_GROUPS: Final = 32768
 CARDS_KEPT: Final = 65536
+LAYOUTS_KEPT: Final = 2
 
 
 @dataclass(frozen=True)
