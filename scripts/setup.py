@@ -71,9 +71,10 @@ def purge(context: Context, sure: bool) -> None:
             raise Refused("purge", "there is nobody to ask", "make purge YES=1")
         if input("Type purge to go on: ").strip() != "purge":
             raise Refused("purge", "not confirmed: nothing was removed")
-    steps = Steps(5)
+    steps = Steps(6)
     steps.run("Corral's daemon", lambda say: daemons.stop_daemon(context, say))
     steps.run("Virtual machines", lambda say: leave.remove_domains(context, say))
+    steps.run("Routers", lambda say: leave.remove_routers(context, say))
     steps.run("Networks", lambda say: leave.remove_networks(context, say))
     steps.run("libvirt", lambda say: daemons.stop_libvirt(context, say))
     steps.run("Files", lambda say: leave.remove_files(context, say))

@@ -131,6 +131,19 @@ def remove_networks(context: Context, say: Say) -> str:
     return f"removed {', '.join(names)}" if names else "none"
 
 
+def remove_routers(context: Context, say: Say) -> str:
+    """The namespaces that this installation has left a mark of, with what runs in them."""
+    shell = context.shell
+    marks = sorted((context.state_dir / "reservations").glob("crn*.router"))
+    for mark in marks:
+        namespace = mark.name.removesuffix(".router")
+        say(namespace)
+        for pid in shell.ask(shell.as_root(["ip", "netns", "pids", namespace])).output.split():
+            shell.ask(shell.as_root(["kill", pid]))
+        shell.ask(shell.as_root(["ip", "netns", "del", namespace]))
+    return f"removed {len(marks)}" if marks else "none"
+
+
 def remove_files(context: Context, say: Say) -> str:
     """State, run directory, unit, command and `.venv`. The distribution's packages stay, and a group that has members."""
     shell = context.shell

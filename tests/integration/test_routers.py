@@ -29,6 +29,12 @@ class Site:
     app: str
     outside: str
 
+    def change(self, outer: tuple[str, ...] = (), **changes: object) -> None:
+        """What is wished from now on; `outer`: floating addresses of the uplink's."""
+        assert self.wish.uplink is not None
+        uplink = replace(self.wish.uplink, floating=outer)
+        self.wish = replace(self.wish, uplink=uplink, **changes)  # type: ignore[arg-type]
+
     def ensure(self, **changes: object) -> RouterWish:
         self.wish = replace(self.wish, **changes)  # type: ignore[arg-type]
         asyncio.run(self.driver.ensure(self.wish))
@@ -41,8 +47,7 @@ def port(router: str, bridge: str, address: str) -> PortWish:
     return PortWish(port_name(router, bridge), bridge, mac, address, 24)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def made_site(tmp_path: Path) -> Iterator[Site]:
     wires, uid, driver = Wires(), str(uuid.uuid4()), KernelRouters(tmp_path / "run", tmp_path)
     try:
         front, back, out = wires.bridge(), wires.bridge(), wires.bridge()
@@ -60,6 +65,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     finally:
         asyncio.run(driver.remove(uid))
         wires.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    yield from made_site(tmp_path)
 
 
 def test_guests_reach_each_other_and_out_and_nobody_in(site: Site) -> None:

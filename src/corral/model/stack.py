@@ -291,7 +291,7 @@ class StackDocument(StackModel):
     forwards: Annotated[dict[ForwardedPort, ForwardTarget], Field(max_length=limits.STACK_FORWARDS_MAX)] = Field(
         default_factory=dict
     )
-    """Ports of the host's that lead to its VMs: `8080: web:80`, `5353/udp: dns:53`."""
+    """Ports of the host's that lead to its VMs: `"8080": web:80`, `5353/udp: dns:53`."""
     volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
     """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)

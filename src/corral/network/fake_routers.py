@@ -57,8 +57,5 @@ class FakeRouters:
             self._read[network_uid] = tuple(lines)
             self._kept_options.keep(network_uid, tuple(lines))
 
-    async def routers(self) -> Sequence[str]:
-        return sorted(wish.namespace for wish in self.known.values())
-
     def _call(self, name: str) -> AbstractAsyncContextManager[None]:
         return self._simulation.call(f"router.{name}")

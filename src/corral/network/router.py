@@ -120,7 +120,3 @@ class RouterDriver(Protocol):
     async def guests_told(self, network_uid: str, lines: Sequence[str]) -> None:
         """It has read them."""
         ...
-
-    async def routers(self) -> Sequence[str]:
-        """The namespaces of routers that there are, everybody's."""
-        ...

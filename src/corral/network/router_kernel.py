@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from corral import proc
+from corral import files, proc
 from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
 from corral.network.events import kernel_events
@@ -27,7 +27,6 @@ NAMESPACES: Final = Path("/run/netns")
 INTERFACES: Final = Path("/sys/class/net")
 # Each namespace begins without forwarding; strict reverse paths keep guests from sending under others' addresses.
 _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
-_OURS: Final = re.compile(r"^crn[0-9a-f]{12}$")
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
 
@@ -53,6 +52,8 @@ class KernelRouters:
 
     async def ensure(self, wish: RouterWish) -> None:
         if not await asyncio.to_thread(_exists, wish.namespace):
+            # Who takes the installation off the machine without its database knows by this which ones are its.
+            await asyncio.to_thread(files.write_atomic, self._mark(wish.uid), b"")
             await _make(wish.namespace)
         observed = await _observe(wish.namespace)
         fresh = observed.mark != mark_of(wish)
@@ -77,6 +78,10 @@ class KernelRouters:
                 inner = await _links_of(("-n", namespace))
                 await _batch(("-n", namespace), [f"link del {name}" for name in inner if name.startswith(PORT_PREFIX)])
             await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
+        self._mark(uid).unlink(missing_ok=True)
+
+    def _mark(self, uid: str) -> Path:
+        return self._networks_dir / f"{namespace_name(uid)}.router"
 
     async def tell_guests(self, network_uid: str, lines: Sequence[str]) -> bool:
         return await asyncio.to_thread(self._options(network_uid).write, lines)
@@ -86,11 +91,6 @@ class KernelRouters:
 
     def _options(self, network_uid: str) -> RouterOptions:
         return RouterOptions(self._networks_dir, network_uid)
-
-    async def routers(self) -> Sequence[str]:
-        return await asyncio.to_thread(
-            lambda: sorted(path.name for path in NAMESPACES.glob("crn*") if _OURS.match(path.name))
-        )
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------

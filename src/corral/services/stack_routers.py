@@ -54,7 +54,7 @@ async def declared_routing(
             wished = _forward(stack.name, key, target)
         except ValidationError:
             reason = "ports are numbers from 1 to 65535"
-            troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, "8080: web:80")))
+            troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, '"8080": web:80')))
             continue
         if wished.vm not in names:
             reason = f"the stack has no VM {wished.vm!r}"
