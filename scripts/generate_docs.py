@@ -114,7 +114,7 @@ def limits_page() -> str:
 
 def metrics_page() -> str:
     makers = {"Histogram": "histogram", "gauge": "gauge", "counter": "counter"}
-    sources = ("api/metrics.py", "api/metrics_points.py")
+    sources = ("api/metrics.py", "api/metrics_points.py", "api/metrics_networks.py")
     nodes = [node for name in sources for node in ast.walk(ast.parse((SOURCE / name).read_text()))]
     rows = []
     for node in nodes:
@@ -125,6 +125,8 @@ def metrics_page() -> str:
             suffix = "_total" if node.func.id == "counter" else ""
             names = labels.replace("*", "").replace("_VM", "'project', 'name', 'uid'")
             names = names.replace("_TEMPLATE", "'project', 'template', 'uid'")
+            names = names.replace("_NIC", "'project', 'vm', 'nic', 'network'")
+            names = names.replace("_NETWORK", "'project', 'network', 'uid'")
             rows.append(
                 [
                     f"`{first.value}{suffix}`",
