@@ -6,7 +6,7 @@ import pytest
 from debian_guest import BOOT
 from walk import Walk
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.soak]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.soak]
 
 
 def test_cards_keep_their_names(walk: Walk, debian_image: str, tmp_path: Path) -> None:
@@ -23,6 +23,19 @@ def test_cards_keep_their_names(walk: Walk, debian_image: str, tmp_path: Path) -
             shown = walk("exec", name, "--", "ip", "-br", "address", "show", card["name"]).ok()
             assert card["address"] in shown
             assert card["mac"] in walk("exec", name, "--", "cat", f"/sys/class/net/{card['name']}/address").ok()
+        # A fork of it has other cards, which are called the same.
+        walk("template", "create", f"{name}-t", "--from", name, "--hot").ok()
+        walk("fork", f"{name}-t", f"{name}-f").ok()
+        walk("wait", f"{name}-f", "--for", "agent", "--timeout", BOOT).ok()
+        forked = walk.info(f"{name}-f")["spec"]["nics"]
+        for card in forked:
+            walk.until(
+                f"{card['name']} of the fork has {card['address']}",
+                lambda card=card: (
+                    card["address"] in walk("exec", f"{name}-f", "--", "ip", "-br", "address", "show", card["name"]).out
+                ),
+            )
+        walk("delete", f"{name}-f").ok()
         walk("shutdown", name).ok()
         # The first card goes: the second one is on another slot's place among them, and still has its name.
         walk("nic", "remove", name, "net0").ok()
@@ -30,5 +43,7 @@ def test_cards_keep_their_names(walk: Walk, debian_image: str, tmp_path: Path) -
         walk("wait", name, "--for", "agent", "--timeout", BOOT).ok()
         assert cards[1]["address"] in walk("exec", name, "--", "ip", "-br", "address", "show", "net1").ok()
     finally:
+        walk("delete", f"{name}-f")
         walk("delete", name)
+        walk("template", "delete", f"{name}-t")
         walk("network", "delete", f"{name}-side")
