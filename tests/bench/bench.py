@@ -23,6 +23,10 @@ def groups(chosen: str) -> dict[str, Callable[[], Iterator[Row]]]:
         import rows_libvirt
 
         found["real libvirt"] = rows_libvirt.rows
+    if chosen in ("all", "firewall"):
+        import rows_firewall
+
+        found["firewall"] = rows_firewall.rows
     if chosen in ("all", "fake"):
         found["fake driver"] = rows_fake.rows
     return found
@@ -64,7 +68,7 @@ def write(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", choices=["all", "fake", "libvirt"], default="all")
+    parser.add_argument("--group", choices=["all", "fake", "firewall", "libvirt"], default="all")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/reference/promises.md")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped and removed
