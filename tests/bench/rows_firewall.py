@@ -9,9 +9,9 @@ from pathlib import Path
 from stage import Row, median, say
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-from wired_host import Guest, WiredHost, run, wired_host  # noqa: E402 -- it lies beside
+from wired_host import Guest, WiredHost, run, wired_host
 
-from corral.network.firewall.policy import (  # noqa: E402
+from corral.network.firewall.policy import (
     Card,
     Direction,
     Group,
