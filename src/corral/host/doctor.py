@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.host.consoles import check_consoles
+from corral.host.filtering import check_filtering
 from corral.host.guests import check_guests
 from corral.host.hardware import check_hardware
 from corral.host.kernel import check_clock, check_kernel
@@ -21,6 +22,7 @@ from corral.model.network import Network
 from corral.model.pool import Pool
 from corral.model.template import Template
 from corral.model.vm import Vm
+from corral.network.firewall.base import FirewallState
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,19 @@ class Subject:
     pools: tuple[Pool, ...] = ()
     templates: tuple[Template, ...] = ()
     memories: tuple[KeptMemory, ...] = ()
+    firewall: FirewallState | None = None
 
 
 async def examine(subject: Subject, root: Path = Path("/")) -> tuple[Finding, ...]:
     """All findings, in a fixed order. Bounded by the packages' check (20 s); usually under a second."""
     machine = Machine(root)
-    looked, updates, nftables = await asyncio.gather(
-        asyncio.to_thread(lambda: tuple(_look(subject, machine))), check_updates(machine), check_nftables()
+    looked, updates, nftables, filtering = await asyncio.gather(
+        asyncio.to_thread(lambda: tuple(_look(subject, machine))),
+        check_updates(machine),
+        check_nftables(),
+        check_filtering(subject.firewall),
     )
-    return (*looked, nftables, updates)
+    return (*looked, nftables, *filtering, updates)
 
 
 def _look(subject: Subject, machine: Machine) -> Iterator[Finding]:

@@ -86,6 +86,7 @@ class HostService:
                 vms=vms,
                 pools=tuple(await self._context.objects.list(Pool)),
                 templates=templates,
+                firewall=await self._context.firewall.state(),
                 memories=tuple(self._memories(vms, templates, await self._context.objects.list(Snapshot))),
             )
         )

@@ -1,0 +1,38 @@
+"""What doctor says of who else filters packets."""
+
+import asyncio
+
+from corral.host.filtering import check_filtering, check_others
+from corral.model.doctor import Level
+from corral.network.firewall.base import FirewallState
+
+
+def chain(table: str, hook: str, policy: str, family: str = "ip") -> dict[str, dict[str, object]]:
+    found = {"family": family, "table": table, "name": hook.upper(), "type": "filter", "hook": hook, "prio": 0}
+    return {"chain": {**found, "policy": policy}}
+
+
+def test_somebody_who_drops_what_is_forwarded_is_named() -> None:
+    listed = [{"metainfo": {}}, {"chain": {"family": "ip", "table": "filter", "name": "DOCKER"}}]
+    (found,) = check_others([*listed, chain("filter", "forward", "drop"), chain("filter", "input", "accept")])
+    assert (found.id, found.level) == ("forward-policy", Level.WARNING)
+    assert "ip filter FORWARD" in found.found
+    assert "DOCKER-USER" in found.action
+
+
+def test_who_drops_by_default_what_comes_in_is_named() -> None:
+    forward, inward = check_others([chain("ufw", "input", "drop", "inet")])
+    assert (forward.level, inward.id) == (Level.OK, "input-policy")
+    assert "inet ufw INPUT" in inward.found
+
+
+def test_corrals_own_tables_and_bridges_of_others_fight_nobody() -> None:
+    own = chain("corral-0badc0de", "forward", "drop", "inet")
+    (found,) = check_others([own, chain("other", "forward", "drop", "bridge")])
+    assert found.level is Level.OK
+
+
+def test_where_nothing_is_filtered_that_is_a_warning() -> None:
+    (found,) = asyncio.run(check_filtering(FirewallState(active=False, reason="the daemon does not run as root")))
+    assert (found.id, found.level) == ("firewall", Level.WARNING)
+    assert "does not run as root" in found.found
