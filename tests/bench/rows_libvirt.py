@@ -12,6 +12,7 @@ from pathlib import Path
 
 import libvirt
 from rows_fork import fork_rows
+from rows_network import network_rows
 from rows_snapshot import live_fork_row, snapshot_row
 from rows_stack import apply_row
 from rows_time import time_rows
@@ -50,6 +51,7 @@ def rows() -> Iterator[Row]:
             yield snapshot_row(one, IMAGE, _prefix())
             yield live_fork_row(one, IMAGE, _prefix())
             yield from time_rows(one, IMAGE, _prefix(), URI)
+            yield from network_rows(one, _prefix(), URI)
             yield plug_row(one)
             yield screenshot_row(one)
         finally:

@@ -89,6 +89,7 @@ def test_one_guest_on_networks_of_every_kind(walk: Walk, foreign: str) -> None:
         walk("network", "create", past, "--mode", "macvtap", "--nic", tap.nic).ok()
         walk("network", "create", far, "--mode", "routed", "--ipv6", "slaac", "--mtu", "1400").ok()
         try:
+            eventually(lambda: f"libvirt:{foreign}" in walk("network", "list", "-o", "name").ok().split(), "not seen")
             listed = {one["name"]: one["spec"] for one in walk.json("network", "list")}
             assert listed[f"libvirt:{foreign}"]["mode"] == "libvirt"
             refused = walk("network", "delete", f"libvirt:{foreign}")

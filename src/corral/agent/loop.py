@@ -199,7 +199,7 @@ class Agent:
             self.warm_keeper.wake()
             self.template_keeper.wake()
         elif kind == "network" and (found := self.cache.networks.get(uid)) and self.network_keeper.has_work(found):
-            self._relist.set()
+            self.network_keeper.ask(uid)
 
     async def _watch(self) -> None:
         """The store's changes, from a full list on; `compacted` only means that the list is taken again."""

@@ -35,13 +35,33 @@ class NetworkKeeper:
     ensured: dict[str, int] = field(default_factory=dict)
     """Network uid to the generation that was ensured by this process, wholly."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: set[str] = field(default_factory=set)
+    _answering: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
         return "networks"
 
     def has_work(self, network: Network) -> bool:
+        if network.spec.mode == "libvirt":
+            return network.being_deleted
         return network.being_deleted or self.ensured.get(network.uid) != network.generation
+
+    def ask(self, uid: str) -> None:
+        """One that was made or changed: seen to at once, without a look at everything."""
+        self._asked.add(uid)
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.get_running_loop().create_task(self._answer())
+
+    async def _answer(self) -> None:
+        try:
+            while self._asked:
+                network = self.cache.networks.get(self._asked.pop())
+                async with self.turn:
+                    if network is not None and self.has_work(network):
+                        await self._settle(network)
+        except Exception:  # top of a task: logged, and tried again at the next relist
+            log.exception("network is not seen to")
 
     async def sync(self) -> None:
         """Word from the kernel: somebody took a bridge away, or killed who serves addresses on it."""
@@ -58,20 +78,23 @@ class NetworkKeeper:
         await ForeignNetworks(self.objects, self.cache, self.clock).sync(found)
         observed = {each.uid: each for each in found}
         for network in list(self.cache.networks.values()):
-            if network.being_deleted:
-                await self._remove(network)
-                continue
-            if network.spec.mode == "libvirt":
+            if network.spec.mode == "libvirt" and not network.being_deleted:
                 await self._note_foreign(network, observed.get(network.uid))
                 continue
             there = network.uid in observed and observed[network.uid].active and observed[network.uid].whole
-            if there and self.ensured.get(network.uid) == network.generation:
-                continue
-            try:
-                await self._ensure(network)
-            except CorralError as error:
-                log.warning("network is not up", network=network.name, code=error.code, reason=error.reason)
-                await self._record(network, error)
+            if not there or self.has_work(network):
+                await self._settle(network)
+
+    async def _settle(self, network: Network) -> None:
+        """Gone, or as it is wished, or with the reason why not."""
+        if network.being_deleted:
+            await self._remove(network)
+            return
+        try:
+            await self._ensure(network)
+        except CorralError as error:
+            log.warning("network is not up", network=network.name, code=error.code, reason=error.reason)
+            await self._record(network, error)
 
     async def _note_foreign(self, network: Network, found: ObservedNetwork | None) -> None:
         """Made elsewhere: it is as it is."""

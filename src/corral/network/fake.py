@@ -144,7 +144,9 @@ class FakeNetworks:
 
     async def check_filter(self, text: str) -> None:
         if text.startswith("-"):
-            raise CorralError("invalid-argument", f"filter {text!r}", "can't parse filter expression", "see man pcap-filter")
+            raise CorralError(
+                "invalid-argument", f"filter {text!r}", "can't parse filter expression", "see man pcap-filter"
+            )
 
     async def capture(self, device: str, wish: CaptureRequest) -> AsyncGenerator[bytes, None]:
         """Nothing passes."""

@@ -1,5 +1,6 @@
 """What the host's own routes and addresses occupy, and its bridges and cards."""
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Mapping
@@ -43,18 +44,20 @@ async def used_cidrs() -> Mapping[str, str]:
     """CIDRs of every route (all tables, so that a VPN's own table counts) and every address, with who has each."""
     ip = proc.require("ip", "iproute2")
     found: dict[str, str] = {}
-    for family in ("-4", "-6"):
-        routes = await proc.run((ip, "-j", family, "route", "show", "table", "all"), timeout_s=_TIMEOUT_S)
-        addresses = await proc.run((ip, "-j", family, "addr"), timeout_s=_TIMEOUT_S)
+    addresses, *tables = await asyncio.gather(
+        proc.run((ip, "-j", "addr"), timeout_s=_TIMEOUT_S),
+        *(proc.run((ip, "-j", each, "route", "show", "table", "all"), timeout_s=_TIMEOUT_S) for each in ("-4", "-6")),
+    )
+    for routes in tables:
         for route in _ROUTES.validate_python(_json(routes.stdout)):
             if route.dst != "default" and not _is_everywhere(route.dst):
                 found.setdefault(
                     route.dst, f"the host's route through {route.dev}" if route.dev else "a route of the host's"
                 )
-        for link in _LINKS.validate_python(_json(addresses.stdout)):
-            for address in link.addr_info:
-                if address.local and not _is_everywhere(address.local):
-                    found.setdefault(f"{address.local}/{address.prefixlen}", f"the host's address on {link.ifname}")
+    for link in _LINKS.validate_python(_json(addresses.stdout)):
+        for address in link.addr_info:
+            if address.local and not _is_everywhere(address.local):
+                found.setdefault(f"{address.local}/{address.prefixlen}", f"the host's address on {link.ifname}")
     return found
 
 

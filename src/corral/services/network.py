@@ -36,7 +36,7 @@ _CHANGEABLE: Final = (
 )
 # A network that is made, or removed, is waited for so long; the agent goes on trying.
 WAIT_S: Final = 15.0
-LOOK_S: Final = 0.05
+LOOK_S: Final = 0.01
 
 
 class NetworkService:
@@ -169,8 +169,6 @@ class NetworkService:
     async def _used(self) -> dict[str, str]:
         """Every subnet that somebody has, with who it is."""
         used = dict(await self._context.networks.used_subnets())
-        for seen in await self._context.networks.observe_all():
-            used |= {cidr: f"libvirt's network {seen.name}" for cidr in (seen.subnet, seen.subnet6) if cidr}
         for known in await self._context.objects.list(Network):
             spec = known.spec
             used |= {cidr: f"network {known.name!r}" for cidr in (spec.subnet, spec.subnet6) if cidr}

@@ -18,7 +18,7 @@ def test_what_libvirt_adds_and_other_reservations_are_no_difference() -> None:
 
 
 def test_what_is_missing_or_other_is_a_difference() -> None:
-    for old, new in (('stp="off"', 'stp="on"'), ("10.0.0.1\"", "10.0.0.3\""), ("<name>n<", "<name>m<")):
+    for old, new in (('stp="off"', 'stp="on"'), ('10.0.0.1"', '10.0.0.3"'), ("<name>n<", "<name>m<")):
         assert not holds(etree.fromstring(LIVE.replace(old, new)), etree.fromstring(WANTED)), old
 
 

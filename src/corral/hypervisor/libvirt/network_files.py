@@ -17,15 +17,21 @@ from corral.model.network import NetworkSpec, Reservation
 _DIR_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 _TIMEOUT_S: Final = 10.0
+_WORDS_LEAST: Final = 3
 _NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkFiles:
-    """`root` is the installation's; a file for each MAC in `hosts` (DHCP) and in `names` (DNS), which dnsmasq watches."""
+    """`root` is the installation's; a file for each MAC in `hosts` (DHCP) and in `names` (DNS), which dnsmasq watches.
+
+    What is in them is remembered: nobody else writes them while this one lives."""
 
     root: Path
     uid: str
+    read_by_server: bool = False
+    """The dnsmasq that runs reads all of them; one that was started by an older Corral does not."""
+    _known: dict[str, Reservation] | None = None
 
     @property
     def hosts(self) -> Path:
@@ -54,14 +60,20 @@ class NetworkFiles:
         )
 
     def known(self) -> tuple[Reservation, ...]:
-        found = []
+        return tuple(self._read().values())
+
+    def _read(self) -> dict[str, Reservation]:
+        """By the name of the file."""
+        if self._known is not None:
+            return self._known
+        found = self._known = {}
         for path in self.hosts.glob("[0-9a-f]*") if self.hosts.exists() else ():
             mac, address, address6, hostname = parse_dhcp_host(path.read_text())
             # No VM is named in the file, and nobody asks.
-            found.append(
-                Reservation.model_construct(mac=mac, address=address, hostname=hostname, vm_uid="", address6=address6)
+            found[path.name] = Reservation.model_construct(
+                mac=mac, address=address, hostname=hostname, vm_uid="", address6=address6
             )
-        return tuple(found)
+        return found
 
     def prepare(self) -> None:
         """The directories, and settings that dnsmasq can start with."""
@@ -91,6 +103,7 @@ class NetworkFiles:
         self.prepare()
         missing = {_file_name(reservation.mac): reservation for reservation in wanted}
         forget = False
+        self._known = None
         for path in self.hosts.glob("[0-9a-f]*"):
             asked = missing.get(path.name)
             if asked is not None and self._says(path, asked):
@@ -106,23 +119,23 @@ class NetworkFiles:
 
     def put(self, reservation: Reservation, lessees: Sequence[str]) -> bool:
         """One more; another one of its address or name is away then. As `sync`."""
-        path = self.hosts / _file_name(reservation.mac)
-        if path.exists() and self._says(path, reservation):
+        known, name = self._read(), _file_name(reservation.mac)
+        there = known.get(name)
+        if there is not None and _same(there, reservation) and (self.names / name).exists():
             return False
-        forget = path.exists()
-        for known in self.known():
-            if known.mac != reservation.mac and _clash(known, reservation):
-                forget = True
-                self._forget(_file_name(known.mac))
+        clashing = [other for other, one in known.items() if other != name and _clash(one, reservation)]
+        for other in clashing:
+            self._forget(other)
+        forget = there is not None or bool(clashing)
         self._write(reservation, lessees)
         return forget
 
     def has(self, mac: str) -> bool:
-        return (self.hosts / _file_name(mac)).exists()
+        return _file_name(mac) in self._read()
 
     def drop(self, mac: str) -> bool:
         """Whether there was one."""
-        if not (self.hosts / _file_name(mac)).exists():
+        if not self.has(mac):
             return False
         self._forget(_file_name(mac))
         return True
@@ -134,6 +147,7 @@ class NetworkFiles:
                     files.remove_file(path)
                 directory.rmdir()
         files.remove_file(self.settings)
+        self._known = None
 
     def _says(self, path: Path, wanted: Reservation) -> bool:
         said = parse_dhcp_host(path.read_text())
@@ -142,19 +156,23 @@ class NetworkFiles:
 
     def _write(self, reservation: Reservation, lessees: Sequence[str]) -> None:
         name = _file_name(reservation.mac)
-        files.write_atomic(self.names / name, names_text(reservation).encode(), _FILE_MODE)
-        files.write_atomic(self.hosts / name, dhcp_host_line(reservation, lessees).encode(), _FILE_MODE)
+        _replace(self.names / name, names_text(reservation))
+        _replace(self.hosts / name, dhcp_host_line(reservation, lessees))
+        self._read()[name] = reservation
 
     def _forget(self, name: str) -> None:
         files.remove_file(self.hosts / name)
         files.remove_file(self.names / name)
+        self._read().pop(name, None)
 
 
 async def check_settings(spec: NetworkSpec) -> None:
     """dnsmasq itself says whether it takes an option: a network whose server does not start serves nobody."""
+    if not (text := settings_text(spec)):
+        return
     program = proc.require("dnsmasq", "dnsmasq-base")
     with tempfile.NamedTemporaryFile("w", prefix="corral-dnsmasq-", suffix=".conf") as file:
-        file.write(settings_text(spec))
+        file.write(text)
         file.flush()
         done = await proc.run((program, "--test", f"--conf-file={file.name}"), timeout_s=_TIMEOUT_S, check=False)
     if done.returncode != 0:
@@ -163,8 +181,23 @@ async def check_settings(spec: NetworkSpec) -> None:
         raise CorralError("invalid-argument", "DHCP options", reason, "man dnsmasq, --dhcp-option")
 
 
+def _replace(path: Path, text: str) -> None:
+    """At once for who reads it; not forced to the disk, since all are written anew when the network is ensured."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.chmod(_FILE_MODE)
+        temporary.replace(path)
+    except OSError as error:
+        raise files.storage_error(f"write {path}", error) from error
+
+
 def _file_name(mac: str) -> str:
     return mac.replace(":", "-")
+
+
+def _same(one: Reservation, other: Reservation) -> bool:
+    return (one.address, one.address6, one.hostname) == (other.address, other.address6, other.hostname)
 
 
 def _clash(one: Reservation, other: Reservation) -> bool:
@@ -182,6 +215,8 @@ def dhcp_host_line(reservation: Reservation, lessees: Sequence[str] = ()) -> str
 def parse_dhcp_host(line: str) -> tuple[str, str, str, str]:
     """The MAC, both addresses and the name of a line of ours."""
     words = line.strip().split(",")
+    if len(words) < _WORDS_LEAST:  # a crash of the host may leave an empty file: it says nothing, and is written anew
+        return "", "", "", ""
     address6 = words.pop(-2).strip("[]") if words[-2].startswith("[") else ""
     return words[0], words[-2], address6, words[-1]
 

@@ -27,6 +27,7 @@ from corral.hypervisor.libvirt.network_document import (
     reads_names,
     refreshing_changes,
     same_document,
+    subnet_of,
 )
 from corral.hypervisor.libvirt.network_files import NetworkFiles
 from corral.model.network import Network, NetworkSpec, Reservation
@@ -50,6 +51,17 @@ def find_network(handle: libvirt.virConnect, uid: str) -> libvirt.virNetwork | N
         if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
             return None
         raise
+
+
+def idle_subnets(handle: libvirt.virConnect) -> dict[str, str]:
+    """Those of networks that are off, with whose they are."""
+    found = {}
+    for network in handle.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_INACTIVE):
+        root = parse_document(network.XMLDesc(0))
+        for cidr in (subnet_of(root), subnet_of(root, "ipv6")):
+            if cidr:
+                found[cidr] = f"libvirt's network {network.name()}"
+    return found
 
 
 def check_foreign(handle: libvirt.virConnect, name: str) -> bool:
@@ -101,6 +113,7 @@ class Ensuring:
         waits for its next start."""
         spec = self.network.spec
         if spec.ours:
+            self.files.read_by_server = False
             self.files.prepare()
         document = build_network(self.network, self.name, self.files.dnsmasq_options(), own_rules=self.own_rules)
         wish = parse_document(document)
@@ -234,24 +247,18 @@ def lessees(found: libvirt.virNetwork) -> dict[str, list[str]]:
 
 def sync(found: libvirt.virNetwork, wanted: Sequence[Reservation], files: NetworkFiles) -> None:
     """Make all the reservations so."""
-    forget = files.sync(wanted, lessees(found))
-    _tell(found, wanted, forget=forget)
+    _tell(found, files, forget=files.sync(wanted, lessees(found)))
 
 
 def put(found: libvirt.virNetwork, reservation: Reservation, files: NetworkFiles) -> None:
     leased: Mapping[str, Sequence[str]] = lessees(found)
     gone = [mac for mac in leased.get(reservation.address, ()) if mac != reservation.mac]
     forget = files.put(reservation, [mac for mac in gone if not files.has(mac)])
-    _tell(found, None if reads_names_of(found) else files.known(), forget=forget)
+    _tell(found, files, forget=forget)
 
 
 def drop(found: libvirt.virNetwork, mac: str, files: NetworkFiles) -> None:
-    forget = files.drop(mac)
-    _tell(found, None if reads_names_of(found) else files.known(), forget=forget)
-
-
-def reads_names_of(found: libvirt.virNetwork) -> bool:
-    return bool(found.isActive()) and reads_names(parse_document(found.XMLDesc(0)))
+    _tell(found, files, forget=files.drop(mac))
 
 
 def refresh(found: libvirt.virNetwork) -> None:
@@ -261,13 +268,14 @@ def refresh(found: libvirt.virNetwork) -> None:
             _apply(found, change, _LIVE)
 
 
-def _tell(found: libvirt.virNetwork, wanted: Sequence[Reservation] | None, *, forget: bool) -> None:
+def _tell(found: libvirt.virNetwork, files: NetworkFiles, *, forget: bool) -> None:
     """dnsmasq forgets when it is told to read all again. One that runs since before names were files is told those by
     libvirt; nothing of that is kept for its next start."""
-    if not found.isActive():
+    if (files.read_by_server and not forget) or not found.isActive():
         return
     live = parse_document(found.XMLDesc(0))
-    changes: Sequence[Change] = () if wanted is None or reads_names(live) else plan_changes(live, wanted)
+    files.read_by_server = reads_names(live)
+    changes: Sequence[Change] = () if files.read_by_server else plan_changes(live, files.known())
     if forget and not changes:
         changes = refreshing_changes(live)
     for change in changes:

@@ -45,6 +45,7 @@ class LibvirtNetworks:
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
         self._root = reservations_dir
         self._own_rules = own_rules
+        self._file_sets: dict[str, NetworkFiles] = {}
         self._watched = WatchedNetworks(network_life.dnsmasq_of)
         self._shaper = TcShaper(installation_id)
         # Each change reads what there is and writes what there shall be: two at once would undo each other's.
@@ -114,7 +115,7 @@ class LibvirtNetworks:
             return await self._driver.call(asked, act)
 
     def _files(self, network: Network) -> NetworkFiles:
-        return NetworkFiles(self._root, network.uid)
+        return self._file_sets.setdefault(network.uid, NetworkFiles(self._root, network.uid))
 
     async def remove(self, network: Network) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -129,7 +130,9 @@ class LibvirtNetworks:
             await remove_bridge(network.spec.bridge)
 
     async def used_subnets(self) -> Mapping[str, str]:
-        return await used_cidrs()
+        """Networks of libvirt's that are on are seen by their bridges' addresses."""
+        routes, idle = await asyncio.gather(used_cidrs(), self._driver.call("list networks", network_life.idle_subnets))
+        return {**idle, **routes}
 
     async def cards(self) -> tuple[HostCard, ...]:
         return await host_cards()
@@ -174,21 +177,23 @@ def _observe_all(handle: libvirt.virConnect, prefix: str) -> tuple[ObservedNetwo
     for found in handle.listAllNetworks(0):
         root = parse_document(found.XMLDesc(0))
         active = bool(found.isActive())
-        kept = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)) if active else root
+        name = found.name()
+        ours = name.startswith(prefix)
+        kept = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)) if active and ours else root
         bridge, forward, domain = root.find("bridge"), root.find("forward"), root.find("domain")
         observed.append(
             ObservedNetwork(
                 uid=found.UUIDString(),
-                name=found.name(),
+                name=name,
                 active=active,
                 bridge="" if bridge is None else bridge.get("name") or "",
                 subnet=subnet_of(root),
                 mode="isolated" if forward is None else forward.get("mode") or "nat",
                 domain="" if domain is None else domain.get("name") or "",
                 subnet6=subnet_of(root, "ipv6"),
-                whole=active and network_life.is_whole(found.name(), root),
+                whole=active and network_life.is_whole(name, root),
                 spec_json=spec_json_of(kept),
-                ours=found.name().removeprefix(prefix) if found.name().startswith(prefix) else "",
+                ours=name.removeprefix(prefix) if ours else "",
             )
         )
     return tuple(observed)
