@@ -46,7 +46,7 @@ def on_network(open_dir: Path, act: Callable[[World], Awaitable[None]], **wished
     async def run() -> None:
         driver = await LibvirtDriver.open("qemu:///system", timeout_s=30)
         uid = new_uid()
-        networks = LibvirtNetworks(driver, uid, open_dir / "reservations")
+        networks = LibvirtNetworks(driver, uid, open_dir / "reservations", hosts_file=open_dir / "hosts")
         used = await networks.used_subnets()
         fields = {"subnet": choose_subnet(used), "domain": "test.internal", "bridge": f"ct{uid[:8]}", **wished}
         if fields.get("ipv6"):
@@ -168,6 +168,26 @@ def test_names_from_elsewhere_are_asked_of_the_servers_that_were_named(open_dir:
         await asyncio.to_thread(on_network, open_dir, younger, domain="other.internal", mode="isolated")
 
     on_network(open_dir, act, mode="isolated")
+
+
+def test_names_on_the_host_come_and_go_beside_what_others_wrote(open_dir: Path) -> None:
+    hosts = open_dir / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+
+    async def act(world: World) -> None:
+        web, db = world.reservation(10, "web"), world.reservation(11, "db")
+        await world.networks.reserve(world.network, web)
+        assert "web" in hosts.read_text()
+        hosts.write_text(hosts.read_text() + "10.9.9.9 mine\n")
+        await world.networks.reserve(world.network, db)
+        assert f"{db.address} db.test.internal\n{web.address} web.test.internal\n" in hosts.read_text()
+        await world.networks.release(world.network, web)
+        assert "web" not in hosts.read_text()
+        assert await world.changed(db, host_names=False)
+        assert hosts.read_text() == "127.0.0.1 localhost\n10.9.9.9 mine\n"
+
+    on_network(open_dir, act, mode="isolated", host_names=True)
+    assert hosts.read_text() == "127.0.0.1 localhost\n10.9.9.9 mine\n"
 
 
 def test_a_killed_server_and_a_deleted_bridge_come_back_with_their_guests(open_dir: Path) -> None:

@@ -21,6 +21,7 @@ from corral.network.base import HostCard, Lease, ObservedNetwork
 from corral.network.capture import capture, check_filter
 from corral.network.connections import connections
 from corral.network.host_cards import ensure_bridge, has_vlans, host_cards, remove_bridge
+from corral.network.host_names import HOSTS, write_block
 from corral.network.host_routes import bridges, used_cidrs
 from corral.network.shaper import TcShaper
 from corral.network.shaping import Shape
@@ -39,12 +40,19 @@ class LibvirtNetworks:
     """
 
     def __init__(
-        self, driver: LibvirtDriver, installation_id: str, reservations_dir: Path, *, own_rules: bool = False
+        self,
+        driver: LibvirtDriver,
+        installation_id: str,
+        reservations_dir: Path,
+        *,
+        own_rules: bool = False,
+        hosts_file: Path = HOSTS,
     ) -> None:
         self._driver = driver
         self._prefix = f"corral-{installation_id.replace('-', '')[:_PREFIX_CHARS]}"
         self._root = reservations_dir
         self._own_rules = own_rules
+        self._hosts_file = hosts_file
         self._file_sets: dict[str, NetworkFiles] = {}
         self._watched = WatchedNetworks(network_life.dnsmasq_of)
         self._shaper = TcShaper(installation_id)
@@ -68,7 +76,20 @@ class LibvirtNetworks:
         whole = await self._in_turn(network, f"ensure network {name}", lambda handle: ensuring.ensure(handle, wanted))
         if network.spec.ours:
             self._watched.add(network.uid, name, network.spec.bridge)
+            await asyncio.to_thread(write_block, self._hosts_file, network.uid, self._host_lines(network))
         return whole
+
+    def _name_on_host(self, network: Network) -> None:
+        if network.spec.host_names:
+            write_block(self._hosts_file, network.uid, self._host_lines(network))
+
+    def _host_lines(self, network: Network) -> tuple[str, ...]:
+        """Full names alone: short ones of two networks would hide each other."""
+        if not network.spec.host_names:
+            return ()
+        known = sorted(self._files(network).known(), key=lambda kept: kept.hostname)
+        pairs = ((address, kept.hostname) for kept in known for address in (kept.address, kept.address6) if address)
+        return tuple(f"{address} {name}.{network.spec.domain}" for address, name in pairs)
 
     def tell(self, told: Callable[[], None]) -> None:
         self._watched.tell(told)
@@ -89,6 +110,7 @@ class LibvirtNetworks:
         def act(handle: libvirt.virConnect) -> None:
             found = handle.networkLookupByUUIDString(network.uid)
             network_life.put(found, reservation, self._files(network))
+            self._name_on_host(network)
 
         await self._in_turn(network, f"reserve {reservation.address} in network {self.driver_name(network)}", act)
 
@@ -100,6 +122,7 @@ class LibvirtNetworks:
                 network_life.drop(found, reservation.mac, files)
             else:
                 files.drop(reservation.mac)
+            self._name_on_host(network)
 
         await self._in_turn(network, f"release {reservation.address} in network {self.driver_name(network)}", act)
 
@@ -121,6 +144,7 @@ class LibvirtNetworks:
         def act(handle: libvirt.virConnect) -> None:
             network_life.stop_and_undefine(handle, network.uid)
             self._files(network).remove()
+            write_block(self._hosts_file, network.uid, ())
 
         if network.spec.mode == "libvirt":
             return
