@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from routed_world import begun
 
-from corral.errors import CorralError
 from corral.model.address import AddressSpec, FloatingAddress
 from corral.model.forward import Forward, ForwardSpec
-from corral.model.network import Network, NetworkSpec
-from corral.model.router import Router, RouterPort, RouterSpec
 from corral.model.vm import Vm
-from corral.names import new_mac, new_uid
+from corral.names import new_uid
 from corral.network.router import FloatingWish, ForwardWish
 from corral.simulation import Fault, FaultKind
 from corral.store.objects import claim_key, host_port_claim
@@ -22,93 +20,10 @@ KINDS = (FaultKind.CRASH_BEFORE, FaultKind.CRASH_AFTER, FaultKind.ERROR, FaultKi
 FLOATING = "192.168.200.99"
 
 
-def network_named(world: Any, name: str, number: int) -> Network:
-    spec = NetworkSpec(mode="isolated", subnet=f"10.7.{number}.0/24", domain=f"{name}.test", bridge=f"b{name}")
-    return Network(name=name, uid=new_uid(), created_at=world.clock.now(), spec=spec)
-
-
-def port_on(network: Network, address: str) -> RouterPort:
-    return RouterPort(network=network.name, network_uid=network.uid, mac=new_mac(), address=address)
-
-
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting between tries is not the subject."""
     monkeypatch.setattr("corral.agent.supervised.backoff_s", lambda attempts: 0.02 * attempts)
-
-
-class Scene:
-    """Two isolated networks, a guest on the first, and a router between them that services have just written."""
-
-    def __init__(self, world: Any) -> None:
-        self.world = world
-        self.front, self.back = network_named(world, "front", 1), network_named(world, "back", 2)
-        ports = (port_on(self.front, "10.7.1.2"), port_on(self.back, "10.7.2.2"))
-        spec = RouterSpec(ports=ports, uplink="nat", uplink_port=port_on(world.network, "192.168.200.2"))
-        self.router = Router(name="edge", uid=new_uid(), created_at=world.clock.now(), spec=spec)
-
-    async def write(self) -> None:
-        transaction = self.world.objects.transaction()
-        transaction.create(self.router)
-        for port in self.router.spec.all_ports:
-            transaction.claim(claim_key("mac", "host", port.mac), self.router.uid)
-            transaction.claim(claim_key("address", port.network_uid, port.address), self.router.uid)
-        await transaction.commit()
-
-    async def change(self, **spec: object) -> None:
-        while True:
-            now = await self.world.objects.get(Router, self.router.uid)
-            update = {"generation": now.generation + 1, "spec": now.spec.model_copy(update=spec)}
-            transaction = self.world.objects.transaction()
-            transaction.update(now.model_copy(update=update))
-            try:
-                await transaction.commit()
-            except CorralError:  # the agent was first
-                continue
-            return
-
-    async def delete(self) -> None:
-        while True:
-            now = await self.world.objects.get(Router, self.router.uid)
-            transaction = self.world.objects.transaction()
-            transaction.update(now.model_copy(update={"deletion_requested_at": self.world.clock.now()}))
-            try:
-                await transaction.commit()
-            except CorralError:
-                continue
-            return
-
-    async def routes(self, ports: int) -> bool:
-        now = await self.world.objects.get(Router, self.router.uid)
-        wish = self.world.routers.known.get(self.router.uid)
-        return (
-            wish is not None
-            and len(wish.ports) == ports
-            and now.status.active
-            and now.status.observed_generation == now.generation
-        )
-
-    def told(self, network: Network) -> tuple[str, ...]:
-        return tuple(self.world.routers.options.get(network.uid, ()))
-
-    def kept(self, network: Network) -> set[str]:
-        """Addresses that DHCP gives to nobody else."""
-        return {one.address for one in self.world.networks.networks[network.uid].reservations.values()}
-
-    async def gone(self) -> bool:
-        found = await self.world.objects.get(Router, self.router.uid)
-        told = (self.told(self.front), self.told(self.back))
-        return found is None and self.router.uid not in self.world.routers.known and told == ((), ())
-
-
-async def begun(world: Any) -> Scene:
-    scene = Scene(world)
-    transaction = world.objects.transaction()
-    for network in (scene.front, scene.back):
-        transaction.create(network)
-    await transaction.commit()
-    await world.start()
-    return scene
 
 
 async def reach(world: Any, goal: Callable[[], object]) -> None:

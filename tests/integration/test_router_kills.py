@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_routers import Site, made_site
+from router_site import Site, made_site
 from wires import fetch, reaches
 
 from corral import proc

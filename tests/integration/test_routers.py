@@ -1,70 +1,19 @@
 """Routers in the real kernel, with namespaces as guests: who reaches whom, and that it goes on after anything is taken away."""
 
-import asyncio
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from wires import WHO, Wires, eventually, fetch, inside, ip, reaches
+from router_site import Site, made_site
+from wires import WHO, eventually, fetch, inside, ip, reaches
 
 from corral.errors import CorralError
-from corral.names import port_name
-from corral.network.router import BalancerWish, FloatingWish, ForwardWish, PortWish, RouterWish, RouteWish, ServerWish
-from corral.network.router_kernel import KernelRouters
+from corral.network.router import BalancerWish, FloatingWish, ForwardWish, ServerWish
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@dataclass
-class Site:
-    """Two inner networks and one that leads out; a host on each."""
-
-    driver: KernelRouters
-    wires: Wires
-    wish: RouterWish
-    web: str
-    app: str
-    outside: str
-
-    def change(self, outer: tuple[str, ...] = (), **changes: object) -> None:
-        """What is wished from now on; `outer`: floating addresses of the uplink's."""
-        assert self.wish.uplink is not None
-        uplink = replace(self.wish.uplink, floating=outer)
-        self.wish = replace(self.wish, uplink=uplink, **changes)  # type: ignore[arg-type]
-
-    def ensure(self, **changes: object) -> RouterWish:
-        self.wish = replace(self.wish, **changes)  # type: ignore[arg-type]
-        asyncio.run(self.driver.ensure(self.wish))
-        return self.wish
-
-
-def port(router: str, bridge: str, address: str) -> PortWish:
-    tail = uuid.uuid4().hex[:6]
-    mac = f"52:54:00:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
-    return PortWish(port_name(router, bridge), bridge, mac, address, 24)
-
-
-def made_site(tmp_path: Path) -> Iterator[Site]:
-    wires, uid, driver = Wires(), str(uuid.uuid4()), KernelRouters(tmp_path / "run", tmp_path)
-    try:
-        front, back, out = wires.bridge(), wires.bridge(), wires.bridge()
-        wish = RouterWish(
-            uid=uid,
-            ports=(port(uid, front, "10.231.1.2"), port(uid, back, "10.231.2.2")),
-            uplink=port(uid, out, "10.231.9.2"),
-            masquerade=True,
-            routes=(RouteWish("default", "10.231.9.1"),),
-        )
-        web = wires.host(front, "10.231.1.10/24", "10.231.1.2")
-        app = wires.host(back, "10.231.2.10/24", "10.231.2.2")
-        outside = wires.host(out, "10.231.9.1/24")
-        yield Site(driver, wires, wish, web, app, outside)
-    finally:
-        asyncio.run(driver.remove(uid))
-        wires.close()
 
 
 @pytest.fixture

@@ -61,12 +61,12 @@ def parse_ports(text: str) -> dict[str, Any]:
 
 
 @forward.command()
-@click.argument("vm", required=False, shell_complete=complete_vm)
+@click.argument("target", metavar="VM", shell_complete=complete_vm)
 @click.argument("ports", metavar="HOST_PORT:PORT[/udp]")
-@click.option("--balancer", help="To a load balancer instead of a VM.")
+@click.option("--balancer", is_flag=True, help="What is named is a load balancer, not a VM.")
 @output_option
 @pass_session
-def add(session: Session, vm: str | None, ports: str, balancer: str | None, output: str) -> None:
+def add(session: Session, target: str, ports: str, balancer: bool, output: str) -> None:
     """Forward a port of the host's. The VM's firewall lets in what comes this way.
 
     \b
@@ -75,9 +75,8 @@ def add(session: Session, vm: str | None, ports: str, balancer: str | None, outp
       corral forward add dns 5353:53/udp
       corral forward add --balancer shop 80
     """
-    target = {"vm": vm} if vm else {}
-    target |= {"balancer": balancer} if balancer else {}
-    made = session.client().create_forward({**parse_ports(ports), **target})  # type: ignore[typeddict-item]
+    body: Any = {**parse_ports(ports), "balancer" if balancer else "vm": target}
+    made = session.client().create_forward(body)
     if output in ("json", "yaml"):
         show_document(made, output)
     elif output == "name":

@@ -1,0 +1,199 @@
+"""Routers, forwards, floating addresses and balancers as they are asked for, with an agent that makes them: bad input is
+refused before effect, and whatever hangs on something keeps it."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from routed_world import Scene, begun
+
+from corral.errors import CorralError
+from corral.model.balancer import BalancerCheck
+from corral.model.identity import Identity, Role
+from corral.model.network import Network
+from corral.model.router import Router
+from corral.model.router_requests import (
+    AssignAddressRequest,
+    CreateAddressRequest,
+    CreateBalancerRequest,
+    CreateForwardRequest,
+    CreateRouterRequest,
+    UpdateBalancerRequest,
+    UpdateRouterRequest,
+)
+from corral.model.vm import Vm
+from corral.names import new_uid
+from corral.network import host_ports
+from corral.services.address import AddressService
+from corral.services.balancer import BalancerService
+from corral.services.caller import Caller
+from corral.services.forward import ForwardService
+from corral.services.network import NetworkService
+from corral.services.router import RouterService
+from corral.store.objects import claim_key
+
+CALLER = Caller(Identity(name="local:root", roles={"*": Role.ADMIN}), "r")
+ME = (CALLER, "default")
+
+
+class Desk:
+    """The services, over the world's store."""
+
+    def __init__(self, world: Any) -> None:
+        context = world.devices._context
+        self.routers, self.forwards = RouterService(context), ForwardService(context)
+        self.addresses, self.balancers = AddressService(context), BalancerService(context)
+        self.networks = NetworkService(context)
+
+    async def edge(self, **more: Any) -> Router:
+        return await self.routers.create(*ME, CreateRouterRequest(name="edge", connect=("front", "back"), **more))
+
+
+async def refused(work: Any, code: str, words: str = "") -> None:
+    with pytest.raises(CorralError) as raised:
+        await work
+    assert raised.value.code == code, raised.value
+    assert words in raised.value.reason
+
+
+async def guest_on(world: Any, scene: Scene, network: Network, name: str, address: str) -> Vm:
+    vm, operation = await world.create(name)
+    await world.ended(operation)
+    current = await world.objects.get(Vm, vm.uid)
+    nic = current.spec.nics[0].model_copy(
+        update={"network": network.name, "network_uid": network.uid, "address": address}
+    )
+    transaction = world.objects.transaction()
+    changed = current.model_copy(update={"spec": current.spec.model_copy(update={"nics": (nic,)})})
+    transaction.update(changed)
+    await transaction.commit()
+    return changed
+
+
+def test_a_router_is_made_changed_and_deleted(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        router = await desk.edge()
+        assert router.status.active
+        assert [port.network for port in router.spec.ports] == ["front", "back"]
+        assert router.spec.uplink_port is not None
+        for port in router.spec.all_ports:
+            assert await w.objects.owner(claim_key("address", port.network_uid, port.address)) == router.uid
+        changed = await desk.routers.update(*ME, "edge", UpdateRouterRequest(disconnect=("back",), uplink="none"))
+        assert [port.network for port in changed.spec.all_ports] == ["front"]
+        assert changed.spec.ports[0] == router.spec.ports[0]
+        back = router.spec.ports[1]
+        assert await w.objects.owner(claim_key("address", back.network_uid, back.address)) is None
+        await refused(desk.networks.delete(*ME, "front"), "network-in-use", "router edge")
+        await desk.routers.delete(*ME, "edge")
+        assert await w.objects.list(Router) == []
+
+    world(play)
+
+
+def test_routers_that_cannot_be_are_refused(world: Any) -> None:
+    async def play(w: Any) -> None:
+        scene = await begun(w)
+        desk = Desk(w)
+        lan = Network(
+            name="lan",
+            uid=new_uid(),
+            created_at=w.clock.now(),
+            spec=scene.front.spec.model_copy(update={"mode": "bridge", "subnet": "", "bridge": "br9"}),
+        )
+        twin = Network(name="twin", uid=new_uid(), created_at=w.clock.now(), spec=scene.front.spec)
+        transaction = w.objects.transaction()
+        transaction.create(lan)
+        transaction.create(twin)
+        await transaction.commit()
+
+        def make(**body: Any) -> Any:
+            return desk.routers.create(*ME, CreateRouterRequest(name="edge", **body))
+
+        await refused(make(connect=("nowhere",)), "network-not-found")
+        await refused(make(connect=("lan",)), "invalid-argument", "mode bridge")
+        await refused(make(connect=("front", "twin")), "invalid-argument", "in common")
+        await refused(make(connect=("front",), uplink_network="back"), "invalid-argument", "leads nowhere")
+        await refused(make(connect=("default",)), "invalid-argument", "both of its sides")
+        bad = {"to": "10.0.0.1/8", "via": "10.7.1.9"}
+        await refused(make(connect=("front",), routes=(bad,)), "invalid-argument", "host bits")
+        await refused(make(connect=("front",), routes=({"to": "10.0.0.0/8", "via": "10.7.1.999"},)), "invalid-argument")
+        assert await w.objects.list(Router) == []
+        await desk.edge()
+        await refused(desk.edge(), "name-taken")
+        await refused(desk.routers.update(*ME, "edge", UpdateRouterRequest(disconnect=("lan",))), "invalid-argument")
+
+    world(play)
+
+
+def test_what_hangs_on_a_router(world: Any) -> None:
+    async def play(w: Any) -> None:
+        scene = await begun(w)
+        desk = Desk(w)
+        router = await desk.edge()
+        await guest_on(w, scene, scene.front, "web", "10.7.1.10")
+        await guest_on(w, scene, w.network, "aside", "192.168.200.77")
+        made = await desk.addresses.create(*ME, CreateAddressRequest(name="float", router="edge", vm="web"))
+        assert made.spec.address.startswith("192.168.200.")
+        taken = CreateAddressRequest(name="other", router="edge", address=made.spec.address)
+        await refused(desk.addresses.create(*ME, taken), "address-taken")
+        await refused(
+            desk.addresses.assign(*ME, "float", AssignAddressRequest(vm="aside")), "invalid-argument", "no card"
+        )
+        await refused(desk.routers.delete(*ME, "edge"), "router-in-use", "address float")
+        await refused(desk.routers.update(*ME, "edge", UpdateRouterRequest(uplink="none")), "router-in-use")
+        assert (await desk.addresses.assign(*ME, "float", AssignAddressRequest(vm=None))).spec.vm is None
+        await desk.addresses.delete(*ME, "float")
+
+        shop = CreateBalancerRequest(name="shop", listen=80, targets=("web",), check=BalancerCheck(kind="http"))
+        await desk.balancers.create(*ME, shop)
+        await refused(desk.balancers.create(*ME, shop.model_copy(update={"name": "twin"})), "address-taken")
+        aside = CreateBalancerRequest(name="no", listen=81, targets=("aside",))
+        await refused(desk.balancers.create(*ME, aside), "invalid-argument", "no router")
+        await w.until(lambda: bool(w.routers.known[router.uid].balancers))
+        await desk.balancers.update(*ME, "shop", UpdateBalancerRequest(port=8000, algorithm="leastconn"))
+        await w.until(lambda: w.routers.known[router.uid].balancers[0].port == 8000)
+        await desk.forwards.create(*ME, CreateForwardRequest(balancer="shop", host_port=18081))
+        await refused(desk.balancers.delete(*ME, "shop"), "balancer-in-use")
+        await desk.forwards.delete(*ME, "tcp-18081")
+        await desk.balancers.delete(*ME, "shop")
+        await desk.routers.delete(*ME, "edge")
+
+    world(play)
+
+
+def test_a_port_of_the_hosts_is_forwarded_once_and_never_taken_from_it(world: Any) -> None:
+    async def play(w: Any) -> None:
+        scene = await begun(w)
+        desk = Desk(w)
+        await guest_on(w, scene, w.network, "near", "192.168.200.77")
+        await guest_on(w, scene, scene.front, "far", "10.7.1.10")
+        near = CreateForwardRequest(vm="near", host_port=18082, port=80)
+        await refused(
+            desk.forwards.create(*ME, CreateForwardRequest(vm="far", host_port=18083)), "invalid-argument", "no router"
+        )
+        tries = await asyncio.gather(*(desk.forwards.create(*ME, near) for _ in range(8)), return_exceptions=True)
+        codes = [one.code for one in tries if isinstance(one, CorralError)]
+        assert codes == ["address-taken"] * 7
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            await refused(
+                desk.forwards.create(*ME, near.model_copy(update={"host_port": port})), "address-taken", "listens"
+            )
+        assert not host_ports.in_use("tcp", port)
+        both = CreateForwardRequest(vm="near", balancer="shop", host_port=18084)
+        await refused(desk.forwards.create(*ME, both), "invalid-argument", "one VM")
+        await desk.forwards.delete(*ME, "tcp-18082")
+        await desk.forwards.create(*ME, near)
+
+    world(play)
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1])
+def test_ports_beyond_the_kernels_are_no_ports(port: int) -> None:
+    with pytest.raises(ValueError, match="port"):
+        CreateForwardRequest(vm="web", host_port=port, port=80)
+    with pytest.raises(ValueError, match="port"):
+        CreateForwardRequest(vm="web", host_port=80, port=port)
