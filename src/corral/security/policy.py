@@ -122,7 +122,9 @@ MINIMAL_ROLE: Final[Mapping[str, Role]] = MappingProxyType(
 
 
 # Whoever was given the right to it by name (a token can carry it) may do it with this role already.
-GRANTABLE: Final[Mapping[str, Role]] = MappingProxyType({Right.FORK.value: Role.OPERATOR, Right.CAPTURE.value: Role.OPERATOR})
+GRANTABLE: Final[Mapping[str, Role]] = MappingProxyType(
+    {Right.FORK.value: Role.OPERATOR, Right.CAPTURE.value: Role.OPERATOR}
+)
 
 
 def role_in(identity: Identity, project: str) -> Role | None:
