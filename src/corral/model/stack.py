@@ -14,7 +14,20 @@ from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
 from corral.model.firewall_requests import Rules
 from corral.model.hardware import HardwareSpec
-from corral.model.network import Interface, NetworkMode, NetworkName
+from corral.model.network_parts import (
+    Address,
+    Cidr,
+    DhcpOptions,
+    DnsServers,
+    Interface,
+    Ipv6Mode,
+    MakeableMode,
+    Mtu,
+    NetworkBoot,
+    NetworkName,
+    Reservations,
+    Vlan,
+)
 from corral.model.requests import CardGroups, Description, WaitCondition
 from corral.model.router import RouterRoute, Uplink
 from corral.model.vm import Bus, Firmware, RunPolicy
@@ -238,14 +251,28 @@ class StackNetwork(StackModel):
     """A network of the stack's own; `corral down` removes it."""
 
     name: Name
-    mode: NetworkMode | None = None
-    """`bridge` where a bridge is named, else `nat`."""
+    mode: MakeableMode | None = None
+    """`bridge` where a bridge or a card is named, else `nat`."""
     subnet: Annotated[str, StringConstraints(max_length=18)] = ""
     """IPv4 CIDR; empty: a free one is found."""
+    ipv6: Ipv6Mode = ""
+    subnet6: Cidr = ""
+    """IPv6 CIDR, a /64; empty: with `ipv6` a unique local one."""
     domain: Annotated[str, StringConstraints(max_length=200)] = ""
     """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
+    mtu: Mtu | None = None
     bridge: Interface | None = None
     """A bridge of the host's."""
+    nic: Interface | None = None
+    """A card of the host's, for a bridge over it or for macvtap."""
+    vlan: Vlan | None = None
+    dns: DnsServers = ()
+    dhcp_first: Address = ""
+    dhcp_last: Address = ""
+    dhcp_options: DhcpOptions = ()
+    boot: NetworkBoot | None = None
+    reservations: Reservations = ()
+    host_names: bool = False
 
 
 class StackRouter(StackModel):

@@ -24,6 +24,10 @@ from corral.services.stack_document import Stack, Trouble
 from corral.services.stack_state import read_records
 from corral.store.objects import claim_key, decode
 
+_FIXED: Final = (
+    *("subnet", "subnet6", "ipv6", "domain", "mtu", "bridge", "nic", "vlan"),
+    *("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "host_names"),
+)
 NETWORKS_HINT: Final = (
     "corral network list shows those that there are; one with more than a name under `networks:` is made"
 )
@@ -45,7 +49,7 @@ async def declared_networks(
     found: dict[str, NetworkNeed] = {}
     for name, request in stack.new_networks.items():
         await authorize(context, caller, project, "network.create", name)
-        if request.bridge is not None:
+        if request.bridge is not None or request.nic is not None:
             await authorize(context, caller, DEFAULT_PROJECT, "host.use-bridge", name)
         try:
             found[name] = await _find(context, project, request, stack.name)
@@ -69,7 +73,8 @@ async def _find(context: Context, project: str, request: CreateNetworkRequest, s
         raise CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "rename it")
     if there.being_deleted:
         raise CorralError("network-in-use", asked, "it is being deleted", "apply again in a moment")
-    wished = {"mode": mode, "subnet": request.subnet, "domain": request.domain, "bridge": request.bridge}
+    wished: dict[str, object] = {each: getattr(request, each) for each in _FIXED if each in request.model_fields_set}
+    wished["mode"] = mode
     changes = tuple(
         f"network {there.name} {what}: {now} → {new}"
         for what, new in wished.items()
