@@ -1,0 +1,179 @@
+"""Every way that packets go: between guests, through the host and its NAT, on the host's own bridge, over IPv6."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from wired_host import Guest, WiredHost, run, soon, wired_host
+
+from corral.network.firewall.policy import (
+    Card,
+    Direction,
+    Exemption,
+    Forward,
+    Group,
+    Net,
+    NetworkPolicy,
+    Peer,
+    Protocol,
+    Rule,
+    Traffic,
+)
+
+SHOP = Net("shop", "default", "", "nat", ("10.81.0.0/24", "fd00:81::/64"), ("10.81.0.1", "fd00:81::1"))
+STORE = Net("store", "default", "", "nat", ("10.82.0.0/24",), ("10.82.0.1",))
+OTHERS = Net("others", "another", "", "nat", ("10.83.0.0/24",), ("10.83.0.1",))
+PUBLIC = Net("public", "default", "", "routed", ("10.84.0.0/24",), ("10.84.0.1",))
+LONELY = Net("lonely", "default", "", "isolated", ("10.85.0.0/24",), ("10.85.0.1",), realm="lonely")
+LAN = Net("lan", "default", "", "bridge")
+HTTP, SQL = Traffic(Protocol.TCP, (80, 80)), Traffic(Protocol.TCP, (5432, 5432))
+MEMBERS = Group("members", (Rule("m", Direction.IN, peer=Peer("group", "members")), Rule("mo", Direction.OUT)))
+WEB = Group("web", (Rule("w", Direction.IN, HTTP), Rule("wo", Direction.OUT)))
+FROM_WEB = Group("from-web", (Rule("f", Direction.IN, SQL, Peer("group", "web")),))
+OUTSIDE = "203.0.113.9"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[WiredHost]:
+    with wired_host() as made:
+        nets = {net.uid: made.network(net) for net in (SHOP, STORE, OTHERS, PUBLIC, LONELY, LAN)}
+        _join_lan(made, nets["lan"].bridge)
+        made.guest("web", nets["shop"], 11, ["web"])
+        made.guest("peer", nets["shop"], 12, ["members"])
+        made.guest("other", nets["shop"], 13, ["members"])
+        made.guest("sql", nets["store"], 11, ["from-web"])
+        made.guest("alien", nets["others"], 11, ["web"])
+        made.guest("public", nets["public"], 11, ["web"])
+        made.guest("lonely", nets["lonely"], 11, ["web"])
+        made.guest("onlan", nets["lan"], 11, ["web"])
+        for name in made.guests:
+            made.answer(made.guests[name].space, 80, 5432)
+        made.answer(made.outside, 80, 5432)
+        run("ip", "-n", made.outside, "route", "add", "10.80.0.0/12", "via", "203.0.113.1")
+        forwards = (Forward("fw", "tcp", 8080, "10.81.0.12", 5432),)
+        made.load(groups=(MEMBERS, WEB, FROM_WEB), forwards=forwards)
+        yield made
+
+
+def _join_lan(host: WiredHost, bridge: str) -> None:
+    """Two machines of others on the host's own bridge."""
+    for number in (1, 2):
+        space = f"cfw-{host.tag}-lan{number}"
+        run("ip", "netns", "add", space)
+        run(
+            "ip",
+            "-n",
+            host.space,
+            "link",
+            "add",
+            f"lan{number}",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            space,
+        )
+        run("ip", "-n", host.space, "link", "set", f"lan{number}", "master", bridge, "up")
+        run("ip", "-n", space, "addr", "add", f"198.18.0.10{number}/24", "dev", "eth0")
+        run("ip", "-n", space, "link", "set", "lo", "up")
+        run("ip", "-n", space, "link", "set", "eth0", "up")
+        card = Card("", "", "")
+        host.answer(space, 80, 5432)
+        host.neighbours[f"lan{number}"] = Guest(space, card, f"198.18.0.10{number}")
+
+
+def outside(host: WiredHost) -> Guest:
+    return Guest(host.outside, Card("", "", ""), OUTSIDE)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "passes"),
+    [
+        pytest.param("peer", "10.81.0.11", 80, True, id="a rule lets it in"),
+        pytest.param("peer", "10.81.0.11", 5432, False, id="no rule lets it in"),
+        pytest.param("peer", "10.81.0.13", 5432, True, id="members of one group"),
+        pytest.param("web", "10.81.0.13", 5432, False, id="no member"),
+        pytest.param("web", "10.82.0.11", 5432, True, id="a group on another network of the project"),
+        pytest.param("peer", "10.82.0.11", 5432, False, id="not of the group"),
+        pytest.param("sql", "10.81.0.11", 80, False, id="nothing lets it out"),
+        pytest.param("peer", "10.83.0.11", 80, False, id="another project's network"),
+        pytest.param("alien", "10.81.0.11", 80, False, id="from another project's network"),
+        pytest.param("peer", "10.85.0.11", 80, False, id="into an isolated network"),
+        pytest.param("lonely", "10.81.0.11", 80, False, id="out of an isolated network"),
+        pytest.param("lonely", OUTSIDE, 80, False, id="from an isolated network to the world"),
+        pytest.param("peer", OUTSIDE, 80, True, id="to the world, translated"),
+        pytest.param("public", OUTSIDE, 80, True, id="to the world, as itself"),
+        pytest.param("sql", OUTSIDE, 80, False, id="to the world, without a rule"),
+        pytest.param("peer", "fd00:81::b", 80, True, id="IPv6"),
+        pytest.param("peer", "fd00:81::b", 5432, False, id="IPv6 without a rule"),
+        pytest.param("other", "203.0.113.1", 8080, True, id="a neighbour through the host's forwarded port"),
+    ],
+)
+def test_between_guests(host: WiredHost, source: str, target: str, port: int, passes: bool) -> None:
+    assert host.guests[source].reaches(target, port, timeout_s=2.0 if passes else 0.3) is passes
+
+
+@pytest.mark.parametrize(
+    ("target", "port", "passes"),
+    [
+        pytest.param("203.0.113.1", 8080, True, id="a forwarded port, and by that alone"),
+        pytest.param("10.81.0.12", 5432, False, id="past the forward"),
+        pytest.param("10.81.0.11", 80, False, id="into a network under NAT"),
+        pytest.param("10.84.0.11", 80, True, id="into a routed network, by a rule"),
+        pytest.param("10.84.0.11", 5432, False, id="into a routed network, without one"),
+    ],
+)
+def test_from_outside(host: WiredHost, target: str, port: int, passes: bool) -> None:
+    assert outside(host).reaches(target, port, timeout_s=2.0 if passes else 0.3) is passes
+
+
+def test_the_host_reaches_everybody(host: WiredHost) -> None:
+    on_host = Guest(host.space, Card("", "", ""), "")
+    for address in ("10.81.0.12", "10.82.0.11", "10.84.0.11", "10.85.0.11", "fd00:81::b"):
+        assert on_host.reaches(address, 5432 if "." in address else 80)
+
+
+def test_outside_nobody_takes_an_inner_address(host: WiredHost) -> None:
+    before = host.counters()["deny-transit"]["packets"]
+    said = "import socket; s=socket.socket(2,2); s.bind(('10.84.0.99',0)); s.sendto(b'x', ('10.84.0.11', 80))"
+    run("ip", "-n", host.outside, "addr", "add", "10.84.0.99/32", "dev", "eth0")
+    try:
+        outside(host).send(said)
+        soon(lambda: host.counters()["deny-transit"]["packets"] > before, "counted")
+    finally:
+        run("ip", "-n", host.outside, "addr", "del", "10.84.0.99/32", "dev", "eth0")
+
+
+def test_on_the_hosts_own_bridge_groups_hold_and_others_are_left_alone(host: WiredHost) -> None:
+    one, guest = host.neighbours["lan1"], host.guests["onlan"]
+    assert one.reaches(guest.address, 80)
+    assert not one.reaches(guest.address, 5432, timeout_s=0.3)
+    assert guest.reaches(one.address, 5432)
+    assert one.reaches("198.18.0.102", 5432)
+
+
+def test_what_a_network_policy_denies_no_group_allows(host: WiredHost) -> None:
+    web = host.guests["web"]
+    tiers = NetworkPolicy("t", (Peer("group", "web"), Peer("network", "store")))
+    host.load(policies=(tiers,))
+    assert not web.reaches("10.82.0.11", 5432, timeout_s=0.3)
+    assert host.guests["peer"].reaches("10.81.0.11", 80)
+    host.load(policies=(replace(tiers, unless=(Exemption(0, 1, SQL),)),))
+    assert web.reaches("10.82.0.11", 5432)
+    host.load(policies=())
+
+
+def test_without_the_keeper_others_on_the_hosts_bridge_go_on(host: WiredHost) -> None:
+    """Last: what it breaks is made anew."""
+    one, pid = host.neighbours["lan1"], host.keeper_pid()
+    host.kill_daemon()
+    os.kill(pid, signal.SIGKILL)
+    guest = host.guests["onlan"]
+    soon(lambda: not one.reaches(guest.address, 80, timeout_s=0.2), "the guest is shut off")
+    assert one.reaches("198.18.0.102", 5432)
+    host.load()
+    assert one.reaches(guest.address, 80)
