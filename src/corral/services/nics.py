@@ -158,9 +158,10 @@ async def moved_card(
     context: Context, mutation: Mutation, nic: NicSpec, request: ChangeNicRequest, allocated: Allocated
 ) -> dict[str, object]:
     """The fields of a card that goes to another network, or to another address in its own."""
-    if request.network is None and request.address is None:
+    if request.network is None and request.address is None and not request.groups:
         return {}
     network = await find_network(context, mutation.project, request.network or nic.network)
+    check_filtered(network, nic.groups if request.groups is None else request.groups)
     if network.uid == nic.network_uid and request.address in (None, nic.address):
         return {}
     await authorize_networks(context, mutation.caller, (network,), mutation.target)
@@ -177,11 +178,15 @@ async def authorize_networks(context: Context, caller: Caller, networks: Sequenc
 
 def check_filtered(network: Network, groups: Sequence[str]) -> None:
     """A promise that cannot be kept is not made."""
-    if groups and network.spec.mode == "macvtap":
+    if groups and not network.spec.filtered:
+        why = {
+            "macvtap": "is macvtap: what its cards send and get passes by every filter of the host",
+            "libvirt": "was made elsewhere, and Corral filters nothing on it",
+        }[network.spec.mode]
         raise CorralError(
             "unsupported",
             f"security groups {', '.join(groups)}",
-            f"network {network.name!r} is macvtap: what its cards send and get passes by every filter of the host",
+            f"network {network.name!r} {why}",
             "leave them out, or use a network of mode bridge",
         )
 

@@ -149,6 +149,11 @@ def test_networks_on_a_card_of_the_hosts(corral: Any) -> None:
     assert (ran.status, "others serve" in ran.err) == (2, True), ran.err
     refused = corral("create", "--name", "x", "--disk", "1", "--network", "past,group=default")
     assert (refused.status, "passes by every filter" in refused.err) == (2, True), refused.err
+    corral("create", "--name", "mover", "--image", "micro", "--network", "wire,group=default").ok()
+    refused = corral("nic", "set", "mover", "net0", "--network", "past")
+    assert (refused.status, "passes by every filter" in refused.err) == (2, True), refused.err
+    corral("nic", "set", "mover", "net0", "--network", "default").ok()
+    corral("delete", "mover", "--yes").ok()
     corral("network", "delete", "wire", "tagged", "past").ok()
 
 
