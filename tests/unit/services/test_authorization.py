@@ -44,6 +44,15 @@ from corral.model.requests import (
     UpdateVmRequest,
     WaitCondition,
 )
+from corral.model.router_requests import (
+    AssignAddressRequest,
+    CreateAddressRequest,
+    CreateBalancerRequest,
+    CreateForwardRequest,
+    CreateRouterRequest,
+    UpdateBalancerRequest,
+    UpdateRouterRequest,
+)
 from corral.model.slot import WarmRequest
 from corral.model.snapshot_requests import CreateSnapshotRequest
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest
@@ -123,6 +132,13 @@ REQUESTS: dict[str, Any] = {
     "firewall.explain": ExplainRequest(vm="web", source="10.0.0.9", port=80),
     "pools.create": CreatePoolRequest(name="new", path="/srv/new"),
     "captures.open": CaptureRequest(),
+    "routers.create": CreateRouterRequest(name="new"),
+    "routers.update": UpdateRouterRequest(),
+    "forwards.create": CreateForwardRequest(vm="web", host_port=8080, port=80),
+    "addresses.create": CreateAddressRequest(name="new", router="edge"),
+    "addresses.assign": AssignAddressRequest(vm=None),
+    "balancers.create": CreateBalancerRequest(name="new", router="edge", listen=80, targets=("web",)),
+    "balancers.update": UpdateBalancerRequest(),
     "host_networks.plan": BridgeRequest(nic="eth0"),
     "host_networks.begin": BridgeRequest(nic="eth0"),
     "sessions.exec": ExecRequest(argv=("id",)),
@@ -138,6 +154,7 @@ READING = {
     "guests.display", "guests.clock",
     "security_groups.list", "security_groups.get", "network_policies.list", "network_policies.get",
     "firewall.explain", "firewall.status", "firewall.counters", "firewall.denied",
+    "routers.list", "routers.get", "forwards.list", "forwards.get", "addresses.list", "addresses.get", "balancers.list", "balancers.get",
     "network_usage.report", "host_networks.show", "sessions.usage", "sessions.memory", "systems.list", "systems.get", "stacks.export",
 }  # fmt: skip
 # Asked before anybody is known: they take no caller.
