@@ -1,5 +1,6 @@
 """Guests on networks of every mode: routed with IPv6, over a card of the host's, macvtap, and one made elsewhere."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from walk import PATIENCE, Walk, virsh
 from corral.network.addresses import eui64
 
 pytestmark = pytest.mark.timeout(600)
+
+# Less than the slow look at everything takes to come round: it was word from the kernel that did it.
+CONVERGED_S = 20.0
 
 FOREIGN = """<network><name>{name}</name><bridge name="{bridge}" stp="off" delay="0"/>
 <ip address="10.213.47.1" prefix="24"><dhcp><range start="10.213.47.9" end="10.213.47.9"/></dhcp></ip></network>"""
@@ -132,3 +136,46 @@ def test_one_guest_on_networks_of_every_kind(walk: Walk, foreign: str) -> None:
             gone = walk("network", "delete", over, past, far)
     gone.ok()
     assert foreign in virsh("net-list", "--name")
+
+
+def test_a_bridge_that_is_deleted_and_a_server_that_is_killed_come_back_under_a_guest(walk: Walk) -> None:
+    """The guest is plugged in again, by itself and within seconds; what DHCP serves changes while it runs."""
+    name, lab = walk.name("mended"), walk.name("lab")
+    walk("network", "create", lab, "--mode", "isolated").ok()
+    try:
+        walk("create", "--name", name, "--image", "micro", "--memory", "128", "--network", lab, "--wait", "agent").ok()
+        walk("wait", name, "--for", "ip", "--timeout", PATIENCE).ok()
+        spec = walk.json("network", "show", lab)["spec"]
+        bridge, gateway = spec["bridge"], spec["subnet"].replace(".0/24", ".1")
+        driver_name = next(line for line in virsh("net-list", "--name").splitlines() if line.endswith(lab))
+        server = Path(f"/run/libvirt/network/{driver_name}.pid")
+        os.kill(int(server.read_text()), 9)
+        began = time.monotonic()
+        eventually(lambda: alive(server), "nobody serves DHCP")
+        assert time.monotonic() - began < CONVERGED_S
+        ip("link", "del", bridge)
+        began = time.monotonic()
+        eventually(lambda: any(Path(f"/sys/class/net/{bridge}/brif").glob("crt*")), "not plugged in again")
+        assert time.monotonic() - began < CONVERGED_S
+        eventually(lambda: pings(walk, name, gateway), "the gateway does not answer")
+        walk("network", "reserve", lab, "printer", "00:11:22:33:44:55", gateway[:-1] + "99").ok()
+        resolved = walk.guest(name, f"nslookup printer.{lab}.internal {gateway}")
+        assert gateway[:-1] + "99" in resolved
+        walk("network", "set", lab, "--mtu", "1300").ok()
+        assert outdated(walk, lab)
+        walk("destroy", name).ok()
+        eventually(lambda: not outdated(walk, lab), "the MTU does not come")
+        assert Path(f"/sys/class/net/{bridge}/mtu").read_text().strip() == "1300"
+    finally:
+        walk("delete", name, "--yes")
+        gone = walk("network", "delete", lab)
+    gone.ok()
+
+
+def outdated(walk: Walk, network: str) -> bool:
+    conditions = walk.json("network", "show", network)["status"]["conditions"]
+    return any(one["type"] == "Outdated" and one["status"] == "true" for one in conditions)
+
+
+def alive(pid_file: Path) -> bool:
+    return Path(f"/proc/{pid_file.read_text().strip()}").exists()
