@@ -53,15 +53,19 @@ def policy_chains(layout: Layout, ident: Ident) -> dict[str, Chain]:
 
 def _group_rules(layout: Layout, ident: Ident, uid: str, direction: Direction) -> Iterator[str]:
     group = layout.groups.get(uid)
-    for found in group.rules if group is not None else ():
-        if found.direction is direction:
-            yield from _rule_texts(layout, ident, found)
+    if group is not None:
+        rules = tuple(found for found in group.rules if found.direction is direction)
+        yield from _rule_texts(rules, tuple(peer_of(layout, found.peer) for found in rules), ident.log_group)
 
 
-def _rule_texts(layout: Layout, ident: Ident, found: Rule) -> Iterator[str]:
-    logged = found.uid if found.log else ""
-    for text in _matching(found.traffic, found.direction, peer_of(layout, found.peer), ident.log_group, logged):
-        yield commented(text, found.uid)
+@lru_cache(maxsize=RULES_KEPT)
+def _rule_texts(rules: tuple[Rule, ...], peers: tuple["KnownPeer", ...], log_group: int) -> tuple[str, ...]:
+    """Most groups are as they were when the policy was compiled last."""
+    return tuple(
+        commented(text, found.uid)
+        for found, peer in zip(rules, peers, strict=True)
+        for text in _matching(found.traffic, found.direction, peer, log_group, found.uid if found.log else "")
+    )
 
 
 def _families(traffic: Traffic) -> frozenset[int]:

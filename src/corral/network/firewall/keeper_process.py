@@ -102,8 +102,10 @@ class Keeper:
             return {"done": False}, said
         self.version, self.epoch = request["version"], request["epoch"]
         self.floor, self.floor_names = floor, frozenset(request["floor"])
+        known = self.taps | self.bridges
         self.taps, self.bridges = frozenset(request["taps"]), frozenset(request["bridges"])
-        self.settle_all()
+        for name in (self.taps | self.bridges) - known:  # the others are told of when they change
+            self.settle(name)
         return {"done": True}, b""
 
     def leave(self) -> None:
