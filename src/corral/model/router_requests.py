@@ -74,7 +74,7 @@ class CreateAddressRequest(Model):
 
 
 class AssignAddressRequest(Model):
-    model_config = example({"vm": "web-2"}, {"vm": None})
+    model_config = example({"vm": "web-2"})
 
     vm: Name | None
     """Null: it leads nowhere."""

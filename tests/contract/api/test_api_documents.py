@@ -10,7 +10,13 @@ from plain_http import UnixConnection
 from corral.api.app import openapi_document
 from corral.client import Client
 from corral.errors import CorralError
+from corral.model.address import AddressSpec, FloatingAddress
+from corral.model.balancer import Balancer, BalancerSpec, BalancerTarget
+from corral.model.forward import Forward, ForwardSpec
 from corral.model.limits import PAGE_MAX
+from corral.model.router import Router, RouterPort, RouterSpec
+from corral.model.vm import Vm
+from corral.names import new_mac, new_uid
 
 from .conftest import World
 
@@ -100,11 +106,38 @@ def running(world: World, client: Client) -> dict[str, Any]:
     return dict(accepted)
 
 
-def test_every_get_answers_as_documented(client: Client, running: dict[str, Any]) -> None:
+async def _put_routing(world: World) -> None:
+    """What the agent would take part in: a router and all that hangs on it, each called `web`."""
+    objects, now = world.context.objects, world.context.clock.now()
+    vm = await objects.require(Vm, "default", "web")
+    port = RouterPort(network="default", network_uid=new_uid(), mac=new_mac(), address="10.128.0.9")
+    router = Router(name="web", uid=new_uid(), created_at=now, spec=RouterSpec(uplink_port=port))
+    to = {"vm": vm.name, "vm_uid": vm.uid}
+    at = {"router": router.name, "router_uid": router.uid}
+    transaction = objects.transaction()
+    for made in (
+        router,
+        Forward(name="web", uid=new_uid(), created_at=now, spec=ForwardSpec(host_port=8080, port=80, **to)),
+        FloatingAddress(name="web", uid=new_uid(), created_at=now, spec=AddressSpec(address="10.128.0.10", **at, **to)),
+        Balancer(
+            name="web",
+            uid=new_uid(),
+            created_at=now,
+            spec=BalancerSpec(listen=80, port=80, targets=(BalancerTarget(**to),), **at),
+        ),
+    ):
+        transaction.create(made)
+    await transaction.commit()
+
+
+def test_every_get_answers_as_documented(world: World, client: Client, running: dict[str, Any]) -> None:
     wrong: list[str] = []
     client.create_pool({"name": "fast", "path": "/srv/fast"})
     client.create_template({"name": "web", "source": "web"})
     client.create_snapshot("web", {"name": "first"})
+    client.create_security_group({"name": "web"})
+    client.create_network_policy({"name": "web", "tiers": ["group:web", "group:default"]})
+    world.run(_put_routing(world))
     for route in _routes("get"):
         values = {"name": NAMES.get(route.partition("/{")[0], "web"), "uid": running["operation"]["uid"]}
         values["snapshot"] = "now" if route.endswith("/diff") else "first"  # nobody takes it here
