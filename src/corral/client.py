@@ -199,12 +199,6 @@ class Client(
     def list_hosts(self, selector: str = "", fields: str = "") -> list[t.Host]:
         return self._pages("hosts", selector, fields)
 
-    def get_host(self, name: str = "self") -> t.Host:
-        return cast("t.Host", self._get(f"/hosts/{path_name(name)}"))
-
-    def doctor(self) -> list[t.Finding]:
-        return self._items("/host/doctor", timeout_s=120.0)
-
     # ---- operations ------------------------------------------------------------------------------------------------
 
     def list_operations(self, selector: str = "", fields: str = "") -> list[t.Operation]:

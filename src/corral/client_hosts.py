@@ -1,22 +1,31 @@
-"""The typed client's calls for the host's own network."""
+"""The typed client's calls for hosts, and for the host's own network."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from corral.client_guest import path_name
 from corral.client_http import Transport
 
 if TYPE_CHECKING:
     from corral import client_types as t
 
 APPLY_TIMEOUT_S: Final = 130.0
+DOCTOR_TIMEOUT_S: Final = 120.0
 
 
 class HostCalls:
-    """What `Client` can do with the host's own network."""
+    """What `Client` can do with the host that answers, and with its own network."""
 
     _transport: Transport
+
+    def get_host(self, name: str = "self") -> t.Host:
+        return cast("t.Host", json.loads(self._transport.request("GET", f"/v1/hosts/{path_name(name)}")))
+
+    def doctor(self) -> list[t.Finding]:
+        content = self._transport.request("GET", "/v1/host/doctor", timeout_s=DOCTOR_TIMEOUT_S)
+        return cast("list[t.Finding]", json.loads(content)["items"])
 
     def host_network(self) -> t.HostNetworkChange:
         return cast("t.HostNetworkChange", self._host("GET", ""))

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, TypeAdapter
 
 from corral import proc
-from corral.network.shaping import HANDLE, INGRESS, PLAIN_QUEUES, Link, Shape, plan_all
+from corral.network.shaping import HANDLE, INGRESS, PLAIN_QUEUES, Link, Shape, plan_all, plan_leftovers
 
 _TIMEOUT_S: Final = 20.0
 
@@ -47,6 +47,9 @@ class TcShaper:
             if self._looked and not self._done and not any(shape.wished for shape in shapes):
                 return  # nothing was ever limited: the rule
             links = await observe()
+            # First, so that what another device refuses does not keep it from being done.
+            if gone := plan_leftovers(links, self._owner).removed:
+                await _batch(("ip", "-force", "-batch", "-"), gone)
             plan, now = plan_all(shapes, ours, links, self._owner, self._done)
             self._done = {}  # what is cut half way is done again
             if plan.made:

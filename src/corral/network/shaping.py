@@ -183,7 +183,7 @@ def plan_all(
     """What makes every device of `ours` as it is wished, and what holds then. `done`: what was made so before, by device,
     with the index that it had: a device that came back is another one."""
     wished = {shape.device: shape for shape in shapes if shape.wished}
-    plan, now = plan_leftovers(links, owner), dict[str, tuple[int, Shape]]()
+    plan, now = Plan(), dict[str, tuple[int, Shape]]()
     for device in sorted(ours & links.keys()):
         shape, link = wished.get(device, Shape(device)), links[device]
         if link.foreign:

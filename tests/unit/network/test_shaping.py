@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from corral.model.bandwidth import Bandwidth
 from corral.names import ifb_name
-from corral.network.shaping import HANDLE, Link, Queue, Shape, Share, plan_all, plan_device
+from corral.network.shaping import HANDLE, Link, Queue, Shape, Share, plan_all, plan_device, plan_leftovers
 
 OWNER = "one"
 TAP, BRIDGE = "crt0123456789ab", "crl01234567"
@@ -75,8 +75,8 @@ def test_nobody_elses_device_is_touched() -> None:
         0
     ]
     plan, _ = plan_all((Shape("eth0", leaving=queue(5000)),), frozenset({TAP}), links, OWNER, {})
-    assert (plan.made, plan.queues) == ((), ())
-    assert plan.removed == (f"link del dev {ifb_name(TAP)}",)
+    assert not plan
+    assert plan_leftovers(links, OWNER).removed == (f"link del dev {ifb_name(TAP)}",)
 
 
 @pytest.mark.parametrize(
