@@ -355,16 +355,12 @@ class Client(
         return json.loads(content) if content else None
 
     def _items(self, path: str, timeout_s: float | None = None) -> list[Any]:
-        items: list[Any] = self._get(path, timeout_s=timeout_s)["items"]
-        return items
+        return cast("list[Any]", self._get(path, timeout_s=timeout_s)["items"])
 
     def _pages(self, noun: str, selector: str = "", fields: str = "") -> list[Any]:
         """All pages. Objects that come and go meanwhile may be in them or not; all others are, exactly once."""
-        query: dict[str, str | int | float] = {}
-        if selector:
-            query["selector"] = selector
-        if fields:
-            query["fields"] = fields
+        given = {"selector": selector, "fields": fields}
+        query: dict[str, str | int | float] = {name: text for name, text in given.items() if text}
         items: list[Any] = []
         while True:
             page = self._get(f"/{noun}", query)

@@ -76,7 +76,7 @@ class FirewallCalls:
         found: list[Any] = []
         after: str | None = ""
         while after is not None:
-            query = {"project": self.project, **({"after": after} if after else {})}
+            query = {"project": self.project, **({"continue": after} if after else {})}
             page = json.loads(self._transport.request("GET", f"/v1/{path}", query=query))
             found += page["items"]
             after = page["continue"]
