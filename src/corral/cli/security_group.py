@@ -51,7 +51,7 @@ def _ends(group: Document, direction: str) -> list[str]:
     return [f"{traffic_text(rule)} {rule['peer']}" for rule in rules]
 
 
-@click.group()
+@click.group("security-group")
 def security_group() -> None:
     """Security groups: which new connections the cards that carry them may take part in. What no rule lets through is
     denied; a card without a group carries `default`.
