@@ -2,8 +2,8 @@
 
 from lxml import etree
 
-from corral.hypervisor.libvirt.network_document import build_network, holds, in_use
-from corral.hypervisor.libvirt.network_files import dhcp_host_line, parse_dhcp_host, settings_text
+from corral.hypervisor.libvirt.network_document import holds, in_use
+from corral.hypervisor.libvirt.network_files import dhcp_host_line, parse_dhcp_host
 from corral.model.network import Reservation
 from corral.names import new_mac, new_uid
 
