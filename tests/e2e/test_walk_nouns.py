@@ -38,7 +38,7 @@ def test_images(walk: Walk, vm: str) -> None:
 
 
 def test_networks_volumes_and_host(walk: Walk, vm: str) -> None:
-    [network] = walk.json("net-list")
+    network = next(item for item in walk.json("net-list") if item["name"] == "default")
     assert walk("net-info", "default", "-o", "name").ok() == "default\n"
     assert virsh("net-info", network["uid"]).count("yes") >= 2
     assert "<bridge name=" in virsh("net-dumpxml", network["uid"])
