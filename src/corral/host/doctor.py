@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.host.consoles import check_consoles
-from corral.host.filtering import check_filtering
+from corral.host.filtering import check_filtering, check_ports
 from corral.host.guests import check_guests
 from corral.host.hardware import check_hardware
 from corral.host.kernel import check_clock, check_kernel
@@ -63,5 +63,7 @@ def _look(subject: Subject, machine: Machine) -> Iterator[Finding]:
     yield check_stale(subject.templates)
     yield from check_memories(machine, subject.memories)
     yield check_clock()
+    if subject.firewall is not None and subject.firewall.active:
+        yield check_ports(machine, subject.vms, subject.networks)
     yield check_tools()
     yield check_reboot(machine)

@@ -1,13 +1,16 @@
 """Checks of who filters packets here: Corral's own firewall, and others' rules that its guests' packets also pass."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from corral import proc
 from corral.errors import CorralError
-from corral.host.machine import info, ok, warning
+from corral.host.machine import Machine, info, ok, warning
 from corral.model.doctor import Finding
+from corral.model.network import Network
+from corral.model.vm import NicSpec, Vm, VmState
+from corral.names import tap_name
 from corral.network.firewall.base import FirewallState
 
 NFT_TIMEOUT_S: Final = 5.0
@@ -26,6 +29,23 @@ async def check_filtering(state: FirewallState | None) -> tuple[Finding, ...]:
     except CorralError as failure:
         return mine, info("others-rules", f"others' rules cannot be read: {failure.reason}")
     return (mine, *check_others(json.loads(done.stdout)["nftables"]))
+
+
+def check_ports(machine: Machine, vms: Iterable[Vm], networks: Iterable[Network]) -> Finding:
+    """A card's port has a name of its own, which the guard at the bridge knows; an older document has another one."""
+    filtered = {network.uid for network in networks if network.spec.filtered}
+    running = [vm for vm in vms if vm.status.state is VmState.RUNNING]
+    cards = [(vm, nic) for vm in running for nic in vm.spec.nics if nic.network_uid in filtered]
+    bare = sorted(f"{vm.name} {nic.name}" for vm, nic in cards if not machine.exists(_port(vm, nic)))
+    if bare:
+        found = f"these cards run on ports that are not guarded against spoofing: {', '.join(bare[:10])}"
+        action = "shut down and start their VMs, after any change of them (corral describe VM …); adopted ones stay so"
+        return warning("guarded-ports", found, action)
+    return ok("guarded-ports", "every running card is on a port that is guarded")
+
+
+def _port(vm: Vm, nic: NicSpec) -> str:
+    return f"/sys/class/net/{tap_name(vm.uid, nic.name)}"
 
 
 def check_others(listed: list[dict[str, Any]]) -> Iterator[Finding]:

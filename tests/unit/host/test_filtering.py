@@ -1,10 +1,19 @@
 """What doctor says of who else filters packets."""
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
 
-from corral.host.filtering import check_filtering, check_others
+from corral.host.filtering import check_filtering, check_others, check_ports
+from corral.host.machine import Machine
 from corral.model.doctor import Level
+from corral.model.network import Network, NetworkSpec
+from corral.model.vm import NicSpec, Vm, VmSpec, VmState, VmStatus
+from corral.names import new_uid, tap_name
 from corral.network.firewall.base import FirewallState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+UIDS = (new_uid(), new_uid())
 
 
 def chain(table: str, hook: str, policy: str, family: str = "ip") -> dict[str, dict[str, object]]:
@@ -13,6 +22,7 @@ def chain(table: str, hook: str, policy: str, family: str = "ip") -> dict[str, d
 
 
 def test_somebody_who_drops_what_is_forwarded_is_named() -> None:
+    listed: list[dict[str, dict[str, object]]]
     listed = [{"metainfo": {}}, {"chain": {"family": "ip", "table": "filter", "name": "DOCKER"}}]
     (found,) = check_others([*listed, chain("filter", "forward", "drop"), chain("filter", "input", "accept")])
     assert (found.id, found.level) == ("forward-policy", Level.WARNING)
@@ -36,3 +46,13 @@ def test_where_nothing_is_filtered_that_is_a_warning() -> None:
     (found,) = asyncio.run(check_filtering(FirewallState(active=False, reason="the daemon does not run as root")))
     assert (found.id, found.level) == ("firewall", Level.WARNING)
     assert "does not run as root" in found.found
+
+
+def test_a_running_card_on_a_port_of_another_name_is_told(tmp_path: Path) -> None:
+    network = Network(name="n", uid=UIDS[0], created_at=NOW, spec=NetworkSpec(bridge="crl1"))
+    nic = NicSpec(name="net0", network_uid=network.uid, mac="52:54:00:00:00:01", address="")
+    vm = Vm(name="old", uid=UIDS[1], created_at=NOW, spec=VmSpec(nics=(nic,)), status=VmStatus(state=VmState.RUNNING))
+    found = check_ports(Machine(tmp_path), [vm], [network])
+    assert (found.level, "old net0" in found.found) == (Level.WARNING, True)
+    (tmp_path / "sys/class/net" / tap_name(vm.uid, "net0")).mkdir(parents=True)
+    assert check_ports(Machine(tmp_path), [vm], [network]).level is Level.OK

@@ -167,10 +167,16 @@ def _redefine_cards(current: _Element, new: _Element) -> None:
     for element in new.iterfind("interface"):
         known = before.get(owned.owned_nic(element).mac)
         same = known is not None and owned.owned_nic(known) == owned.owned_nic(element)
-        if known is not None and same and _alias(known) == _alias(element):
+        if known is not None and same and _alias(known) == _alias(element) and _has_port_of(known, element):
             current.append(known)
         else:
             current.append(_at_address_of(known, element))
+
+
+def _has_port_of(known: _Element, wanted: _Element) -> bool:
+    """A card of an older version's has no port that the firewall knows; that is no drift, and is made good by the way."""
+    names = (("target", "dev"), ("port", "isolated"))
+    return all(reading.attribute(known, *name) == wish for name in names if (wish := reading.attribute(wanted, *name)))
 
 
 def _redefine_boot_order(current: _Element, new: _Element) -> None:
