@@ -452,7 +452,7 @@ class CreatePoolRequest(TypedDict):
 class CreateRouterRequest(TypedDict):
     name: str
     connect: NotRequired[list[str]]
-    uplink: NotRequired[Literal['nat', 'routed', 'none']]
+    uplink: NotRequired[Literal['nat', 'none']]
     uplink_network: NotRequired[str]
     routes: NotRequired[list[RouterRoute]]
     labels: NotRequired[dict[str, str]]
@@ -1663,7 +1663,7 @@ class RouterRoute(TypedDict):
 
 class RouterSpec(TypedDict):
     ports: NotRequired[list[RouterPort]]
-    uplink: NotRequired[Literal['nat', 'routed', 'none']]
+    uplink: NotRequired[Literal['nat', 'none']]
     uplink_port: NotRequired[RouterPort | None]
     routes: NotRequired[list[RouterRoute]]
 
@@ -1995,7 +1995,7 @@ class UpdateNetworkPolicyRequest(TypedDict):
 class UpdateRouterRequest(TypedDict):
     connect: NotRequired[list[str]]
     disconnect: NotRequired[list[str]]
-    uplink: NotRequired[Literal['nat', 'routed', 'none'] | None]
+    uplink: NotRequired[Literal['nat', 'none'] | None]
     uplink_network: NotRequired[str | None]
     routes: NotRequired[list[RouterRoute] | None]
 

@@ -154,8 +154,9 @@ def test_networks_that_routers_join_are_one_realm(site: Site) -> None:
     assert found[site.front.uid] == found[site.back.uid] == site.edge.uid
     assert found[site.default.uid] == HOST_REALM
     assert found[other.uid] == other.uid
-    routed = site.edge.model_copy(update={"spec": site.edge.spec.model_copy(update={"uplink": "routed"})})
-    assert realms(networks, [routed])[site.front.uid] == HOST_REALM
+    core = site.core.model_copy(update={"spec": RouterSpec(ports=(on(site.back, 3), on(other, 3)))})
+    joined = realms(networks, [site.edge, core])
+    assert joined[site.front.uid] == joined[site.back.uid] == joined[other.uid]
 
 
 def test_only_what_differs_is_commanded(site: Site) -> None:

@@ -11,8 +11,7 @@ def realms(networks: Iterable[Network], routers: Iterable[Router]) -> dict[str, 
     """Each network's realm: the host's, the uid of the first router that joins it to others, or its own uid."""
     found = {network.uid: network.uid if network.spec.mode == "isolated" else HOST_REALM for network in networks}
     for router in sorted(routers, key=lambda one: (one.created_at, one.uid)):
-        ports = router.spec.all_ports if router.spec.uplink == "routed" else router.spec.ports
-        joined = {found[port.network_uid] for port in ports if port.network_uid in found}
+        joined = {found[port.network_uid] for port in router.spec.ports if port.network_uid in found}
         if not joined:
             continue
         realm = HOST_REALM if HOST_REALM in joined else router.uid
