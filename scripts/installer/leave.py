@@ -12,6 +12,7 @@ from installer.shell import Refused
 Say = Callable[[str], None]
 NAMESPACE = "{urn:corral:domain:1}"
 SHUTDOWN_DEADLINE_S = 90
+HOSTS = Path("/etc/hosts")
 
 
 def stop_guests(context: Context, say: Say) -> str:
@@ -127,8 +128,22 @@ def remove_networks(context: Context, say: Say) -> str:
     for name in names:
         say(name)
         context.shell.ask(context.shell.as_root([*VIRSH, "net-destroy", name]))
+        remove_beside(context, name)
         context.shell.ask(context.shell.as_root([*VIRSH, "net-undefine", name]))
     return f"removed {', '.join(names)}" if names else "none"
+
+
+def remove_beside(context: Context, network: str) -> None:
+    """What of a network is not libvirt's: a bridge of ours over a card of the host's, and names in /etc/hosts."""
+    ask, as_root = context.shell.ask, context.shell.as_root
+    lines = ask(as_root([*VIRSH, "net-info", network])).output.splitlines()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    bridge, uid = facts.get("Bridge", "").strip(), facts.get("UUID", "").strip()
+    if uid and bridge == f"crl{uid[:8]}":
+        for interface in (bridge, f"crv{uid[:8]}"):
+            ask(as_root(["ip", "link", "delete", interface]))
+    if uid and uid in HOSTS.read_text(errors="replace"):
+        ask(as_root(["sed", "-i", f"/^# corral: names of network {uid};/,/^# corral: end of {uid}$/d", str(HOSTS)]))
 
 
 def remove_routers(context: Context, say: Say) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from installer import daemons, guest, leave, machine, packages, venv
 from installer.context import Context
 from installer.shell import Refused, Result, Shell
 from installer.steplist import Steps, plain
+
+from corral.network.host_names import with_block
 
 ROOT = Path(__file__).parents[2]
 
@@ -276,6 +279,31 @@ def test_networks_stay_up_under_running_guests(tmp_path: Path) -> None:
     assert not any("net-destroy" in argv for argv in shell.asked)
     shell = Answers({**answers, "list --uuid --state-running": Result(0, "")})
     assert leave.stop_networks(context(tmp_path, shell), lambda _line: None) == "took down corral-3fa1c2-default"
+
+
+def test_bridges_over_cards_and_names_of_guests_go_with_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = tmp_path / "hosts"
+    monkeypatch.setattr(leave, "HOSTS", hosts)
+    uid = "0b5e6f0a-53b4-4c6e-9a52-000000000001"
+    hosts.write_text(with_block("127.0.0.1 localhost\n", uid, ["10.0.0.2 web.lab.internal"]))
+    answers = {
+        "net-info": Result(0, f"Name: corral-3fa1c2-wire\nUUID:  {uid}\nBridge: crl0b5e6f0a\n"),
+        "ip": Result(1, ""),
+    }
+    shell = Answers(answers)
+    leave.remove_beside(context(tmp_path, shell), "corral-3fa1c2-wire")
+    assert ["ip", "link", "delete", "crl0b5e6f0a"] in shell.asked
+    (cut,) = (argv for argv in shell.asked if argv[0] == "sed")
+    first, last = cut[2].removesuffix("d").split(",")
+    lines = hosts.read_text().splitlines()
+    assert re.search(first.strip("/"), lines[1])
+    assert re.search(last.strip("/"), lines[-1])
+    hosts.write_text("127.0.0.1 localhost\n")
+    shell = Answers({**answers, "net-info": Result(0, f"UUID: {uid}\nBridge: br0\n")})
+    leave.remove_beside(context(tmp_path, shell), "corral-3fa1c2-lan")
+    assert not any(argv[0] in ("ip", "sed") for argv in shell.asked)
 
 
 def test_a_group_with_members_stays(tmp_path: Path) -> None:
