@@ -69,7 +69,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "events": Entry(_OTHER, "event:events", "What happened; --follow goes on."),
     "image": Entry(_OTHER, "image:image", "Images: list, build, import, show, delete, catalogue."),
     "os": Entry(_OTHER, "os:os_", "Operating systems: list, show."),
-    "network": Entry(_OTHER, "network:network", "Networks: list, show."),
+    "network": Entry(_OTHER, "network:network", "Networks: make, change, list, delete."),
     "router": Entry(_OTHER, "router:router", "Routers between networks: list, show, create, set, delete."),
     "forward": Entry(_OTHER, "forward:forward", "Ports of the host's that lead to VMs: list, add, remove."),
     "address": Entry(_OTHER, "address:address", "Floating addresses: list, create, assign, unassign, delete."),
