@@ -24,6 +24,14 @@ def why_absent() -> str:
     if not BRIDGE_FILTER.exists():
         try:
             proc.call(["modprobe", "br_netfilter"], timeout_s=MODPROBE_S)
-        except CorralError:
+            _leave_others_bridges()
+        except (CorralError, OSError):
             return "the kernel has no br_netfilter: what is bridged cannot be filtered with its connections"
     return "" if BRIDGE_FILTER.exists() else "the kernel's br_netfilter does not show in /proc/sys/net/bridge"
+
+
+def _leave_others_bridges() -> None:
+    """Loaded, it hands what any bridge carries to the host's packet filter. It is said for each of ours by itself, and whoever
+    had no such thing until now does not get it from us. Raises OSError."""
+    for switch in BRIDGE_FILTER.parent.glob("bridge-nf-call-*"):
+        switch.write_text("0\n")
