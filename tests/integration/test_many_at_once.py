@@ -76,7 +76,7 @@ def vms_of(walk: Walk) -> dict[str, Any]:
 
 def check_network(walk: Walk, names: set[str]) -> None:
     """Each VM has its reservation and its name, and nobody else has one: in the files, and in libvirt's two documents."""
-    [network] = walk.json("network", "list")
+    network = next(found for found in walk.json("network", "list") if found["name"] == "default")
     cards = {name: vm["spec"]["nics"][0] for name, vm in vms_of(walk).items()}
     assert cards.keys() == names
     files = {path.read_text().strip() for path in (walk.state_dir / "reservations" / network["uid"]).iterdir()}
