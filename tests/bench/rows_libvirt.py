@@ -261,6 +261,9 @@ def _bare_copy(document: str, name: str) -> str:
     assert devices is not None
     for mac in devices.iter("mac"):
         mac.set("address", "52:54:00:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3)))
+    for card in devices.findall("interface"):  # libvirt's own name for its port, which nobody guards
+        for element in (*card.findall("target"), *card.findall("port")):
+            card.remove(element)
     for graphics in devices.findall("graphics"):
         for element in (graphics, *graphics.findall("listen")):
             element.attrib.pop("socket", None)
@@ -273,7 +276,7 @@ def _bare_copy(document: str, name: str) -> str:
 
 
 def _network_of(one: Daemon, client: Client) -> str:
-    assert client.list_networks()
+    assert any(network["name"] == "default" for network in client.list_networks())
     installation = (one.state_dir / "installation-id").read_text().strip()
     return f"corral-{installation[:6]}-default"
 
