@@ -4,11 +4,13 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from wires import Wires, eventually, inside, ip, reaches
 
+from corral import proc
 from corral.model.bandwidth import Bandwidth
 from corral.names import ifb_name
 from corral.network.shaper import TcShaper, observe
@@ -85,6 +87,49 @@ def test_a_card_is_slowed_down_both_ways_live_and_let_go(wires: Wires) -> None:
     assert not found[tap].queued
     assert not found[tap].ingress
     assert ifb_name(tap) not in found
+
+
+def test_nothing_is_run_until_something_of_a_limit_changes(wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked at each event and each relist."""
+    ran: list[str] = []
+    run = proc.run
+
+    async def counted(argv: Sequence[str], **options: Any) -> proc.Completed:
+        ran.append(argv[0])
+        return await run(argv, **options)
+
+    monkeypatch.setattr(proc, "run", counted)
+    bridge = wires.bridge()
+    tap = f"{wires.host(bridge, '10.246.0.1/24')}v"
+    shape, ours = Shape(tap, Queue(SLOW), Queue(SLOW)), frozenset({tap, bridge, "crt-off"})
+
+    async def scene() -> None:
+        shaper = TcShaper("test-quiet")
+        await shaper.shape((shape,), ours)
+        assert ran
+        ran.clear()
+        await shaper.shape((shape,), ours)
+        await shaper.shape((shape,), ours | {"crt-another"})
+        assert not ran
+        ip("link", "del", ifb_name(tap))
+        await shaper.shape((shape,), ours)
+        assert ran
+        found = await observe()
+        assert found[tap].queued
+        assert found[tap].ingress
+        assert found[ifb_name(tap)].queued
+        # What no device's name tells is found at the next look.
+        subprocess.run(["tc", "qdisc", "del", "dev", tap, "root"], check=True, timeout=10)
+        watchful = TcShaper("test-quiet", look_s=0)
+        await watchful.shape((shape,), ours)
+        assert (await observe())[tap].queued
+        subprocess.run(["tc", "qdisc", "del", "dev", tap, "root"], check=True, timeout=10)
+        await watchful.shape((shape,), ours)
+        assert (await observe())[tap].queued
+        await shaper.shape((), ours)
+        assert ifb_name(tap) not in await observe()
+
+    asyncio.run(scene())
 
 
 def test_a_promise_has_a_class_of_its_own_by_the_cards_mac(wires: Wires) -> None:

@@ -91,8 +91,9 @@ class Plan:
         return bool(self.made or self.queues or self.removed)
 
 
-def plan_device(shape: Shape, links: Mapping[str, Link], owner: str) -> Plan:
-    """Make a device so, whatever of ours it has now. `owner`: the installation, written at what is made."""
+def plan_device(shape: Shape, links: Mapping[str, Link], owner: str, *, made_before: bool = False) -> Plan:
+    """Make a device so, whatever of ours it has now. `owner`: the installation, written at what is made. `made_before`: what
+    comes in at it was limited by us, also if its intermediate device, which would tell, is no more."""
     device, found, helper = shape.device, links[shape.device], ifb_name(shape.device)
     made: list[str] = []
     queues: list[str] = []
@@ -102,7 +103,7 @@ def plan_device(shape: Shape, links: Mapping[str, Link], owner: str) -> Plan:
     if shape.leaving.wished:
         queues += _tree(device, shape.leaving, by_source=False)
     ours = helper in links
-    if ours and found.ingress:
+    if (ours or made_before) and found.ingress:
         queues.append(f"qdisc del dev {device} ingress")
     if ours and links[helper].queued:
         queues.append(f"qdisc del dev {helper} root")
@@ -190,8 +191,17 @@ def plan_all(
             continue
         if shape.wished:
             now[device] = (link.index, shape)
-        if done.get(device) == (link.index, shape):
+        before = done.get(device)
+        if before == (link.index, shape) and _as_wished(shape, links):
             continue
         if shape.wished or link.queued or ifb_name(device) in links:
-            plan += plan_device(shape, links, owner)
+            made_before = before is not None and before[0] == link.index and before[1].coming.wished
+            plan += plan_device(shape, links, owner, made_before=made_before)
     return plan, now
+
+
+def _as_wished(shape: Shape, links: Mapping[str, Link]) -> bool:
+    """Nobody has taken its queues away since they were made."""
+    found, helper = links[shape.device], links.get(ifb_name(shape.device))
+    comes = found.ingress and helper is not None and helper.queued
+    return (found.queued or not shape.leaving.wished) and (comes or not shape.coming.wished)

@@ -65,6 +65,25 @@ def test_only_what_differs_is_done_and_a_device_that_came_back_is_another_one() 
     assert not plan_all((shape,), ours, {BRIDGE: Link(3)}, OWNER, done)[0]  # its guest is off
 
 
+def test_queues_that_somebody_took_away_are_made_again() -> None:
+    shape, ours, helper = Shape(TAP, queue(1_000_000), queue(1_000_000)), frozenset({TAP}), ifb_name(TAP)
+    there = {TAP: Link(7, queued=True, ingress=True), helper: Link(8, f"corral:{OWNER}:{TAP}", queued=True)}
+    done = {TAP: (7, shape)}
+    assert not plan_all((shape,), ours, there, OWNER, done)[0]
+    for less in (
+        {**there, TAP: Link(7, ingress=True)},
+        {**there, TAP: Link(7, queued=True)},
+        {**there, helper: Link(8, f"corral:{OWNER}:{TAP}")},
+    ):
+        assert plan_all((shape,), ours, less, OWNER, done)[0]
+    # Without its intermediate device the way to it is still there, and is in the way of a new one.
+    plan, _ = plan_all((shape,), ours, {TAP: there[TAP]}, OWNER, done)
+    assert f"qdisc del dev {TAP} ingress" in plan.queues
+    assert f"link add name {helper} type ifb" in plan.made
+    # Of what we did not make nothing is taken away.
+    assert f"qdisc del dev {TAP} ingress" not in plan_all((shape,), ours, {TAP: there[TAP]}, OWNER, {})[0].queues
+
+
 def test_nobody_elses_device_is_touched() -> None:
     links = {
         "eth0": Link(1, queued=True),
