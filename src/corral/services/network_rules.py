@@ -74,8 +74,9 @@ def _check_address(text: str, versions: Iterable[int], what: str) -> None:
         raise CorralError("invalid-argument", f"{what} {text!r}", "it is no address", "for example 9.9.9.9") from error
     if address.version not in versions:
         raise CorralError("invalid-argument", f"{what} {text}", "it is not an IPv4 address", "for example 10.0.0.1")
-    if address.is_unspecified or address.is_multicast:
-        raise CorralError("invalid-argument", f"{what} {text}", "no machine has such an address", "name a machine's")
+    # What follows a `%` may be any text, lines of dnsmasq's among them (RFC 4007, section 11).
+    if address.is_unspecified or address.is_multicast or str(address).partition("%")[1]:
+        raise CorralError("invalid-argument", f"{what} {text!r}", "no machine has such an address", "name a machine's")
 
 
 def _check_options(spec: NetworkSpec, asked: str) -> None:
