@@ -12,7 +12,9 @@ from private_libvirtd import PrivateLibvirtd
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, StopCause
 from corral.hypervisor.libvirt import LibvirtDriver
+from corral.hypervisor.libvirt.confinement import find_host
 from corral.model.vm import VmState
+from corral.names import new_uid
 
 TIMEOUT_S = 5.0
 
@@ -83,6 +85,24 @@ def test_a_restarted_a_killed_and_a_hung_libvirtd(private_libvirtd: PrivateLibvi
                 assert observed is not None
                 # libvirtd has forgotten why; the driver, which heard it, has not.
                 assert (observed.reason, observed.stop_cause) == ("unknown", StopCause.DESTROYED)
+        finally:
+            await driver.close()
+
+    asyncio.run(run())
+
+
+def test_a_call_right_after_the_start_waits_for_its_connection(private_libvirtd: PrivateLibvirtd) -> None:
+    """The one for what takes its time may be opened later than the one for what answers at once."""
+
+    async def run() -> None:
+        driver = LibvirtDriver(private_libvirtd.uri, TIMEOUT_S, find_host(private_libvirtd.uri))
+        driver._quick.start()
+        assert await driver._quick.wait_connected(TIMEOUT_S)
+        driver._slow.start()
+        try:
+            with pytest.raises(CorralError) as missing:
+                await driver.start(new_uid())
+            assert missing.value.code == "domain-not-found"
         finally:
             await driver.close()
 

@@ -285,10 +285,12 @@ class LibvirtDriver:
     async def _slow_call(
         self, asked: str, function: Callable[[libvirt.virConnect], T], timeout_s: float | None = None
     ) -> T:
+        if self._quick.connected and not self._slow.connected:  # it is being opened: libvirtd is there
+            await self._slow.wait_connected(FIRST_CONNECTION_S)
         return await self._slow.call(asked, function, timeout_s)
 
     async def _slow_on(
         self, uid: str, verb: str, act: Callable[[libvirt.virDomain], T], timeout_s: float | None = None
     ) -> T:
         asked = f"{verb} domain {uid}"
-        return await self._slow.call(asked, lambda handle: act(handle.lookupByUUIDString(uid)), timeout_s)
+        return await self._slow_call(asked, lambda handle: act(handle.lookupByUUIDString(uid)), timeout_s)
