@@ -41,26 +41,28 @@ class LiveResponse(Response):
             async with asyncio.timeout(STALL_S):
                 await send({"type": "http.response.body", "body": body, "more_body": more_body})
 
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send_body(self._heartbeat)
-        async with _Tasks() as tasks:
-            ends = {tasks.start(_disconnected(receive)), tasks.start(_set(self._stopping))}
-            step = tasks.start(_next(self._frames))
-            while True:
-                done, _ = await asyncio.wait(
-                    {*ends, step}, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if step in done:
-                    frame = step.result()
-                    if frame is None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send_body(self._heartbeat)
+            async with _Tasks() as tasks:
+                ends = {tasks.start(_disconnected(receive)), tasks.start(_set(self._stopping))}
+                step = tasks.start(_next(self._frames))
+                while True:
+                    done, _ = await asyncio.wait(
+                        {*ends, step}, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if step in done:
+                        frame = step.result()
+                        if frame is None:
+                            break
+                        await send_body(frame)
+                        step = tasks.start(_next(self._frames))
+                    elif done:
                         break
-                    await send_body(frame)
-                    step = tasks.start(_next(self._frames))
-                elif done:
-                    break
-                else:
-                    await send_body(self._heartbeat)
-        await self._frames.aclose()
+                    else:
+                        await send_body(self._heartbeat)
+        finally:  # also where the client takes nothing any more: what makes the frames ends with them
+            await self._frames.aclose()
         await send_body(b"", more_body=False)
 
 

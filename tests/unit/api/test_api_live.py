@@ -76,3 +76,26 @@ def test_a_source_that_fails_leaves_no_clean_end() -> None:
 
     with pytest.raises(OSError, match="gone"):
         _run(broken(), lambda _sent: False, True)
+
+
+def test_a_client_that_takes_nothing_ends_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.api.live.STALL_S", 0.05)
+    closed: list[bool] = []
+
+    async def respond() -> None:
+        async def send(message: Message) -> None:
+            if message.get("body") == b"first":
+                await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        response = LiveResponse(
+            _endless(closed, asyncio.Event().wait), media_type="text/plain", heartbeat=b"", stopping=asyncio.Event()
+        )
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(response({"type": "http"}, receive, send), 10)
+        assert closed == [True]  # at once, not when the loop ends
+
+    asyncio.run(respond())

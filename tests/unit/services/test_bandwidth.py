@@ -1,10 +1,12 @@
 """What cards may be promised of their networks."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from corral.errors import CorralError
+from corral.model import limits
 from corral.model.bandwidth import Bandwidth
 from corral.model.capture import CaptureRequest
 from corral.model.identity import Identity, Right, Role
@@ -103,6 +105,33 @@ def test_capturing_needs_its_own_right_and_is_written_down(play: Any) -> None:
             "invalid-argument",
             "accepted",
         ]
+
+    play(scene)
+
+
+def test_only_so_many_captures_run_however_they_are_asked_for(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        captures = CaptureService(world.context)
+        await world.running("web")
+
+        def ask() -> Any:
+            return captures.open(world.admin(), "default", "web", "net0", CaptureRequest())
+
+        opened = await asyncio.gather(*(ask() for _ in range(limits.CAPTURES_MAX + 3)), return_exceptions=True)
+        refusals = [found for found in opened if isinstance(found, CorralError)]
+        assert [error.code for error in refusals] == ["rate-limited"] * 3
+        running = [found for found in opened if not isinstance(found, BaseException)]
+        assert len(running) == limits.CAPTURES_MAX
+        await refused("rate-limited", ask())
+        # One that nobody has read of is over when it is closed, too.
+        await running.pop().aclose()
+        running.append(await ask())
+        for each in running:
+            await each.aclose()
+        with pytest.raises(CorralError):
+            await captures.open(world.admin(), "default", "web", "net7", CaptureRequest())
+        for each in [await ask() for _ in range(limits.CAPTURES_MAX)]:
+            await each.aclose()
 
     play(scene)
 
