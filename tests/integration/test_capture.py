@@ -1,13 +1,15 @@
 """Packets of a device by the real tcpdump: bounded, by a user without rights, and never through a shell."""
 
 import asyncio
+import contextlib
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from wires import Wires, ip
+from wires import Wires, eventually, ip
 
 from corral.errors import CorralError
 from corral.model.capture import CaptureRequest
@@ -77,27 +79,56 @@ def test_it_ends_with_its_device(pair: tuple[str, str]) -> None:
     asyncio.run(scene())
 
 
+def processes(device: str) -> list[Path]:
+    """Those of tcpdump that listen at the device."""
+    wanted, found = f"tcpdump\0-i\0{device}\0".encode(), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if wanted in path.read_bytes():
+                found.append(path.parent)
+    return found
+
+
 def test_it_has_one_right_and_ends_with_its_reader(pair: tuple[str, str]) -> None:
     device, _ = pair
-
-    def processes() -> list[Path]:
-        found = Path("/proc").glob("[0-9]*/cmdline")
-        wanted = f"tcpdump\0-i\0{device}\0".encode()
-        return [path.parent for path in found if wanted in path.read_bytes()]
 
     async def scene() -> None:
         async with aclosing(capture(device, CaptureRequest())) as pieces:
             await anext(pieces)
-            [process] = processes()
+            [process] = processes(device)
             status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
             assert "0" not in status["Uid"].split()
             net_raw = 1 << 13
             for kind in ("CapPrm", "CapEff", "CapBnd", "CapAmb"):
                 assert int(status[kind], 16) == net_raw, kind
             assert status["NoNewPrivs"].strip() == "1"
-        assert not processes()
+        assert not processes(device)
 
     asyncio.run(scene())
+
+
+DAEMON = """
+import asyncio, sys
+from corral.model.capture import CaptureRequest
+from corral.network.capture import capture
+async def scene():
+    async for piece in capture(sys.argv[1], CaptureRequest(filter="tcp port 9")):
+        print(len(piece), flush=True)
+asyncio.run(scene())
+"""
+
+
+def test_it_dies_with_the_daemon_though_no_packet_comes(pair: tuple[str, str]) -> None:
+    device, _ = pair
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, device], stdout=subprocess.PIPE)
+    try:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"%d\n" % HEADER_BYTES
+        assert processes(device)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert eventually(lambda: not processes(device))
 
 
 @pytest.mark.parametrize(
