@@ -38,7 +38,7 @@ def refused(spec: NetworkSpec) -> CorralError:
         ({"dns": ("1.2.3",)}, "invalid-argument", "no address"),
         ({"dns": ("0.0.0.0",)}, "invalid-argument", "no machine"),
         ({"dns": ("10.20.0.1",)}, "invalid-argument", "ask itself"),
-        ({"dns": ("fe80::1%lo\ndhcp-script=/bin/sh",)}, "invalid-argument", "no machine"),
+        ({"dns": ("fe80::1%lo\naddress=evil.example",)}, "invalid-argument", "no machine"),
         ({"boot": NetworkBoot(file="x", server="fd00::1")}, "invalid-argument", "not an IPv4"),
         ({"dhcp_options": (DhcpOption(code=51, value="60"),)}, "invalid-argument", "follows from the network"),
         (
