@@ -86,7 +86,8 @@ def parse_rate_bytes_per_s(text: str, what: str = "rate") -> int:
             "invalid-size", f"{what} {text[:40]!r}", "not a rate", "write 100mbit, 1gbit, or 12M for bytes a second"
         )
     number, bits, unit = match.groups()
-    return round(float(number) * (_BITS[bits.lower()] / 8 if bits else _UNITS[(unit or "").lower()]))
+    exact = float(number) * (_BITS[bits.lower()] / 8 if bits else _UNITS[(unit or "").lower()])
+    return max(round(exact), 1 if exact else 0)  # however little is not nothing, which means `no limit`
 
 
 def format_rate(bytes_per_s: int) -> str:

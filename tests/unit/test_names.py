@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.errors import CorralError
-from corral.names import format_bytes, new_mac, parse_duration_s, parse_image_name, parse_name, parse_size_bytes
+from corral.names import (
+    format_bytes,
+    new_mac,
+    parse_duration_s,
+    parse_image_name,
+    parse_name,
+    parse_rate_bytes_per_s,
+    parse_size_bytes,
+)
 
 
 @pytest.mark.parametrize("name", ["web", "a", "web-1", "0", "a" * 63])
@@ -75,3 +83,9 @@ def test_macs_are_locally_administered_and_unicast() -> None:
     first_byte = int(new_mac()[:2], 16)
     assert first_byte & 0b10
     assert not first_byte & 0b01
+
+
+@pytest.mark.parametrize(("text", "rate"), [("100mbit", 12_500_000), ("12M", 12 * 2**20), ("1bit", 1), ("0", 0)])
+def test_a_rate_however_small_is_not_nothing(text: str, rate: int) -> None:
+    """Zero means `no limit`; what is below the least is refused where the limit is known."""
+    assert parse_rate_bytes_per_s(text) == rate
