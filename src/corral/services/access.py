@@ -80,6 +80,24 @@ async def commit(
     return await transaction.commit()
 
 
+async def try_commit(
+    context: Context,
+    transaction: Transaction,
+    caller: Caller,
+    project: str,
+    action: str,
+    target: str,
+    detail: str = "",
+) -> int | None:
+    """`commit`, answered with the revision; None after a lost race: somebody was first with what it rests on."""
+    try:
+        return (await commit(context, transaction, caller, project, action, target, detail)).revision
+    except CorralError as error:
+        if error.code != "precondition-failed":
+            raise
+        return None
+
+
 def _entry(caller: Caller, project: str, action: str, target: str, outcome: str, detail: str) -> AuditEntry:
     """Names are cut: what a caller sends to be refused must not fill the log."""
     return AuditEntry(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -11,13 +11,13 @@ from corral.model.base import Model, Object
 from corral.model.event import Event
 from corral.model.operation import Intent, Operation, OperationSpec
 from corral.model.vm import Vm
-from corral.names import new_uid
+from corral.names import new_uid, parse_name
 from corral.scheduler.admission import NOTHING, Demand
 from corral.services import rules
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize, commit, try_commit
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.store.objects import Transaction, claim_key
+from corral.store.objects import Transaction, claim_key, name_claim
 
 REQUEST_DIGEST: Final = "corral/request-digest"
 CLIENT_KEY_MAX_CHARS: Final = 128
@@ -87,6 +87,38 @@ async def change(
             if (known := await repeated(context, mutation)) is not None:
                 return value, known
         raise too_busy(mutation)
+
+
+async def change_at_once(
+    context: Context,
+    mutation: Mutation,
+    draft: Callable[[Transaction], Awaitable[T]],
+    detail: Callable[[T], str] = lambda value: "",
+) -> T:
+    """Authorize, draft and commit what needs no operation, since whoever carries it out follows it; drafted anew after a
+    lost race.
+
+    `draft` writes into a transaction and answers with the object as it is then; without a write there is nothing to do."""
+    caller, project, action, target = mutation.caller, mutation.project, mutation.action, mutation.target
+    await authorize(context, caller, project, action, target)
+    async with audited(context, caller, project, action, target):
+        for _ in range(ATTEMPTS_MAX):
+            transaction = context.objects.transaction()
+            value = await draft(transaction)
+            if not transaction.writes:
+                return value
+            revision = await try_commit(context, transaction, caller, project, action, target, detail(value))
+            if revision is not None:
+                return value.model_copy(update={"revision": revision})
+        raise too_busy(mutation)
+
+
+async def check_name(context: Context, cls: type[Object], project: str, name: str, asked: str) -> None:
+    """Nothing if an object of this kind may be called so; `invalid-name` or `name-taken` otherwise."""
+    words = cls.KIND.replace("-", " ")
+    parse_name(name, f"{words} name")
+    if await context.objects.owner(name_claim(cls.KIND, project, name)) is not None:
+        raise CorralError("name-taken", asked, f"there is one of this name: {words} {name}", "choose another name")
 
 
 async def _attempt(context: Context, mutation: Mutation, value: T, decision: Decision) -> tuple[T, Operation]:

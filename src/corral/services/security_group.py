@@ -22,13 +22,14 @@ from corral.model.security_group import (
     predefined_group,
 )
 from corral.model.vm import Vm
-from corral.names import new_uid, parse_name
+from corral.names import new_uid
 from corral.services import listing, rules
 from corral.services.access import audited, authorize, commit, visible
 from corral.services.caller import Caller
-from corral.services.changes import ATTEMPTS_MAX
+from corral.services.changes import Mutation, change_at_once, check_name
 from corral.services.context import Context
 from corral.services.documents import Document, Listing, document_of
+from corral.services.listing import read_objects
 from corral.store.base import Precondition, Record
 from corral.store.objects import Transaction, claim_key, encode, name_claim
 
@@ -41,20 +42,15 @@ class SecurityGroupService:
 
     async def list(self, caller: Caller, project: str, request: ListRequest) -> Listing:
         """With the predefined ones that nobody has changed yet, at the end."""
-        found = await listing.list_objects(self._context, caller, project, SecurityGroup, request)
-        if found.next is not None or request.selector or request.fields:
+        context = self._context
+        found = await listing.list_objects(context, caller, project, SecurityGroup, request)
+        if found.next is not None:
             return found
-        projects = await visible(self._context, caller, project, "security-group.read")
-        names = [
-            one.name for one in await self._context.objects.list(Project) if projects is None or one.name in projects
-        ]
-        documents = [
-            _document(group).content
-            for one in names
-            for group in [await self._untouched(one, name) for name in PREDEFINED]
-            if group is not None
-        ]
-        return Listing((*found.documents, *documents), found.revision, None)
+        projects = await visible(context, caller, project, "security-group.read")
+        names = [one.name for one in await context.objects.list(Project) if projects is None or one.name in projects]
+        groups = [await self._untouched(one, name) for one in names for name in PREDEFINED]
+        further = listing.further_documents((group for group in groups if group is not None), request)
+        return Listing((*found.documents, *further), found.revision, None)
 
     async def get(self, caller: Caller, project: str, name: str) -> Document:
         await authorize(self._context, caller, project, "security-group.read", name)
@@ -64,40 +60,26 @@ class SecurityGroupService:
         return await listing.get_object(self._context, caller, project, SecurityGroup, name)
 
     async def create(self, caller: Caller, project: str, request: CreateSecurityGroupRequest) -> SecurityGroup:
-        context, action, asked = self._context, "security-group.create", f"make security group {request.name[:64]!r}"
-        await authorize(context, caller, project, action, request.name)
-        async with audited(context, caller, project, action, request.name):
-            parse_name(request.name, "security group name")
-            if request.name in PREDEFINED:
-                raise CorralError(
-                    "name-taken", asked, "every project has a group of this name", f"corral sg show {request.name}"
-                )
-            new = parse_rules(request.rules, asked)
-            spec = SecurityGroupSpec(rules=new, description=request.description)
+        context, name, asked = self._context, request.name, f"make security group {request.name[:64]!r}"
+
+        async def draft(transaction: Transaction) -> SecurityGroup:
+            if name in PREDEFINED:
+                reason = "every project has a group of this name"
+                raise CorralError("name-taken", asked, reason, f"corral security-group show {name}")
+            await check_name(context, SecurityGroup, project, name, asked)
             group = SecurityGroup(
                 project=project,
-                name=request.name,
+                name=name,
                 uid=new_uid(),
                 created_at=context.clock.now(),
                 labels=request.labels,
-                spec=spec,
+                spec=SecurityGroupSpec(rules=parse_rules(request.rules, asked), description=request.description),
             )
-            for _ in range(ATTEMPTS_MAX):
-                if await context.objects.owner(name_claim(SecurityGroup.KIND, project, request.name)) is not None:
-                    raise CorralError(
-                        "name-taken", asked, "there is a security group of this name", "choose another name"
-                    )
-                transaction = context.objects.transaction()
-                (await self._admitted(group, None, asked)).hold(transaction)
-                transaction.create(group)
-                try:
-                    done = await commit(context, transaction, caller, project, action, request.name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return group.model_copy(update={"revision": done.revision})
-        raise _busy(asked)
+            (await self._admitted(group, None, asked)).hold(transaction)
+            transaction.create(group)
+            return group
+
+        return await change_at_once(context, Mutation(caller, project, "security-group.create", name), draft)
 
     async def update(
         self,
@@ -109,31 +91,24 @@ class SecurityGroupService:
         if_revision: int | None = None,
     ) -> SecurityGroup:
         """New connections meet the new rules at once; those that are open stay as long as a rule lets them."""
-        context, action, asked = self._context, "security-group.update", f"change security group {name[:64]!r}"
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
+        context, asked = self._context, f"change security group {name[:64]!r}"
+
+        async def draft(transaction: Transaction) -> SecurityGroup:
             if name == OPEN_GROUP:
                 raise CorralError("wrong-state", asked, "it is open by its name", "make a group of your own")
-            for _ in range(ATTEMPTS_MAX):
-                now = await require_group(context, project, name)
-                rules.check_revision(now, if_revision)
-                changed = _changed(now, request, asked)
-                if changed.spec == now.spec and changed.labels == now.labels:
-                    return now
-                transaction = context.objects.transaction()
-                (await self._admitted(changed, now, asked)).hold(transaction)
-                if now.revision:
-                    transaction.update(changed)
-                else:
-                    transaction.create(changed)
-                try:
-                    done = await commit(context, transaction, caller, project, action, name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return changed.model_copy(update={"revision": done.revision})
-        raise _busy(asked)
+            now = await require_group(context, project, name)
+            rules.check_revision(now, if_revision)
+            changed = _changed(now, request, asked)
+            if changed.spec == now.spec and changed.labels == now.labels:
+                return now
+            (await self._admitted(changed, now, asked)).hold(transaction)
+            if now.revision:
+                transaction.update(changed)
+            else:
+                transaction.create(changed)
+            return changed
+
+        return await change_at_once(context, Mutation(caller, project, "security-group.update", name), draft)
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         """While no card, rule or policy names it. From the claim on, nothing new can."""
@@ -149,6 +124,7 @@ class SecurityGroupService:
                 going, doing = _going(project, name), context.objects.transaction()
                 doing.hand_over(going, group.uid)  # one that a daemon left when it was killed is taken over
                 await doing.commit()
+                is_gone = False
                 try:
                     await self._check_unused(group, asked)
                     group = await context.objects.require(SecurityGroup, project, name)
@@ -156,11 +132,12 @@ class SecurityGroupService:
                     transaction.delete(group)
                     transaction.release(going)
                     await commit(context, transaction, caller, project, action, name)
-                except CorralError:
-                    undo = context.objects.transaction()
-                    undo.release(going)
-                    await undo.commit()
-                    raise
+                    is_gone = True
+                finally:
+                    if not is_gone:
+                        undo = context.objects.transaction()
+                        undo.release(going)
+                        await undo.commit()
 
     # ---- what it leans on, and what leans on it --------------------------------------------------------------------
 
@@ -173,9 +150,7 @@ class SecurityGroupService:
     async def _admitted(self, group: SecurityGroup, before: SecurityGroup | None, asked: str) -> "FoundGroups":
         """Not too many of them, and the groups and networks that its rules name are there."""
         context, project = self._context, group.project
-        others = [
-            one for one in await context.objects.list(SecurityGroup) if one.project == project and one.uid != group.uid
-        ]
+        others = [one for one in await read_objects(context, SecurityGroup, project) if one.uid != group.uid]
         if before is None and len(others) >= limits.PROJECT_GROUPS_MAX:
             reason = f"the project has {len(others)} security groups, the most that it can have"
             raise CorralError("wrong-state", asked, reason, "delete some that nothing names")
@@ -197,19 +172,19 @@ class SecurityGroupService:
         context, project, name = self._context, group.project, group.name
         users = [
             f"card {nic.name} of VM {vm.name}"
-            for vm in await context.objects.list(Vm)
+            for vm in await read_objects(context, Vm, project)
             for nic in vm.spec.nics
-            if vm.project == project and name in nic.groups
+            if name in nic.groups
         ]
         users += [
             f"a rule of security group {one.name}"
-            for one in await context.objects.list(SecurityGroup)
-            if one.project == project and one.uid != group.uid and any(rule.group == name for rule in one.spec.rules)
+            for one in await read_objects(context, SecurityGroup, project)
+            if one.uid != group.uid and any(rule.group == name for rule in one.spec.rules)
         ]
         users += [
             f"network policy {one.name}"
-            for one in await context.objects.list(NetworkPolicy)
-            if one.project == project and f"group:{name}" in one.spec.tiers
+            for one in await read_objects(context, NetworkPolicy, project)
+            if f"group:{name}" in one.spec.tiers
         ]
         if users:
             reason = f"named by {', '.join(sorted(users)[:4])}{' …' if len(users) > 4 else ''}"

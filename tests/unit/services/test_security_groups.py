@@ -71,6 +71,9 @@ def test_default_and_open_are_always_there_and_default_can_change(play: Any) -> 
         groups, caller = SecurityGroupService(world.context), world.caller()
         listing = await groups.list(caller, "default", ListRequest())
         assert [json.loads(one)["name"] for one in listing.documents] == ["default", "open"]
+        listing = await groups.list(caller, "default", ListRequest(fields="name"))
+        assert [json.loads(one) for one in listing.documents] == [{"name": "default"}, {"name": "open"}]
+        assert (await groups.list(caller, "default", ListRequest(selector="tier=web"))).documents == ()
         before = json.loads((await groups.get(caller, "default", "default")).content)
         change = UpdateSecurityGroupRequest(add_rules=("in tcp/22",))
         changed = await groups.update(caller, "default", "default", change)
