@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from corral.errors import CorralError
+from corral.model.network import Network
 from corral.model.operation import Operation
 from corral.model.requests import CreateVmRequest, WaitCondition
+from corral.model.security_group import SecurityGroup
 from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import (
     ExportStackRequest,
@@ -40,15 +42,15 @@ from corral.services.stack_actions import Sketch, Target
 from corral.services.stack_diff import compare
 from corral.services.stack_document import Stack, Trouble, Wish, read_stack, refuse
 from corral.services.stack_export import export_stack
-from corral.services.stack_groups import declared_groups, groups_of_stack, sketch_groups, sketch_groups_gone
-from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks, find_networks_of
+from corral.services.stack_groups import declared_groups, sketch_groups, sketch_groups_gone
+from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks
 from corral.services.stack_routers import declared_routing, sketch_forwards, sketch_routers, sketch_routing_gone
 from corral.services.stack_state import (
     ImageNeed,
     find_image,
     find_members,
+    find_of_stack,
     find_unfinished,
-    find_volumes,
     is_settled,
     read_there,
 )
@@ -136,14 +138,14 @@ class StackService:
         kept = {nic.network_uid for vm in order if vm.spec.protected for nic in vm.spec.nics}
         if not kept:
             await sketch_routing_gone(context, project, request.stack, sketch)
-        for network in await find_networks_of(context, project, request.stack):
+        for network in await find_of_stack(context, Network, project, request.stack):
             if network.uid not in kept:
                 sketch.network_gone(network.name, after=tuple(sketch.last.values()))
         worn = {name for vm in order if vm.spec.protected for nic in vm.spec.nics for name in nic.groups}
-        groups = await groups_of_stack(context, project, request.stack)
-        sketch_groups_gone(sketch, [] if worn else groups)
+        groups = [] if worn else await find_of_stack(context, SecurityGroup, project, request.stack)
+        sketch_groups_gone(sketch, groups)
         actions = await self._keyed(caller, project, sketch)
-        stays = [volume.name for volume in await find_volumes(context, project, request.stack)]
+        stays = [volume.name for volume in await find_of_stack(context, Volume, project, request.stack)]
         warnings = (f"its volumes stay: corral volume delete {' '.join(stays)}",) if stays else ()
         return StackPlan(stack=request.stack, actions=actions, blocked=tuple(sketch.blocked), warnings=warnings)
 

@@ -12,10 +12,10 @@ from corral.model.vm import BootOrder, DiskSpec, NicSpec, Vm, VmSpec
 from corral.model.volume import Volume
 from corral.names import GIB, MIB
 from corral.services.context import Context
+from corral.services.listing import read_objects
 from corral.services.selectors import matches, parse_selector
 from corral.services.stack_diff import There
-from corral.services.stack_state import read_records, read_there
-from corral.store.objects import decode
+from corral.services.stack_state import read_there
 
 # What a known system decides where nothing is said (services/os.py): to be said, so that it stays as it is.
 _OF_THE_SYSTEM: Final = ("clock", "hyperv", "vmgenid", "tablet", "tpm", "video", "secure_boot")
@@ -34,7 +34,7 @@ async def export_stack(context: Context, project: str, request: ExportStackReque
     vms = [await context.objects.require(Vm, project, name) for name in dict.fromkeys(request.vms)]
     if request.selector:
         terms, known = parse_selector(request.selector), {vm.uid for vm in vms}
-        found = [decode(Vm, record) for record in await read_records(context, Vm, project)]
+        found = await read_objects(context, Vm, project)
         vms += [vm for vm in found if vm.uid not in known and matches(terms, vm.labels) and not vm.being_deleted]
     if not vms:
         raise CorralError("vm-not-found", "export", "no VM is meant by this", "corral list --all shows those there are")

@@ -2,28 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from corral.errors import CorralError
 from corral.model.firewall_requests import CreateSecurityGroupRequest
+from corral.model.firewall_rule import SecurityRule
 from corral.model.security_group import PREDEFINED, SecurityGroup
 from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import StackVerb
 from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
-from corral.services.security_group import parse_rules
+from corral.services.security_group import parse_rules, require_network
 from corral.services.stack_actions import Sketch
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_state import read_records
-from corral.store.objects import decode
 
 
 @dataclass(frozen=True)
 class GroupNeed:
-    """A group that the stack declares. `rules`: as they are written in one way."""
+    """A group that the stack declares."""
 
     request: CreateSecurityGroupRequest
-    rules: tuple[str, ...]
+    rules: tuple[SecurityRule, ...]
     there: SecurityGroup | None
 
     @property
@@ -34,7 +34,7 @@ class GroupNeed:
 async def declared_groups(
     context: Context, caller: Caller, project: str, stack: Stack, troubles: list[Trouble]
 ) -> list[GroupNeed]:
-    """Those of the document, as they are or will be; and every group that a card or a rule names is there, or will be."""
+    """Those of the document, as they are or will be; and what cards and rules name is there, or will be."""
     if stack.groups:
         await authorize(context, caller, project, "security-group.create", stack.name)
     found: list[GroupNeed] = []
@@ -43,17 +43,23 @@ async def declared_groups(
             found.append(await _find(context, project, request, stack.name))
         except CorralError as error:
             troubles.append(Trouble(f"security_groups.{name}", error))
-    declared = {*stack.groups, *PREDEFINED}
+    declared, networks = {*stack.groups, *PREDEFINED}, list[tuple[str, str]]()
     named = [
         (f"{w.place}.nics[{n}]", g) for w in stack.vms for n, nic in enumerate(w.request.nics or ()) for g in nic.groups
     ]
     for need in found:
-        peers = (rule.group for rule in parse_rules(need.rules, need.name))
-        named += [(f"security_groups.{need.name}", peer) for peer in peers if peer]
+        named += [(f"security_groups.{need.name}", rule.group) for rule in need.rules if rule.group]
+        networks += [(f"security_groups.{need.name}", rule.network) for rule in need.rules if rule.network]
     for place, name in named:
         if name not in declared:
             try:
                 await context.objects.require(SecurityGroup, project, name)
+            except CorralError as error:
+                troubles.append(Trouble(place, error))
+    for place, name in networks:
+        if name not in stack.new_networks:
+            try:
+                await require_network(context, project, name)
             except CorralError as error:
                 troubles.append(Trouble(place, error))
     return found
@@ -62,7 +68,7 @@ async def declared_groups(
 async def _find(context: Context, project: str, request: CreateSecurityGroupRequest, stack: str) -> GroupNeed:
     """Raises `name-taken` for a group that is not the stack's, `invalid-rule`."""
     asked = f"security group {request.name!r}"
-    rules = tuple(rule.text for rule in parse_rules(request.rules, asked))
+    rules = parse_rules(request.rules, asked)
     if request.name in PREDEFINED:
         raise CorralError("name-taken", asked, "every project has a group of this name", "give it another name")
     there = await context.objects.find(SecurityGroup, project, request.name)
@@ -71,40 +77,24 @@ async def _find(context: Context, project: str, request: CreateSecurityGroupRequ
     return GroupNeed(request, rules, there)
 
 
-async def groups_of_stack(context: Context, project: str, stack: str) -> list[SecurityGroup]:
-    """The groups that the stack made."""
-    groups = [decode(SecurityGroup, record) for record in await read_records(context, SecurityGroup, project)]
-    return sorted((one for one in groups if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
-
-
 def sketch_groups(sketch: Sketch, needs: Sequence[GroupNeed]) -> None:
     """After the networks, which rules may name."""
     for need in needs:
         if need.there is None:
             body = need.request.model_dump(mode="json", exclude={"rules"}, exclude_unset=True)
             sketch.add("security-group", need.name, StackVerb.CREATE, ("new",), path="/security-groups", body=body)
-    made = list(sketch.last.values())
+    made = [sketch.last[key] for key in sketch.last if key.startswith(("network/", "security-group/"))]
     for need in needs:
+        wished = [rule.text for rule in need.rules]
         now = [] if need.there is None else [rule.text for rule in need.there.spec.rules]
-        changes = [f"rule {text}: gone" for text in now if text not in need.rules]
-        changes += [f"rule {text}: new" for text in need.rules if text not in now]
-        body = {"rules": list(need.rules), "description": need.request.description}
+        changes = [f"rule {text}: gone" for text in now if text not in wished]
+        changes += [f"rule {text}: new" for text in wished if text not in now]
+        body = {"rules": wished, "description": need.request.description}
         if need.there is not None and need.there.spec.description != need.request.description:
             changes.append("description: another one")
         if changes:
             basis = f"{need.there.uid}:{need.there.generation}" if need.there is not None else ""
-            path = f"/security-groups/{need.name}"
-            sketch.add(
-                "security-group",
-                need.name,
-                StackVerb.UPDATE,
-                changes,
-                method="PATCH",
-                path=path,
-                body=body,
-                after=made,
-                basis=basis,
-            )
+            _update(sketch, need.name, changes, body, made, basis)
 
 
 def sketch_groups_gone(sketch: Sketch, groups: Sequence[SecurityGroup]) -> None:
@@ -112,26 +102,26 @@ def sketch_groups_gone(sketch: Sketch, groups: Sequence[SecurityGroup]) -> None:
     after = tuple(sketch.last.values())
     for group in groups:
         if any(rule.group not in ("", group.name) for rule in group.spec.rules):
-            path = f"/security-groups/{group.name}"
-            sketch.add(
-                "security-group",
-                group.name,
-                StackVerb.UPDATE,
-                ("it speaks of others",),
-                method="PATCH",
-                path=path,
-                body={"rules": []},
-                after=after,
-            )
+            _update(sketch, group.name, ("it speaks of others",), {"rules": []}, after)
     after = tuple(sketch.last.values())
     for group in groups:
-        path = f"/security-groups/{group.name}"
-        sketch.add(
-            "security-group",
-            group.name,
-            StackVerb.DELETE,
-            ("the stack's own",),
-            method="DELETE",
-            path=path,
-            after=after,
-        )
+        path, why = f"/security-groups/{group.name}", ("the stack's own",)
+        sketch.add("security-group", group.name, StackVerb.DELETE, why, method="DELETE", path=path, after=after)
+
+
+def _update(
+    sketch: Sketch,
+    name: str,
+    changes: Sequence[str],
+    body: dict[str, Any],
+    after: Sequence[str],
+    basis: str = "",
+) -> None:
+    sketch.add(
+        *("security-group", name, StackVerb.UPDATE, changes),
+        method="PATCH",
+        path=f"/security-groups/{name}",
+        body=body,
+        after=after,
+        basis=basis,
+    )

@@ -21,8 +21,7 @@ from corral.services.network_rules import mode_of
 from corral.services.nics import find_network, mac_of
 from corral.services.stack_diff import wished_nics
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_state import read_records
-from corral.store.objects import claim_key, decode
+from corral.store.objects import claim_key
 
 _FIXED: Final = (
     *("subnet", "subnet6", "ipv6", "domain", "mtu", "bridge", "nic", "vlan"),
@@ -81,12 +80,6 @@ async def _find(context: Context, project: str, request: CreateNetworkRequest, s
         if new and new != (now := getattr(there.spec, what))
     )
     return NetworkNeed(request, there, changes)
-
-
-async def find_networks_of(context: Context, project: str, stack: str) -> list[Network]:
-    """The networks that the stack made."""
-    networks = [decode(Network, record) for record in await read_records(context, Network, project)]
-    return sorted((one for one in networks if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
 
 
 async def check_cards(

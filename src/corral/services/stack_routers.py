@@ -1,7 +1,8 @@
 """The routers and port forwards of a stack: routers after their networks and before the VMs on them, forwards at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -16,8 +17,9 @@ from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_state import read_records
-from corral.store.objects import decode
+from corral.services.stack_state import find_of_stack
+
+_OWN: Final = ("the stack's own",)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ async def declared_routing(
         if there is not None and there.labels.get(STACK_LABEL) != stack.name:
             troubles.append(Trouble(f"routers.{name}", _foreign(f"router {name!r}")))
         routers.append((request, there))
-    known = {one.name: one for one in await _of_stack(context, project, stack.name, Forward)}
+    known = {one.name: one for one in await find_of_stack(context, Forward, project, stack.name)}
     kept: set[str] = set()
     names = {wish.name for wish in stack.vms}
     for key, target in stack.forwards.items():
@@ -80,11 +82,6 @@ def _forward(stack: str, port: str, target: str) -> CreateForwardRequest:
 
 def _foreign(asked: str) -> CorralError:
     return CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "choose another")
-
-
-async def _of_stack(context: Context, project: str, stack: str, cls: type[Forward]) -> list[Forward]:
-    found = [decode(cls, record) for record in await read_records(context, cls, project)]
-    return sorted((one for one in found if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
 
 
 def sketch_routers(sketch: Sketch, needs: RoutingNeeds) -> None:
@@ -151,15 +148,9 @@ def _gone(sketch: Sketch, forward: Forward, why: str, after: Sequence[str]) -> N
 
 async def sketch_routing_gone(context: Context, project: str, stack: str, sketch: Sketch) -> None:
     """Forwards and routers that the stack made: after its VMs, before its networks."""
-    for forward in await _of_stack(context, project, stack, Forward):
-        _gone(sketch, forward, "the stack's own", ())
-    after: Mapping[str, str] = dict(sketch.last)
-    records = await read_records(context, Router, project)
-    for router in (decode(Router, record) for record in records):
-        if router.labels.get(STACK_LABEL) == stack:
-            sketch.add(
-                *("router", router.name, StackVerb.DELETE, ("the stack's own",)),
-                method="DELETE",
-                path=f"/routers/{router.name}",
-                after=tuple(after.values()),
-            )
+    for forward in await find_of_stack(context, Forward, project, stack):
+        _gone(sketch, forward, _OWN[0], ())
+    after = tuple(sketch.last.values())
+    for router in await find_of_stack(context, Router, project, stack):
+        path = f"/routers/{router.name}"
+        sketch.add("router", router.name, StackVerb.DELETE, _OWN, method="DELETE", path=path, after=after)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from corral.errors import CorralError
 from corral.model import limits
@@ -14,11 +14,11 @@ from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import new_uid
 from corral.services.context import Context
-from corral.services.documents import beginnings
+from corral.services.listing import read_objects, read_records
 from corral.services.stack_diff import There
-from corral.store.base import Record
 from corral.store.objects import decode
 
+T = TypeVar("T", bound=Object)
 _UNFINISHED: Final = (b'"state":"accepted"', b'"state":"running"')
 
 
@@ -29,23 +29,10 @@ async def find_members(context: Context, project: str, stack: str) -> dict[str, 
     return {vm.name: vm for vm in sorted(vms, key=lambda vm: vm.name) if vm.labels.get(STACK_LABEL) == stack}
 
 
-async def find_volumes(context: Context, project: str, stack: str) -> list[Volume]:
-    """The volumes that the stack declared."""
-    volumes = [decode(Volume, record) for record in await read_records(context, Volume, project)]
-    return sorted((one for one in volumes if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
-
-
-async def read_records(context: Context, cls: type[Object], project: str = "") -> list[Record]:
-    """All stored records of a kind, of one project or (empty) of all, as of one revision."""
-    found: list[Record] = []
-    revision, more, after = None, True, ""
-    while more:
-        page = await context.objects.records(cls, after=after, limit=limits.PAGE_MAX, revision=revision)
-        revision, more = page.revision, page.more
-        found += page.records
-        after = found[-1].key.removeprefix(cls.prefix()) if found else ""
-    starts = beginnings(cls.KIND, (project,)) if project else (b"",)
-    return [record for record in found if record.value.startswith(starts)]
+async def find_of_stack(context: Context, cls: type[T], project: str, stack: str) -> list[T]:
+    """What the stack declared of a kind, by name."""
+    found = await read_objects(context, cls, project)
+    return sorted((one for one in found if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
 
 
 async def read_there(context: Context, vm: Vm) -> There:

@@ -88,6 +88,7 @@ def test_an_export_says_the_groups_of_cards(play: Any) -> None:
         ({"security_groups": {"web": ["in tcp/70000"]}}, "invalid-rule", "security_groups.web"),
         ({"security_groups": {"open": ["in any"]}}, "name-taken", "security_groups.open"),
         ({"security_groups": {"web": ["in any from group:nobody"]}}, "security-group-not-found", "security_groups.web"),
+        ({"security_groups": {"web": ["in any from network:back"]}}, "network-not-found", "security_groups.web"),
         ({"vms": {"one": {"nics": [{"groups": ["nobody"]}]}}}, "security-group-not-found", "vms.one.nics[0]"),
         ({"security_groups": {"We;b": []}}, "invalid-document", "security_groups"),
     ],
