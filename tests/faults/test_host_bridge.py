@@ -5,6 +5,7 @@ In a network and a mount namespace of the test's own: this machine's network is 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from private_host import PrivateHost
 
-from corral.host.bridging.journal import Journal, State
+from corral.host.bridging.journal import UNFINISHED, Journal, State
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -43,11 +44,27 @@ from corral.host.bridging.facts import read_facts
 from corral.host.bridging.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.begin(plan_bridge(read_facts("eth0", "br0"), "br0"), float(sys.argv[2]))
+if sys.argv[3:] == ["edit"]:
+    with open("/etc/network/interfaces", "a") as file:
+        file.write("# somebody's\\n")
 begin_process(journal.directory)
 print("begun", flush=True)
-if len(sys.argv) > 3:
+if sys.argv[3:] == ["wait"]:
     import time
     time.sleep(600)
+"""
+LOOKS = """
+import sys
+from pathlib import Path
+from corral.host.bridging.choose import plan_bridge
+from corral.host.bridging.desertion import DesertionWatch
+from corral.host.bridging.facts import read_facts
+from corral.host.bridging.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+watch = DesertionWatch(journal.directory)
+print(watch.look())
+journal.begin(plan_bridge(read_facts("eth0", "br0"), "br0"), 60.0)
+print(watch.look(), watch.look())
 """
 NEXT_START = """
 import sys
@@ -87,11 +104,11 @@ def processes(journal: Journal) -> list[int]:
     return found
 
 
-def until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
+def until(true: Callable[[], bool], limit_s: float = 60.0, look_s: float = 0.05) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(look_s)
 
 
 def addresses(host: PrivateHost, device: str) -> set[str]:
@@ -166,20 +183,54 @@ def test_it_is_taken_back_although_whoever_began_it_is_killed(host: PrivateHost,
     is_as_before(host)
 
 
-@pytest.mark.parametrize("when", [State.APPLYING, State.PENDING, State.ROLLING_BACK])
-def test_the_next_start_takes_back_what_was_cut(host: PrivateHost, journal: Journal, when: State) -> None:
+WHEN: dict[str, Callable[[PrivateHost, Journal], bool]] = {
+    "begun": lambda _host, journal: journal.state() is State.APPLYING,
+    "half way": lambda host, _journal: host.interfaces != INTERFACES,
+    "applied": lambda _host, journal: journal.state() is State.PENDING,
+    "taking back": lambda _host, journal: journal.state() is State.ROLLING_BACK,
+}
+
+
+@pytest.mark.parametrize("when", list(WHEN))
+def test_the_next_start_takes_back_what_was_cut(host: PrivateHost, journal: Journal, when: str) -> None:
     """The process itself, or the machine, dies at each of its steps."""
-    host.python(BEGIN, str(journal.directory), "1" if when is State.ROLLING_BACK else "60")
-    until(lambda: journal.state() is when)
+    host.python(BEGIN, str(journal.directory), "1" if when == "taking back" else "60")
+    until(lambda: WHEN[when](host, journal), look_s=0.005)
     for process in processes(journal):
         os.kill(process, signal.SIGKILL)
     until(lambda: not processes(journal))
-    if journal.state() is not State.ROLLED_BACK:
-        assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "True"
-        until(lambda: journal.state() is State.ROLLED_BACK)
+    assert journal.state() in UNFINISHED
+    assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "True"
+    until(lambda: journal.state() is State.ROLLED_BACK)
     until(lambda: not processes(journal))
     is_as_before(host)
     assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "False"
+
+
+def test_what_has_just_begun_is_not_deserted_yet(host: PrivateHost, journal: Journal) -> None:
+    """The daemon looks in the moment in which the process of a change has not begun to hold it."""
+    lines = host.python(LOOKS, str(journal.directory)).splitlines()  # with the log's in between
+    assert (lines[0], lines[-1]) == ("False", "False True")
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    is_as_before(host)
+
+
+def test_a_file_that_somebody_edits_meanwhile_stays_theirs(host: PrivateHost, journal: Journal) -> None:
+    host.python(BEGIN, str(journal.directory), "60", "edit")
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    assert journal.result().reason.startswith("/etc/network/interfaces was changed meanwhile")
+    assert host.interfaces == f"{INTERFACES}# somebody's\n"
+    assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
+    assert host.reached()
+
+
+def test_it_is_taken_back_when_its_journal_is_removed(host: PrivateHost, journal: Journal) -> None:
+    """Corral is purged while a change waits: nobody can confirm it any more."""
+    host.python(BEGIN, str(journal.directory), "600")
+    until(lambda: journal.state() is State.PENDING)
+    shutil.rmtree(journal.directory)
+    until(lambda: not processes(journal))
+    is_as_before(host)
 
 
 def test_what_cannot_come_up_is_taken_back_at_once(host: PrivateHost, journal: Journal) -> None:

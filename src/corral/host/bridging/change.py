@@ -19,6 +19,8 @@ from corral.host.bridging.plan import Command, Plan
 
 COMMAND_TIMEOUT_S: Final = 90.0
 LOOK_S: Final = 0.1
+# The daemon holds the lock for a moment, to see whether anybody does.
+PATIENCE_S: Final = 2.0
 TIME_RAN_OUT: Final = "nobody confirmed it in time"
 ASKED_FOR: Final = "somebody asked for it"
 CUT_SHORT: Final = "the change was cut short, and nobody had confirmed it"
@@ -29,14 +31,14 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may be what the change cuts off
     journal = Journal(Path(argv[0]))
     proc.complete_search_path()
-    with journal.held() as mine:
+    with journal.held(PATIENCE_S) as mine:
         if not mine:
             return 1
         match journal.state():
             case State.APPLYING if "--undo" not in argv:
                 _carry_out(journal)
             case State.APPLYING | State.PENDING | State.ROLLING_BACK:
-                _take_back(journal, CUT_SHORT)
+                _take_back(journal, journal.plan()[0], CUT_SHORT)
             case _:
                 pass
     return 0
@@ -44,39 +46,38 @@ def main(argv: Sequence[str]) -> int:
 
 def _carry_out(journal: Journal) -> None:
     plan, confirm_within_s = journal.plan()
+    if edited := _edited(plan):
+        # Nothing was done, so nothing is taken back: above all not what somebody wrote there.
+        journal.tell(Result(reason=f"{edited} was changed meanwhile: look, and ask again"))
+        journal.move(State.APPLYING, State.ROLLED_BACK)
+        return
     try:
         _apply(plan)
     except (CorralError, OSError) as error:
-        _take_back(journal, f"it could not be applied: {error}")
+        _take_back(journal, plan, f"it could not be applied: {error}")
         return
     end = time.monotonic() + confirm_within_s
     journal.tell(Result(deadline_at=time.time() + confirm_within_s))
     if not journal.move(State.APPLYING, State.PENDING):
-        _take_back(journal, ASKED_FOR)
+        _take_back(journal, plan, ASKED_FOR)
         return
     while time.monotonic() < end:
         if journal.state() is not State.PENDING:
             break
         time.sleep(LOOK_S)
-    match journal.state():
-        case State.CONFIRMED:
-            return
-        case State.ROLLING_BACK:
-            _take_back(journal, ASKED_FOR)
-        case _:
-            # Whoever confirms in this very moment renames the same file: one of the two finds it gone.
-            if journal.move(State.PENDING, State.ROLLING_BACK):
-                _take_back(journal, TIME_RAN_OUT)
+    # Whoever confirms in this very moment renames the same file: one of the two finds it gone.
+    if journal.move(State.PENDING, State.ROLLING_BACK):
+        _take_back(journal, plan, TIME_RAN_OUT)
+    elif journal.state() is not State.CONFIRMED:
+        _take_back(journal, plan, ASKED_FOR)  # or the journal is gone, with who could confirm
+
+
+def _edited(plan: Plan) -> str:
+    """The first file that is not any more as it was when it was planned."""
+    return next((change.path for change in plan.files if _read(change.path) != change.before), "")
 
 
 def _apply(plan: Plan) -> None:
-    """What changed since it was planned is somebody else's work: nothing is touched then."""
-    for change in plan.files:
-        if _read(change.path) != change.before:
-            asked = f"make bridge {plan.bridge}"
-            raise CorralError(
-                "precondition-failed", asked, f"{change.path} was changed meanwhile", "look, and ask again"
-            )
     for command in plan.before:
         _run(command)
     for change in plan.files:
@@ -85,9 +86,8 @@ def _apply(plan: Plan) -> None:
         _run(command)
 
 
-def _take_back(journal: Journal, reason: str) -> None:
+def _take_back(journal: Journal, plan: Plan, reason: str) -> None:
     """All of it, whatever of it was done: each part may be done twice. What fails is told, and the rest goes on."""
-    plan, _ = journal.plan()
     for state in (State.APPLYING, State.PENDING):
         journal.move(state, State.ROLLING_BACK)
     problems = [problem for command in plan.undo_before if (problem := _try(command))]

@@ -29,10 +29,12 @@ def begin_process(directory: Path, *, undo: bool = False) -> None:
 
 
 class DesertionWatch:
-    """Looks at the daemon's start, and from then on."""
+    """Looks at the daemon's start, and from then on. A change that was begun this moment has no process yet that holds it:
+    later than at the start, when nobody begins one, it is taken back when two looks in a row found it deserted."""
 
     def __init__(self, directory: Path) -> None:
         self._journal = Journal(directory)
+        self._suspected = True
 
     async def run(self) -> None:
         await asyncio.to_thread(self.look)
@@ -40,7 +42,8 @@ class DesertionWatch:
 
     def look(self) -> bool:
         """Whether something was to be taken back."""
-        if not self._journal.deserted():
+        known, self._suspected = self._suspected, self._journal.deserted()
+        if not (known and self._suspected):
             return False
         log.warning(
             "an unconfirmed change of this host's network is taken back", directory=str(self._journal.directory)

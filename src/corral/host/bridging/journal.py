@@ -23,6 +23,7 @@ RESULT: Final = "result.json"
 LOG: Final = "log"
 LOCK: Final = "lock"
 PLAN_MAX_BYTES: Final = 8 * 2**20
+_LOCK_LOOK_S: Final = 0.05
 _MODE: Final = 0o600
 _DIR_MODE: Final = 0o700
 
@@ -95,17 +96,15 @@ class Journal:
         return Result(found["reason"], float(found["deadline_at"]), tuple(found["problems"]))
 
     @contextmanager
-    def held(self) -> Iterator[bool]:
+    def held(self, patience_s: float = 0.0) -> Iterator[bool]:
         """By the process that carries it out; False: another one has it. The kernel lets go when that one dies."""
         self.directory.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        end_s = time.monotonic() + patience_s
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            while not (mine := _locked(fd)) and time.monotonic() < end_s:
+                time.sleep(_LOCK_LOOK_S)
+            yield mine
         finally:
             os.close(fd)
 
@@ -115,6 +114,14 @@ class Journal:
             return False
         with self.held() as mine:
             return mine and self.state() in UNFINISHED
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _plan_document(plan: Plan) -> dict[str, Any]:
