@@ -191,6 +191,51 @@ def test_a_port_of_the_hosts_is_forwarded_once_and_never_taken_from_it(world: An
     world(play)
 
 
+def test_what_comes_onto_a_router_while_it_is_deleted_keeps_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(w: Any) -> None:
+        scene = await begun(w)
+        desk = Desk(w)
+        await desk.edge()
+        await guest_on(w, scene, scene.front, "web", "10.7.1.10")
+        address = CreateAddressRequest(name="late", router="edge")
+        shop = CreateBalancerRequest(name="shop", listen=80, targets=("web",))
+        unused = desk.routers._check_unused
+        coming = [lambda: desk.addresses.create(*ME, address), lambda: desk.balancers.create(*ME, shop)]
+
+        async def then_somebody_comes(router: Router, asked: str) -> None:
+            await unused(router, asked)
+            await coming.pop()()
+
+        monkeypatch.setattr(desk.routers, "_check_unused", then_somebody_comes)
+        await refused(desk.routers.delete(*ME, "edge"), "router-in-use", "balancer shop")
+        await desk.balancers.delete(*ME, "shop")
+        await refused(desk.routers.delete(*ME, "edge"), "router-in-use", "address late")
+        await desk.addresses.delete(*ME, "late")
+
+    world(play)
+
+
+def test_a_network_that_is_deleted_while_a_router_comes_onto_it_is_not_joined(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        committed, done = desk.routers._committed, list[str]()
+
+        async def after_the_network_is_gone(*args: Any) -> bool:
+            if not done:
+                done.append("front")
+                await desk.networks.delete(*ME, "front")
+            return await committed(*args)
+
+        monkeypatch.setattr(desk.routers, "_committed", after_the_network_is_gone)
+        await refused(desk.edge(), "network-not-found")
+        assert await w.objects.list(Router) == []
+
+    world(play)
+
+
 @pytest.mark.parametrize("port", [0, 65536, -1])
 def test_ports_beyond_the_kernels_are_no_ports(port: int) -> None:
     with pytest.raises(ValueError, match="port"):

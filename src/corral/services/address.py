@@ -7,16 +7,16 @@ from corral.model.requests import ListRequest
 from corral.model.router import Router
 from corral.model.router_requests import AssignAddressRequest, CreateAddressRequest
 from corral.model.vm import Vm
-from corral.names import new_uid, parse_name
+from corral.names import new_uid
 from corral.network.paths import address_behind
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize, try_commit
 from corral.services.caller import Caller
-from corral.services.changes import ATTEMPTS_MAX
+from corral.services.changes import ATTEMPTS_MAX, Mutation, change_at_once, check_name, too_busy
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.nics import Allocated
-from corral.store.objects import claim_key
+from corral.store.objects import Transaction, claim_key
 
 
 class AddressService:
@@ -33,10 +33,8 @@ class AddressService:
         context, action, asked = self._context, "address.create", f"make address {request.name[:64]!r}"
         await authorize(context, caller, project, action, request.name)
         async with audited(context, caller, project, action, request.name):
-            parse_name(request.name, "address name")
             for _ in range(ATTEMPTS_MAX):
-                if await context.objects.find(FloatingAddress, project, request.name) is not None:
-                    raise CorralError("name-taken", asked, "there is an address of this name", "choose another name")
+                await check_name(context, FloatingAddress, project, request.name, asked)
                 router = await context.objects.require(Router, project, request.router)
                 vm = await self._vm(project, request.vm, router, asked)
                 network = await self._outside(router, asked)
@@ -58,57 +56,44 @@ class AddressService:
                     transaction = context.objects.transaction()
                     transaction.create(address)
                     transaction.claim(claim_key("address", network.uid, address.spec.address), address.uid)
-                    transaction.require(router)  # with its uplink the address would have no place
+                    transaction.update(router)  # as it is: who takes it or its uplink away meanwhile looks again
                     detail = f"{address.spec.address} on {router.name}"
-                    try:
-                        done = await commit(context, transaction, caller, project, action, request.name, detail)
-                    except CorralError as error:
-                        if error.code != "precondition-failed":
-                            raise
-                        continue
-                    allocated.keep()
-                    return address.model_copy(update={"revision": done.revision})
-        raise CorralError("precondition-failed", asked, f"others were first {ATTEMPTS_MAX} times", "try again")
+                    revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
+                    if revision is not None:
+                        allocated.keep()
+                        return address.model_copy(update={"revision": revision})
+            raise too_busy(Mutation(caller, project, action, request.name))
 
     async def assign(self, caller: Caller, project: str, name: str, request: AssignAddressRequest) -> FloatingAddress:
         """Its connections to the VM before end."""
-        context, action, asked = (
-            self._context,
-            "address.assign",
-            f"lead address {name[:64]!r} to {request.vm or 'nobody'}",
-        )
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
-            for _ in range(ATTEMPTS_MAX):
-                address = await context.objects.require(FloatingAddress, project, name)
-                router = await context.objects.get(Router, address.spec.router_uid)
-                vm = await self._vm(project, request.vm, router, asked)
-                update = {"vm": vm.name, "vm_uid": vm.uid} if vm is not None else {"vm": None, "vm_uid": None}
-                spec = address.spec.model_copy(update=update)
-                changed = address.model_copy(update={"spec": spec, "generation": address.generation + 1})
-                transaction = context.objects.transaction()
-                transaction.update(changed)
-                try:
-                    done = await commit(context, transaction, caller, project, action, name, request.vm or "")
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return changed.model_copy(update={"revision": done.revision})
-        raise CorralError("precondition-failed", asked, f"others were first {ATTEMPTS_MAX} times", "try again")
+        context, asked = self._context, f"lead address {name[:64]!r} to {request.vm or 'nobody'}"
 
-    async def delete(self, caller: Caller, project: str, name: str) -> None:
-        context, action = self._context, "address.delete"
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
+        async def draft(transaction: Transaction) -> FloatingAddress:
             address = await context.objects.require(FloatingAddress, project, name)
             router = await context.objects.get(Router, address.spec.router_uid)
-            transaction = context.objects.transaction()
+            vm = await self._vm(project, request.vm, router, asked)
+            update = {"vm": vm.name, "vm_uid": vm.uid} if vm is not None else {"vm": None, "vm_uid": None}
+            spec = address.spec.model_copy(update=update)
+            changed = address.model_copy(update={"spec": spec, "generation": address.generation + 1})
+            transaction.update(changed)
+            return changed
+
+        mutation = Mutation(caller, project, "address.assign", name)
+        return await change_at_once(context, mutation, draft, lambda changed: changed.spec.vm or "")
+
+    async def delete(self, caller: Caller, project: str, name: str) -> None:
+        context = self._context
+
+        async def draft(transaction: Transaction) -> FloatingAddress:
+            address = await context.objects.require(FloatingAddress, project, name)
+            router = await context.objects.get(Router, address.spec.router_uid)
             transaction.delete(address)
             if router is not None and router.spec.uplink_port is not None:
                 network_uid = router.spec.uplink_port.network_uid
                 transaction.release(claim_key("address", network_uid, address.spec.address))
-            await commit(context, transaction, caller, project, action, name)
+            return address
+
+        await change_at_once(context, Mutation(caller, project, "address.delete", name), draft)
 
     async def _vm(self, project: str, name: str | None, router: Router | None, asked: str) -> Vm | None:
         if name is None:

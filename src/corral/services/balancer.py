@@ -9,15 +9,14 @@ from corral.model.requests import ListRequest
 from corral.model.router import Router
 from corral.model.router_requests import CreateBalancerRequest, UpdateBalancerRequest
 from corral.model.vm import Vm
-from corral.names import new_uid, parse_name
+from corral.names import new_uid
 from corral.network.paths import address_behind
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
 from corral.services.caller import Caller
-from corral.services.changes import ATTEMPTS_MAX
+from corral.services.changes import Mutation, change_at_once, check_name
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
-from corral.store.objects import claim_key
+from corral.store.objects import Transaction, claim_key
 
 
 def _listen_claim(spec: BalancerSpec) -> str:
@@ -35,95 +34,73 @@ class BalancerService:
         return await listing.get_object(self._context, caller, project, Balancer, name)
 
     async def create(self, caller: Caller, project: str, request: CreateBalancerRequest) -> Balancer:
-        context, action, asked = self._context, "balancer.create", f"make balancer {request.name[:64]!r}"
-        await authorize(context, caller, project, action, request.name)
-        async with audited(context, caller, project, action, request.name):
-            parse_name(request.name, "balancer name")
-            for _ in range(ATTEMPTS_MAX):
-                if await context.objects.find(Balancer, project, request.name) is not None:
-                    raise CorralError("name-taken", asked, "there is a balancer of this name", "choose another name")
-                vms = await self._vms(project, request.targets, asked)
-                router = await self._router(project, request.router, vms, asked)
-                spec = BalancerSpec(
-                    router=router.name,
-                    router_uid=router.uid,
-                    listen=request.listen,
-                    port=request.port or request.listen,
-                    mode=request.mode,
-                    algorithm=request.algorithm,
-                    targets=_targets(vms),
-                    check=request.check,
-                )
-                if await context.objects.owner(_listen_claim(spec)) is not None:
-                    reason = f"another balancer of router {router.name!r} listens on {request.listen}"
-                    raise CorralError("address-taken", asked, reason, "choose another port")
-                balancer = Balancer(
-                    project=project,
-                    name=request.name,
-                    uid=new_uid(),
-                    created_at=context.clock.now(),
-                    labels=request.labels,
-                    spec=spec,
-                )
-                transaction = context.objects.transaction()
-                transaction.create(balancer)
-                transaction.claim(_listen_claim(spec), balancer.uid)
-                transaction.require(router)
-                try:
-                    done = await commit(context, transaction, caller, project, action, request.name, router.name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return balancer.model_copy(update={"revision": done.revision})
-        raise _too_busy(asked)
+        context, name, asked = self._context, request.name, f"make balancer {request.name[:64]!r}"
+
+        async def draft(transaction: Transaction) -> Balancer:
+            await check_name(context, Balancer, project, name, asked)
+            vms = await self._vms(project, request.targets, asked)
+            router = await self._router(project, request.router, vms, asked)
+            spec = BalancerSpec(
+                router=router.name,
+                router_uid=router.uid,
+                listen=request.listen,
+                port=request.port or request.listen,
+                mode=request.mode,
+                algorithm=request.algorithm,
+                targets=_targets(vms),
+                check=request.check,
+            )
+            if await context.objects.owner(_listen_claim(spec)) is not None:
+                reason = f"another balancer of router {router.name!r} listens on {request.listen}"
+                raise CorralError("address-taken", asked, reason, "choose another port")
+            balancer = Balancer(
+                project=project,
+                name=name,
+                uid=new_uid(),
+                created_at=context.clock.now(),
+                labels=request.labels,
+                spec=spec,
+            )
+            transaction.create(balancer)
+            transaction.claim(_listen_claim(spec), balancer.uid)
+            transaction.update(router)  # as it is: who takes it away meanwhile looks again
+            return balancer
+
+        mutation = Mutation(caller, project, "balancer.create", name)
+        return await change_at_once(context, mutation, draft, lambda made: made.spec.router)
 
     async def update(self, caller: Caller, project: str, name: str, request: UpdateBalancerRequest) -> Balancer:
         """Connections go on: what is new takes over from what was."""
-        context, action, asked = self._context, "balancer.update", f"change balancer {name[:64]!r}"
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
-            for _ in range(ATTEMPTS_MAX):
-                balancer = await context.objects.require(Balancer, project, name)
-                given = request.model_dump(exclude_none=True, exclude={"targets"})
-                if request.targets is not None:
-                    vms = await self._vms(project, request.targets, asked)
-                    await self._router(project, balancer.spec.router, vms, asked)
-                    given["targets"] = _targets(vms)
-                spec = BalancerSpec.model_validate({**dict(balancer.spec), **given})
-                changed = balancer.model_copy(update={"spec": spec, "generation": balancer.generation + 1})
-                transaction = context.objects.transaction()
-                transaction.update(changed)
-                try:
-                    done = await commit(context, transaction, caller, project, action, name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return changed.model_copy(update={"revision": done.revision})
-        raise _too_busy(asked)
+        context, asked = self._context, f"change balancer {name[:64]!r}"
+
+        async def draft(transaction: Transaction) -> Balancer:
+            balancer = await context.objects.require(Balancer, project, name)
+            given = request.model_dump(exclude_none=True, exclude={"targets"})
+            if request.targets is not None:
+                vms = await self._vms(project, request.targets, asked)
+                await self._router(project, balancer.spec.router, vms, asked)
+                given["targets"] = _targets(vms)
+            spec = BalancerSpec.model_validate({**dict(balancer.spec), **given})
+            changed = balancer.model_copy(update={"spec": spec, "generation": balancer.generation + 1})
+            transaction.update(changed)
+            return changed
+
+        return await change_at_once(context, Mutation(caller, project, "balancer.update", name), draft)
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
-        context, action, asked = self._context, "balancer.delete", f"delete balancer {name[:64]!r}"
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
-            for _ in range(ATTEMPTS_MAX):
-                balancer = await context.objects.require(Balancer, project, name)
-                forwards = [one for one in await context.objects.list(Forward) if one.spec.balancer_uid == balancer.uid]
-                if forwards:
-                    reason = f"forward {forwards[0].name} leads to it"
-                    raise CorralError("balancer-in-use", asked, reason, "corral forward remove")
-                transaction = context.objects.transaction()
-                transaction.delete(balancer)
-                transaction.release(_listen_claim(balancer.spec))
-                try:
-                    await commit(context, transaction, caller, project, action, name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
-                return
-        raise _too_busy(asked)
+        context, asked = self._context, f"delete balancer {name[:64]!r}"
+
+        async def draft(transaction: Transaction) -> Balancer:
+            balancer = await context.objects.require(Balancer, project, name)
+            forwards = [one for one in await context.objects.list(Forward) if one.spec.balancer_uid == balancer.uid]
+            if forwards:
+                reason = f"forward {forwards[0].name} leads to it"
+                raise CorralError("balancer-in-use", asked, reason, "corral forward remove")
+            transaction.delete(balancer)
+            transaction.release(_listen_claim(balancer.spec))
+            return balancer
+
+        await change_at_once(context, Mutation(caller, project, "balancer.delete", name), draft)
 
     async def _vms(self, project: str, names: Sequence[str], asked: str) -> tuple[Vm, ...]:
         if not names:
@@ -136,7 +113,7 @@ class BalancerService:
         if name is not None:
             routers = [await objects.require(Router, project, name)]
         else:
-            routers = [one for one in await objects.list(Router) if one.project == project]
+            routers = await listing.read_objects(self._context, Router, project)
         fitting = [one for one in routers if not one.being_deleted and all(address_behind(vm, one) for vm in vms)]
         if len(fitting) == 1:
             return fitting[0]
@@ -153,7 +130,3 @@ class BalancerService:
 
 def _targets(vms: Sequence[Vm]) -> tuple[BalancerTarget, ...]:
     return tuple(BalancerTarget(vm=vm.name, vm_uid=vm.uid) for vm in vms)
-
-
-def _too_busy(asked: str) -> CorralError:
-    return CorralError("precondition-failed", asked, f"others were first {ATTEMPTS_MAX} times", "try again")

@@ -63,6 +63,7 @@ class RouterService:
                     draft.set_routes(request.routes)
                     router = draft.result()
                     transaction.create(router)
+                    draft.require_networks(transaction)
                     _claim(transaction, router, router.spec.all_ports)
                     if await self._committed(transaction, caller, router, action):
                         allocated.keep()
@@ -91,6 +92,7 @@ class RouterService:
                     router = router.model_copy(update={"generation": before.generation + 1})
                     transaction = context.objects.transaction()
                     transaction.update(router)
+                    draft.require_networks(transaction)
                     old, new = before.spec.all_ports, router.spec.all_ports
                     _release(transaction, [port for port in old if port not in new])
                     _claim(transaction, router, [port for port in new if port not in old])
@@ -188,7 +190,8 @@ class _Draft:
         self._ports = list(router.spec.ports)
         self._uplink, self._uplink_port = router.spec.uplink, router.spec.uplink_port
         self._routes = router.spec.routes
-        self._networks: dict[str, Network] = {}
+        self.joined: list[Network] = []
+        """Those that it has not been on before."""
 
     @property
     def uplink_network(self) -> str:
@@ -249,6 +252,11 @@ class _Draft:
             )
         return self._router.model_copy(update={"spec": spec})
 
+    def require_networks(self, transaction: Transaction) -> None:
+        """None of them is deleted meanwhile."""
+        for network in self.joined:
+            transaction.require(network)
+
     async def _check(self, network: Network) -> None:
         """It has addresses of ours, and none that another network of the router has, too."""
         if network.being_deleted:
@@ -266,6 +274,7 @@ class _Draft:
 
     def _port(self, network: Network) -> RouterPort:
         address = self._allocated.address(network, None)
+        self.joined.append(network)
         return RouterPort(network=network.name, network_uid=network.uid, mac=new_mac(), address=address)
 
     def _refused(self, reason: str, hint: str = "") -> CorralError:
