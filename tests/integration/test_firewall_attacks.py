@@ -101,6 +101,38 @@ def test_a_neighbours_address_is_not_taken_by_ipv6(host: WiredHost, mallory: Gue
     refused(host, "rogue", before)
 
 
+@pytest.mark.parametrize("cover", ["options", "fragment", "behind the first fragment"])
+def test_a_neighbours_address_is_not_taken_behind_other_headers(host: WiredHost, mallory: Guest, cover: str) -> None:
+    """Where the target would be looked for stands an address of mallory's own."""
+    before, victim = host.counters(), host.guests["victim"]
+    own = mallory.do("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link").stdout.split("inet6 ")[1].split("/")[0]
+    known = ("fd00:77::1", "dev", "eth0", "lladdr", "02:00:00:00:00:01", "nud", "stale")
+    victim.do("ip", "neigh", "replace", *known)
+    gateway = "socket.inet_pton(socket.AF_INET6, 'fd00:77::1')"
+    script = FRAMES + f"advert = b'\\x88\\0\\0\\0\\x60\\0\\0\\0' + {gateway} + b'\\2\\1' + own\n"
+    script += f"""
+said = icmp6('{own}', 'ff02::1', advert)[40:]
+mine = socket.inet_pton(socket.AF_INET6, '{own}')
+options = bytes((58, 2, 1, 4)) + bytes(4) + mine  # 24 bytes; its end is where a target is otherwise
+ends = mine + socket.inet_pton(socket.AF_INET6, 'ff02::1')
+def six(kind, body): return struct.pack('>IHBB', 0x60000000, len(body), kind, 255) + ends + body
+def part(kind, offset, more, body): return six(44, struct.pack('>BBHI', kind, 0, offset | more, 77) + body)
+"""
+    sent = {
+        "options": ("six(60, options + said)",),
+        "fragment": ("part(58, 0, 1, said[:24])", "part(58, 24, 0, said[24:])"),
+        "behind the first fragment": ("part(60, 0, 1, options)", "part(60, 24, 0, said)"),
+    }
+    for packet in sent[cover]:
+        script += f"frame('{victim.card.mac}', 0x86dd, {packet})\n"
+    mallory.send(script)
+    if cover.startswith("behind"):  # the kernel itself puts no such thing together
+        host.on_host("sleep", "0.5")
+    else:
+        refused(host, "rogue", before)
+    assert mallory.card.mac not in victim.do("ip", "neigh", "show", "fd00:77::1").stdout
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -32,6 +32,7 @@ _ARP: Final = nft.match(_ETHER_TYPE, "arp")
 ROGUE_ICMP6: Final = (134, 137)
 _NAMELESS_ICMP6: Final = (131, 132, 135, 143)
 NEIGHBOUR_ICMP6: Final = (130, 131, 132, 133, 134, 135, 136, 143)
+DISCOVERY_ICMP6: Final = (133, 134, 135, 136, 137)
 DHCP_ANSWERS: Final = ((67, 68), (547, 546))
 LOG_PER_S: Final = 10
 LOG_BURST: Final = 20
@@ -157,8 +158,12 @@ def _guard6() -> list[str]:
 
 def _checked6() -> list[str]:
     target = nft.among(nft.concat(nft.IIF, _ND_TARGET), TARGETS_SET, "!=")
+    next_header = nft.field("ip6", "nexthdr")
     return [
         rule([nft.one_of(_ICMP6_TYPE, ROGUE_ICMP6), nft.goto("rogue")]),
+        # Nothing stands before a neighbour's word but IPv6's header, or its target is not where it is looked for. (Before
+        # reports of groups a router alert does; a first fragment without all headers is nobody's, RFC 8200 section 4.5.)
+        rule([nft.match(next_header, "ipv6-icmp", "!="), nft.one_of(_ICMP6_TYPE, DISCOVERY_ICMP6), nft.goto("rogue")]),
         rule([nft.match(nft.field("udp", "sport"), 547), nft.goto("rogue")]),
         rule([nft.match(_ICMP6_TYPE, 136), _loose("!="), target, nft.goto("rogue")]),
         rule([nft.goto("good")]),
