@@ -36,6 +36,7 @@ from corral.services.snapshot_diff import SnapshotDiffer
 from corral.services.stack import StackService
 from corral.services.template import TemplateService
 from corral.services.token import TokenService
+from corral.services.usage import UsageMeter
 from corral.services.vm import VmService
 from corral.services.volume import VolumeService
 from corral.services.volume_create import VolumeMaker
@@ -98,6 +99,7 @@ class Surroundings:
 
 def build_services(context: Context, around: Surroundings) -> Services:
     """Every noun's service over one context."""
+    meter = UsageMeter(context)  # one: who asks for both kinds of numbers, as metrics do, has the hypervisor asked once
     return Services(
         vms=VmService(context),
         clones=CloneService(context),
@@ -106,12 +108,12 @@ def build_services(context: Context, around: Surroundings) -> Services:
         previews=PreviewService(context, around.draw),
         stacks=StackService(context),
         systems=OsService(context),
-        sessions=SessionService(context),
+        sessions=SessionService(context, meter),
         guests=GuestService(context),
         captures=CaptureService(context),
         images=ImageService(context),
         networks=NetworkService(context),
-        network_usage=NetworkUsageService(context),
+        network_usage=NetworkUsageService(context, meter),
         routers=RouterService(context),
         forwards=ForwardService(context),
         addresses=AddressService(context),

@@ -36,9 +36,9 @@ class _Card:
 
 
 class NetworkUsageService:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, meter: UsageMeter) -> None:
         self._context = context
-        self._meter = UsageMeter(context)
+        self._meter = meter
 
     async def report(self, caller: Caller, project: str) -> NetworkUsageReport:
         """Of `project`; of all that the caller may see for an empty one."""

@@ -27,9 +27,9 @@ CONSOLES: Final = "consoles"
 class SessionService:
     """What goes straight to the hypervisor, since it is talk and not state."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, meter: UsageMeter) -> None:
         self._context = context
-        self._meter = UsageMeter(context)
+        self._meter = meter
 
     async def exec(
         self, caller: Caller, project: str, name: str, request: ExecRequest, on_output: OnOutput | None = None

@@ -1,5 +1,6 @@
 """What the VMs use: counters of now, and rates against the sample before."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,7 @@ class UsageMeter:
         self._before: dict[str, DomainUsage] = {}
         self._newest_s = 0.0
         self._before_s = 0.0
+        self._turn = asyncio.Lock()
 
     async def report(self, caller: Caller, project: str) -> UsageReport:
         """The running VMs of `project` (empty: of every project that the caller may see)."""
@@ -69,12 +71,13 @@ class UsageMeter:
         return Sample(self._newest, self._before, self._newest_s - self._before_s if self._before else 0.0)
 
     async def _look(self) -> None:
-        now_s = self._context.clock.monotonic_s()
-        if self._newest and now_s - self._newest_s < SAMPLE_MIN_S:
-            return
-        sample = await self._context.hypervisor.usage_all()
-        self._before, self._before_s = self._newest, self._newest_s
-        self._newest, self._newest_s = {usage.uid: usage for usage in sample}, now_s
+        async with self._turn:
+            now_s = self._context.clock.monotonic_s()
+            if self._newest and now_s - self._newest_s < SAMPLE_MIN_S:
+                return
+            sample = await self._context.hypervisor.usage_all()
+            self._before, self._before_s = self._newest, self._newest_s
+            self._newest, self._newest_s = {usage.uid: usage for usage in sample}, now_s
 
 
 def _usage(vm: KnownVm, now: DomainUsage, before: DomainUsage | None, interval_s: float) -> VmUsage:

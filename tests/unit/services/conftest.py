@@ -31,6 +31,7 @@ from corral.services.ledger import Ledger
 from corral.services.operation import OperationService
 from corral.services.session import SessionService
 from corral.services.token import TokenService
+from corral.services.usage import UsageMeter
 from corral.services.vm import VmService
 from corral.settings import Settings
 from corral.simulation import Simulation
@@ -157,7 +158,7 @@ def build_world(state_dir: Path, **settings: object) -> World:
         VmService(context),
         ImageService(context),
         OperationService(context),
-        SessionService(context),
+        SessionService(context, UsageMeter(context)),
         EventService(context),
         TokenService(context),
         DomainService(context),

@@ -14,6 +14,7 @@ from corral.model.vm import DiskSpec, NicSpec, Power, VmSpec, VmState
 from corral.names import MIB, new_mac, new_uid
 from corral.services.session import SessionService
 from corral.services.template import TemplateService
+from corral.services.usage import UsageMeter
 
 
 async def _template(world: Any, name: str = "base", *, memory_mib: int = 1024, stored_mib: int = 300) -> Template:
@@ -98,7 +99,7 @@ def test_operations_say_what_a_vm_was_made_of(play: Any) -> None:
 
 def test_of_a_vm_that_has_ended_there_is_nothing_to_tell(play: Any) -> None:
     async def scene(world: Any) -> None:
-        sessions = SessionService(world.context)
+        sessions = SessionService(world.context, UsageMeter(world.context))
         await world.running("web")  # as far as the agent saw: its domain has just ended
         with pytest.raises(CorralError, match="wrong-state"):
             await sessions.memory(world.caller(), "default", "web")
