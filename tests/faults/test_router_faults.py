@@ -57,6 +57,8 @@ def test_it_converges(world: Any, verb: str, call: str, kind: FaultKind) -> None
             await w.until(lambda: scene.routes(2))
             await w.until(lambda: scene.told(scene.front) != ())
         w.simulation.inject(Fault(kind, call, nth=1))
+        met: list[str] = []
+        w.simulation.on_call = met.append
         if verb == "create":
             await scene.write()
         elif verb == "change":
@@ -68,6 +70,7 @@ def test_it_converges(world: Any, verb: str, call: str, kind: FaultKind) -> None
             await reach(w, lambda: scene.kept(scene.front) == set())
             for port in scene.router.spec.all_ports:
                 assert await w.objects.owner(claim_key("address", port.network_uid, port.address)) is None
+            assert call in met, "it was never called: nothing went wrong here"
             return
         await reach(w, lambda: scene.routes(2 if verb == "create" else 1))
         await reach(w, lambda: scene.told(scene.front) == ("option:router,10.7.1.2",))
@@ -75,6 +78,7 @@ def test_it_converges(world: Any, verb: str, call: str, kind: FaultKind) -> None
         if verb == "change":
             await reach(w, lambda: scene.told(scene.back) == ())
             await reach(w, lambda: scene.kept(scene.back) == set())
+        assert call in met, "it was never called: nothing went wrong here"
 
     world(play)
 
