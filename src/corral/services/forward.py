@@ -14,11 +14,12 @@ from corral.names import new_uid
 from corral.network import host_ports
 from corral.network.paths import path_to
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize, try_commit
 from corral.services.caller import Caller
+from corral.services.changes import Mutation, change_at_once
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
-from corral.store.objects import host_port_claim
+from corral.store.objects import Transaction, host_port_claim
 
 
 class ForwardService:
@@ -52,25 +53,22 @@ class ForwardService:
             transaction = context.objects.transaction()
             transaction.create(forward)
             transaction.claim(host_port_claim(forward.spec.protocol, forward.spec.host_port), forward.uid)
-            try:
-                done = await commit(context, transaction, caller, project, action, name, spec.vm or spec.balancer or "")
-            except CorralError as error:
-                if error.code != "precondition-failed":
-                    raise
-                reason = "it is forwarded already"
-                raise CorralError("address-taken", asked, reason, "corral forward list") from error
-            return forward.model_copy(update={"revision": done.revision})
+            led = spec.vm or spec.balancer or ""
+            revision = await try_commit(context, transaction, caller, project, action, name, led)
+            if revision is None:
+                raise CorralError("address-taken", asked, "it is forwarded already", "corral forward list")
+            return forward.model_copy(update={"revision": revision})
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         """Connections that pass it go on until they end."""
-        context, action = self._context, "forward.delete"
-        await authorize(context, caller, project, action, name)
-        async with audited(context, caller, project, action, name):
-            forward = await context.objects.require(Forward, project, name)
-            transaction = context.objects.transaction()
+
+        async def draft(transaction: Transaction) -> Forward:
+            forward = await self._context.objects.require(Forward, project, name)
             transaction.delete(forward)
             transaction.release(host_port_claim(forward.spec.protocol, forward.spec.host_port))
-            await commit(context, transaction, caller, project, action, name)
+            return forward
+
+        await change_at_once(self._context, Mutation(caller, project, "forward.delete", name), draft)
 
     async def _spec(self, project: str, request: CreateForwardRequest, asked: str) -> ForwardSpec:
         objects, given = self._context.objects, {"protocol": request.protocol, "host_port": request.host_port}
@@ -94,7 +92,7 @@ class ForwardService:
             )
         vm = await objects.require(Vm, project, str(request.vm))
         networks = {network.uid: network for network in await objects.list(Network)}
-        routers = [router for router in await objects.list(Router) if router.project == project]
+        routers = await listing.read_objects(self._context, Router, project)
         if path_to(vm, networks, routers) is None:
             reason = f"{vm.name} has no card on a network of mode nat or routed, and is behind no router with an uplink"
             raise CorralError("invalid-argument", asked, reason, "corral router create, or corral nic add")
