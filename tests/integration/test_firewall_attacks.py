@@ -109,11 +109,11 @@ def test_a_neighbours_address_is_not_taken_behind_other_headers(host: WiredHost,
     known = ("fd00:77::1", "dev", "eth0", "lladdr", "02:00:00:00:00:01", "nud", "stale")
     victim.do("ip", "neigh", "replace", *known)
     gateway = "socket.inet_pton(socket.AF_INET6, 'fd00:77::1')"
-    script = FRAMES + f"advert = b'\\x88\\0\\0\\0\\x60\\0\\0\\0' + {gateway} + b'\\2\\1' + own\n"
+    script = FRAMES + f"advert = b'\\x88\\0\\0\\0\\x20\\0\\0\\0' + {gateway} + b'\\2\\1' + own\n"
     script += f"""
 said = icmp6('{own}', 'ff02::1', advert)[40:]
 mine = socket.inet_pton(socket.AF_INET6, '{own}')
-options = bytes((58, 2, 1, 4)) + bytes(4) + mine  # 24 bytes; its end is where a target is otherwise
+options = bytes((58, 2, 0x1e, 20)) + bytes(4) + mine  # 24 bytes; its end is where a target is otherwise
 ends = mine + socket.inet_pton(socket.AF_INET6, 'ff02::1')
 def six(kind, body): return struct.pack('>IHBB', 0x60000000, len(body), kind, 255) + ends + body
 def part(kind, offset, more, body): return six(44, struct.pack('>BBHI', kind, 0, offset | more, 77) + body)
