@@ -29,6 +29,7 @@ INTERFACES: Final = Path("/sys/class/net")
 _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
+_IFF_UP: Final = 1  # netdevice(7)
 
 
 class KernelRouters:
@@ -55,7 +56,7 @@ class KernelRouters:
             # Who takes the installation off the machine without its database knows by this which ones are its.
             await asyncio.to_thread(files.write_atomic, self._mark(wish.uid), b"")
             await _make(wish.namespace)
-        observed = await _observe(wish.namespace)
+        observed = await _observe(wish)
         fresh = observed.mark != mark_of(wish)
         # Rules first, forwarding last: there is no instant in which it forwards without them.
         if fresh:
@@ -75,7 +76,7 @@ class KernelRouters:
         if (NAMESPACES / namespace).exists():
             # The interfaces go with it, but only once the kernel gets round to it: not before somebody else has the address.
             if await asyncio.to_thread(_exists, namespace):
-                inner = await _links_of(("-n", namespace))
+                inner = await _links_in(namespace)
                 await _batch(("-n", namespace), [f"link del {name}" for name in inner if name.startswith(PORT_PREFIX)])
             await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
         self._mark(uid).unlink(missing_ok=True)
@@ -106,13 +107,7 @@ def _exists(namespace: str) -> bool:
 
 def _stands(wish: RouterWish) -> bool:
     """An interface whose other side has gone would be gone, too."""
-    if not _exists(wish.namespace):
-        return False
-    for port in wish.all_ports:
-        master = INTERFACES / port.interface / "master"
-        if not master.exists() or master.readlink().name != port.bridge:
-            return False
-    return True
+    return _exists(wish.namespace) and all(_master(port.interface) == port.bridge for port in wish.all_ports)
 
 
 async def _make(namespace: str) -> None:
@@ -122,47 +117,57 @@ async def _make(namespace: str) -> None:
     await proc.run((ip, "netns", "add", namespace), timeout_s=_TIMEOUT_S)
 
 
-async def _observe(namespace: str) -> ObservedRouter:
-    outer = await _links_of(())
-    inner = await _links_of(("-n", namespace))
+async def _observe(wish: RouterWish) -> ObservedRouter:
+    namespace = wish.namespace
     chains = _parsed(await _inside(namespace, ("nft", "-j", "list", "chains"), check=False))
     names = (one.get("chain", {}) for one in chains.get("nftables", ())) if isinstance(chains, dict) else ()
     marks = [chain["name"] for chain in names if chain.get("table") == TABLE and _is_mark(chain["name"])]
     switches = await _inside(namespace, ("cat", *(f"/proc/sys/{switch}" for switch in _SWITCHES)))
     return ObservedRouter(
         exists=True,
-        outer={name: port for name, port in outer.items() if name.startswith(PORT_PREFIX)},
-        inner=inner,
+        outer=await asyncio.to_thread(_outer, wish),
+        inner=await _links_in(namespace),
         routes=await _routes(namespace),
         mark=marks[0] if len(marks) == 1 else "",
         forwarding=switches.split() == [b"1"] * len(_SWITCHES),
     )
 
 
+def _outer(wish: RouterWish) -> dict[str, ObservedPort]:
+    """The host's side of its ports, without a look at everybody's."""
+    found = {}
+    for port in wish.all_ports:
+        try:
+            flags = int((INTERFACES / port.interface / "flags").read_text(), 16)
+        except OSError:  # it is not there, or goes this instant
+            continue
+        found[port.interface] = ObservedPort(up=bool(flags & _IFF_UP), master=_master(port.interface))
+    return found
+
+
+def _master(interface: str) -> str:
+    try:
+        return (INTERFACES / interface / "master").readlink().name
+    except OSError:
+        return ""
+
+
 def _is_mark(name: str) -> bool:
     return re.fullmatch(f"{MARK}[0-9a-f]{{16}}", name) is not None
 
 
-async def _links_of(where: tuple[str, ...]) -> dict[str, ObservedPort]:
-    argv = (proc.require("ip", "iproute2"), *where, "-j", "-4", "addr")
-    plain = (proc.require("ip", "iproute2"), *where, "-j", "link")
-    # `-4 addr` alone leaves interfaces out that have no address.
-    links = _parsed((await proc.run(plain, timeout_s=_TIMEOUT_S)).stdout)
-    addresses = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
-    cidrs = {
-        link["ifname"]: frozenset(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"])
-        for link in addresses
-        if link
-    }
+async def _links_in(namespace: str) -> dict[str, ObservedPort]:
+    argv = (proc.require("ip", "iproute2"), "-n", namespace, "-j", "addr")
+    links = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
     return {
         link["ifname"]: ObservedPort(
             up="UP" in link["flags"],
-            master=link.get("master", ""),
             mac=link.get("address", ""),
-            cidrs=cidrs.get(link["ifname"], frozenset()),
+            cidrs=frozenset(
+                f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["family"] == "inet"
+            ),
         )
         for link in links
-        if link
     }
 
 

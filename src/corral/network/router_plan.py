@@ -21,7 +21,7 @@ class ObservedPort:
 
 @dataclass(frozen=True)
 class ObservedRouter:
-    """As the kernel has it. `outer` are all the interfaces of routers on the host's side, anybody's."""
+    """As the kernel has it. `outer` are its wished interfaces on the host's side."""
 
     exists: bool = False
     outer: Mapping[str, ObservedPort] = field(default_factory=dict)
