@@ -120,6 +120,8 @@ def test_routers_that_cannot_be_are_refused(world: Any) -> None:
         bad = {"to": "10.0.0.1/8", "via": "10.7.1.9"}
         await refused(make(connect=("front",), routes=(bad,)), "invalid-argument", "host bits")
         await refused(make(connect=("front",), routes=({"to": "10.0.0.0/8", "via": "10.7.1.999"},)), "invalid-argument")
+        twice = ({"to": "10.0.0.0/8", "via": "10.7.1.9"}, {"to": "10.0.0.0/08", "via": "10.7.1.8"})
+        await refused(make(connect=("front",), routes=twice), "invalid-argument", "two routes")
         assert await w.objects.list(Router) == []
         await desk.edge()
         await refused(desk.edge(), "name-taken")

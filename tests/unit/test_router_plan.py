@@ -106,11 +106,16 @@ def replace_vm(address: FloatingAddress, vm: str | None) -> FloatingAddress:
 
 
 def test_a_route_of_ones_own_goes_before_the_way_out(site: Site) -> None:
-    routes = (RouterRoute(to="0.0.0.0/0", via="10.9.1.9"), RouterRoute(to="10.20.0.0/16", via="10.9.2.9"))
+    routes = (
+        RouterRoute(to="0.0.0.0/0", via="10.9.1.9"),
+        RouterRoute(to="10.20.0.0/16", via="10.9.2.9"),
+        RouterRoute(to="10.30.0.7/32", via="10.9.2.9"),
+    )
     router = site.edge.model_copy(update={"spec": site.edge.spec.model_copy(update={"routes": routes})})
     assert build_wish(router, site.layout()).routes == (
         RouteWish("default", "10.9.1.9"),
         RouteWish("10.20.0.0/16", "10.9.2.9"),
+        RouteWish("10.30.0.7", "10.9.2.9"),
     )
 
 

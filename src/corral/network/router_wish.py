@@ -52,7 +52,8 @@ def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
     if network is not None and network.spec.gateway and "0.0.0.0/0" not in named:
         yield RouteWish("default", network.spec.gateway)
     for route in router.spec.routes:
-        yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to, route.via)
+        # As ip(8) says them: one host's has no length.
+        yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to.removesuffix("/32"), route.via)
 
 
 def _forwards(router: Router, layout: Layout) -> Iterator[ForwardWish]:

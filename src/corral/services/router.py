@@ -228,18 +228,18 @@ class _Draft:
             self._uplink_port = self._port(network)
 
     def set_routes(self, routes: Sequence[RouterRoute]) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[str, RouterRoute] = {}
         for route in routes:
             try:
-                ipaddress.IPv4Network(route.to)
-                ipaddress.IPv4Address(route.via)
+                to, via = ipaddress.IPv4Network(route.to), ipaddress.IPv4Address(route.via)
             except ValueError as error:
                 raise self._refused(
                     f"route {route.to} via {route.via}: {error}", "--route 10.9.0.0/16=10.20.0.5"
                 ) from error
-            if seen.setdefault(route.to, route.via) != route.via:
-                raise self._refused(f"two routes lead to {route.to}", "name one of them")
-        self._routes = tuple(routes)
+            plain = RouterRoute(to=str(to), via=str(via))  # one destination has one spelling: `/08` is `/8`
+            if seen.setdefault(plain.to, plain) != plain:
+                raise self._refused(f"two routes lead to {plain.to}", "name one of them")
+        self._routes = tuple(seen.values())
 
     def result(self) -> Router:
         spec = RouterSpec(
