@@ -83,7 +83,7 @@ def forward_openings(layout: Layout) -> dict[tuple[str, str], tuple[policy.Group
         if vm is None or path is None or path.router is None:
             continue
         traffic = policy.Traffic(policy.Protocol(forward.spec.protocol), (forward.spec.port, forward.spec.port))
-        rule = policy.Rule(f"{forward.uid[:8]}00000001", policy.Direction.IN, traffic)
+        rule = policy.Rule(forward.uid, policy.Direction.IN, traffic)
         key = (vm.uid, path.nic)
         found[key] = (*found.get(key, ()), policy.Group(forward.uid, (rule,)))
     return found

@@ -1,10 +1,11 @@
 """The firewall as users see it: would a connection pass and why, what rules count, what was denied lately."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from corral.errors import CorralError
 from corral.model.balancer import Balancer
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.firewall_answers import DeniedPacket, Explanation, FirewallStatus, RuleCount
@@ -14,7 +15,7 @@ from corral.model.network import Network
 from corral.model.network_policy import NetworkPolicy
 from corral.model.router import Router
 from corral.model.security_group import SecurityGroup, rule_uid
-from corral.model.vm import NicSpec, Vm
+from corral.model.vm import Vm
 from corral.names import tap_name
 from corral.network.firewall.base import Count
 from corral.network.firewall.desired import desired_policy
@@ -26,19 +27,13 @@ from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.firewall_explain import Explainer, Wished
+from corral.services.listing import read_objects
 
 _POLICY_REASON: Final = "deny-policy"
-
-
-@dataclass(frozen=True)
-class _Cards:
-    """Whose port at a bridge is whose."""
-
-    by_tap: Mapping[str, tuple[Vm, NicSpec]]
-
-    def name(self, tap: str, project: str) -> str:
-        found = self.by_tap.get(tap)
-        return f"{found[0].name}/{found[1].name}" if found is not None and found[0].project == project else ""
+# A client waits for 30 s; who holds the firewall is given less, so that it is said who did not answer.
+COUNT_S: Final = 20.0
+# Packets of others wake whoever waits: looked at together, so often.
+LOOK_AGAIN_S: Final = 0.5
 
 
 class FirewallService:
@@ -75,15 +70,14 @@ class FirewallService:
         """Of the project's groups and policies; and of denials, for those who may look at the host."""
         context = self._context
         await authorize(context, caller, project, "firewall.read")
-        counted = await context.firewall.counters()
-        groups = groups_of_projects(await context.objects.list(SecurityGroup), (project,))
+        counted = await self._counted()
+        groups = groups_of_projects(await read_objects(context, SecurityGroup, project), (project,))
         found = [
             _count(counted.get(rule_uid(group.uid, rule.id)), group=group.name, rule_id=rule.id, rule=rule.text)
             for group in sorted(groups.values(), key=lambda one: one.name)
-            if group.project == project
             for rule in group.spec.rules
         ]
-        policies = [one for one in await context.objects.list(NetworkPolicy) if one.project == project]
+        policies = await read_objects(context, NetworkPolicy, project)
         found += [_count(counted.get(one.uid), policy=one.name) for one in policies]
         if self._sees_host(caller):
             # Whatever is named by no uid is a reason for which something was denied.
@@ -94,31 +88,46 @@ class FirewallService:
         self, caller: Caller, project: str, *, after: int = 0, wait_s: float = 0.0
     ) -> tuple[DeniedPacket, ...]:
         """Packets of the project's cards; all of them, for those who may look at the host. Waits for one, if told to."""
-        context = self._context
-        await authorize(context, caller, project, "firewall.read")
-        found = await context.denials.wait_after(after, wait_s) if wait_s else context.denials.after(after)
-        if not found:
-            return ()
-        cards = _Cards({tap_name(vm.uid, nic.name): (vm, nic) for vm in await self._vms() for nic in vm.spec.nics})
-        policies = {one.uid: one.name for one in await context.objects.list(NetworkPolicy) if one.project == project}
-        shown = [_denied(denial, cards, policies, project) for denial in found]
-        everything = self._sees_host(caller) and project == DEFAULT_PROJECT
-        return tuple(one for one in shown if everything or one.card_in or one.card_out)
+        await authorize(self._context, caller, project, "firewall.read")
+        everything, now_s = self._sees_host(caller) and project == DEFAULT_PROJECT, asyncio.get_running_loop().time
+        deadline = now_s() + wait_s
+        while found := await self._context.denials.wait_after(after, max(0.0, deadline - now_s())):
+            told = await self._told(found, project)
+            shown = tuple(one for one in told if everything or one.card_in or one.card_out)
+            if shown or now_s() >= deadline:
+                return shown
+            after = found[-1].number
+            await asyncio.sleep(min(LOOK_AGAIN_S, max(0.0, deadline - now_s())))
+        return ()
+
+    async def _told(self, found: Sequence[Denial], project: str) -> list[DeniedPacket]:
+        """With the names that the project knows."""
+        vms = await read_objects(self._context, Vm, project)
+        cards = {tap_name(vm.uid, nic.name): f"{vm.name}/{nic.name}" for vm in vms for nic in vm.spec.nics}
+        policies = {one.uid: one.name for one in await read_objects(self._context, NetworkPolicy, project)}
+        return [_denied(denial, cards, policies) for denial in found]
+
+    async def _counted(self) -> Mapping[str, Count]:
+        try:
+            async with asyncio.timeout(COUNT_S):
+                return await self._context.firewall.counters()
+        except TimeoutError as error:
+            reason = "whoever holds the firewall does not answer"
+            raise CorralError(
+                "firewall-unavailable", "read the firewall's counters", reason, "corral doctor"
+            ) from error
 
     async def _wished(self) -> Wished:
         objects = self._context.objects
         layout = Layout(
             networks={one.uid: one for one in await objects.list(Network)},
-            vms={one.uid: one for one in await self._vms()},
+            vms={one.uid: one for one in await objects.list(Vm)},
             routers={one.uid: one for one in await objects.list(Router)},
             forwards={one.uid: one for one in await objects.list(Forward)},
             balancers={one.uid: one for one in await objects.list(Balancer)},
         )
         groups, policies = await objects.list(SecurityGroup), await objects.list(NetworkPolicy)
         return Wished(layout, groups, policies, desired_policy(layout, groups, policies))
-
-    async def _vms(self) -> list[Vm]:
-        return await self._context.objects.list(Vm)
 
     def _sees_host(self, caller: Caller) -> bool:
         return rights.allows(caller.identity, DEFAULT_PROJECT, "host.read")
@@ -139,15 +148,16 @@ def _count(
     )
 
 
-def _denied(denial: Denial, cards: _Cards, policies: Mapping[str, str], project: str) -> DeniedPacket:
+def _denied(denial: Denial, cards: Mapping[str, str], policies: Mapping[str, str]) -> DeniedPacket:
+    """`cards`: by the name of their port at the bridge."""
     reason, _, uid = denial.reason.partition(" ")
     return DeniedPacket(
         number=denial.number,
         time=datetime.fromtimestamp(denial.time_s, UTC),
         reason=reason,
         policy=policies.get(uid, "") if reason == _POLICY_REASON else "",
-        card_in=cards.name(denial.inward, project),
-        card_out=cards.name(denial.outward, project),
+        card_in=cards.get(denial.inward, ""),
+        card_out=cards.get(denial.outward, ""),
         interface_in=denial.inward,
         interface_out=denial.outward,
         protocol=denial.protocol,

@@ -79,5 +79,7 @@ def test_the_last_are_kept_and_readers_wait_for_the_next() -> None:
             log.add(one)
         assert [found.number for found in await waiting] == [3, 4, 5]
         assert [found.number for found in log.after(4)] == [5]
+        assert log.after(5) == ()
+        assert [found.number for found in log.after(6)] == [3, 4, 5]
 
     asyncio.run(scene())

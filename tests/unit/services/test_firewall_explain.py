@@ -1,5 +1,6 @@
 """`firewall explain` in words, counters by rule, and who sees which denied packet."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -159,6 +160,41 @@ def test_counters_are_told_by_rule_and_denials_to_those_who_see_the_host(play: A
             ("web", "in tcp/443 from any", 3)
         ]
         assert [(one.denied, one.packets) for one in found if one.denied] == [("deny-in", 5)]
+
+    play(scene)
+
+
+def test_counters_of_a_firewall_that_does_not_answer_are_given_up(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(NoFirewall):
+        async def counters(self) -> Mapping[str, Count]:
+            await asyncio.Event().wait()
+            return {}
+
+    async def scene(world: Any) -> None:
+        monkeypatch.setattr("corral.services.firewall.COUNT_S", 0.05)
+        service = FirewallService(replace(world.context, firewall=Silent()))
+        with pytest.raises(CorralError, match="firewall-unavailable"):
+            await asyncio.wait_for(service.counters(world.caller(Role.VIEWER), "default"), 5)
+
+    play(scene)
+
+
+def test_whoever_waits_for_denied_packets_is_not_sent_away_for_those_of_others(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await world.put(Project(name="other", uid=new_uid(), created_at=NOW))
+        await shop(world)
+        denials, web = world.context.denials, await world.vm("web")
+        one = Denial(0, 1.0, "deny-in", "eth0", tap_name(web.uid, "net0"), "tcp", "192.0.2.7", "10.0.0.2", 4000, 22)
+        tenant = world.caller(Role.VIEWER, project="other")
+        waiting = asyncio.create_task(FirewallService(world.context).denied(tenant, "other", wait_s=20))
+        denials.add(one)
+        mine = web.model_copy(update={"project": "other", "uid": new_uid(), "name": "mine", "revision": 0})
+        await world.put(mine)
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+        denials.add(replace(one, outward=tap_name(mine.uid, "net0")))
+        found = await asyncio.wait_for(waiting, 10)
+        assert [(item.card_out, item.number) for item in found] == [("mine/net0", 2)]
 
     play(scene)
 

@@ -72,6 +72,8 @@ class DenialLog:
         """Why nothing comes; empty: it would."""
 
     def after(self, number: int) -> tuple[Denial, ...]:
+        """A number beyond the last one was told by a daemon before this one: all are new to whoever has it."""
+        number = number if number <= self._number else 0
         return tuple(denial for denial in self._kept if denial.number > number)
 
     async def wait_after(self, number: int, timeout_s: float) -> tuple[Denial, ...]:
