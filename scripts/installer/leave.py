@@ -142,7 +142,10 @@ def remove_beside(context: Context, network: str) -> None:
     if uid and bridge == f"crl{uid[:8]}":
         for interface in (bridge, f"crv{uid[:8]}"):
             ask(as_root(["ip", "link", "delete", interface]))
-    if uid and uid in HOSTS.read_text(errors="replace"):
+    lines = HOSTS.read_text(errors="replace").splitlines() if uid and HOSTS.exists() else []
+    begins = [number for number, line in enumerate(lines) if line.startswith(f"# corral: names of network {uid};")]
+    # Without its end mark sed would take all that follows, which is somebody else's.
+    if begins and f"# corral: end of {uid}" in lines[begins[-1] :]:
         ask(as_root(["sed", "-i", f"/^# corral: names of network {uid};/,/^# corral: end of {uid}$/d", str(HOSTS)]))
 
 
