@@ -155,12 +155,39 @@ REFUSED = {
 }
 
 
+SAID = {
+    "nobody configures it": "neither netplan",
+    "two do": "both configure eth0",
+    "wireless": "it is wireless",
+    "no Ethernet": "no Ethernet card",
+    "part of a bond": "part of bond0",
+    "a bridge": "it is a bridge itself",
+    "a VLAN on it": "puts eth0.5 on",
+    "an alias": "puts eth0:1 on",
+    "in another's bridge": "names eth0: bridge_ports",
+    "the bridge is there": "configures br0 already",
+    "named in a command": "names eth0: up ethtool",
+    "wpa": ":2: eth0 is wireless",
+    "a method": "a method that is not known",
+    "a mapping": "has a mapping for eth0",
+    "networkd: part of a bond": "has Bond= on",
+    "networkd: a VLAN": "has VLAN= on",
+    "networkd: read before": "is read before",
+    "netplan: a VLAN": "puts v5 (vlans) on",
+    "netplan: a bridge": "has br0 already",
+    "netplan: twice": "both have eth0",
+    "NetworkManager: 802.1X": "logs in by 802.1X",
+    "NetworkManager: a port": "part of something",
+    "NetworkManager: no card": "of type wireguard",
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_only_a_person_can_decide_is_refused_with_instructions(name: str) -> None:
     with pytest.raises(CorralError) as found:
         plan_bridge(REFUSED[name], "br0")
     assert found.value.code == "unsupported"
-    assert found.value.reason
+    assert SAID[name] in found.value.reason
     assert found.value.hint
 
 

@@ -35,7 +35,8 @@ class NicUsage(Traffic):
     device: str
     """Its end on the host, as ip and tcpdump know it."""
     connections: int | None = None
-    """Tracked ones that its address has a part in; None where it has none, or where several tenants use the same."""
+    """Tracked ones that its address has a part in; None where it has none, where several tenants use the same, or where
+    the kernel shows none."""
 
 
 class NetworkUsage(Traffic):

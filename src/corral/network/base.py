@@ -113,8 +113,8 @@ class NetworkDriver(Protocol):
         """A capture file in pieces of whole packets. Raises `wrong-state` where there is no such device."""
         ...
 
-    async def connections(self) -> Mapping[tuple[int, str], int]:
-        """How many tracked connections each address has a part in, by the zone that it is tracked in."""
+    async def connections(self) -> Mapping[tuple[int, str], int] | None:
+        """How many tracked connections each address has a part in, by the zone that it is tracked in; None: unknown."""
         ...
 
     async def leases(self, network: Network) -> tuple[Lease, ...]: ...

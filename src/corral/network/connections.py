@@ -9,13 +9,13 @@ from typing import Final
 TABLE: Final = Path("/proc/net/nf_conntrack")
 
 
-def connections(table: Path = TABLE) -> Mapping[tuple[int, str], int]:
-    """By zone and address; nothing where the kernel keeps or shows no table."""
+def connections(table: Path = TABLE) -> Mapping[tuple[int, str], int] | None:
+    """By zone and address; None where the kernel keeps or shows no table."""
     try:
         with table.open(encoding="ascii", errors="replace") as lines:
             return count(lines)
     except FileNotFoundError:
-        return {}
+        return None
 
 
 def count(lines: Iterable[str]) -> Mapping[tuple[int, str], int]:

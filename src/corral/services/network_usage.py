@@ -82,8 +82,10 @@ def _counters(sample: Iterable[DomainUsage]) -> Iterator[tuple[str, NicCounters]
             yield nic.device, nic
 
 
-def _connections(vms: Iterable[Vm], tracked: Mapping[tuple[int, str], int]) -> Mapping[str, int]:
+def _connections(vms: Iterable[Vm], tracked: Mapping[tuple[int, str], int] | None) -> Mapping[str, int]:
     """By address, of those that one card alone has: where tenants overlap nobody can tell whose connection it is."""
+    if tracked is None:
+        return {}
     owners = Counter(nic.address for vm in vms for nic in vm.spec.nics if nic.address)
     found: Counter[str] = Counter({address: 0 for address, number in owners.items() if number == 1})
     for (_, address), number in tracked.items():

@@ -1,11 +1,12 @@
 """Captures are cut at whole packets, and within their bounds, however the bytes come."""
 
 import struct
+from pathlib import Path
 
 import pytest
 
 from corral.errors import CorralError
-from corral.network.connections import count
+from corral.network.connections import connections, count
 from corral.network.pcap import HEADER_BYTES, PacketCutter, empty_capture
 
 
@@ -56,3 +57,9 @@ def test_connections_count_for_everyone_who_has_a_part() -> None:
     assert found[0, "10.1.0.2"] == 2
     assert found[0, "5.5.5.5"] == 1
     assert found[7, "10.1.0.2"] == 1
+
+
+def test_no_table_is_not_the_same_as_no_connections(tmp_path: Path) -> None:
+    assert connections(tmp_path / "nf_conntrack") is None
+    (tmp_path / "nf_conntrack").touch()
+    assert connections(tmp_path / "nf_conntrack") == {}

@@ -182,7 +182,7 @@ class LibvirtNetworks:
     def capture(self, device: str, wish: CaptureRequest) -> AsyncGenerator[bytes, None]:
         return capture(device, wish)
 
-    async def connections(self) -> Mapping[tuple[int, str], int]:
+    async def connections(self) -> Mapping[tuple[int, str], int] | None:
         return await asyncio.to_thread(connections)
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
