@@ -9,7 +9,7 @@ from corral.cli.network_map import map_
 from corral.cli.network_options import parse_reservations, parse_serving, serving_options
 from corral.cli.network_top import top
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
-from corral.cli.session import Failures, Session, pass_session
+from corral.cli.session import Session, for_each, pass_session
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
@@ -228,11 +228,9 @@ def delete(session: Session, names: tuple[str, ...]) -> None:
     Examples:
       corral network delete db
     """
-    failures = Failures()
-    for name in names:
-        try:
-            session.client().delete_network(name)
-            click.echo(f"{name}: deleted")
-        except CorralError as error:
-            failures.add(error)
-    failures.leave()
+
+    def one(name: str) -> None:
+        session.client().delete_network(name)
+        click.echo(f"{name}: deleted")
+
+    for_each(names, one)

@@ -7,8 +7,7 @@ import click
 from corral.cli.completion import complete_network_policy
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
 from corral.cli.security_group import traffic_text
-from corral.cli.session import Failures, Session, pass_session
-from corral.errors import CorralError
+from corral.cli.session import Session, for_each, pass_session
 
 if TYPE_CHECKING:
     from corral.client_types import CreateNetworkPolicyRequest, UpdateNetworkPolicyRequest
@@ -143,14 +142,12 @@ def delete(session: Session, names: tuple[str, ...]) -> None:
     Examples:
       corral network-policy delete tiers
     """
-    failures = Failures()
-    for name in names:
-        try:
-            session.client().delete_network_policy(name)
-            click.echo(f"{name}: deleted")
-        except CorralError as error:
-            failures.add(error)
-    failures.leave()
+
+    def one(name: str) -> None:
+        session.client().delete_network_policy(name)
+        click.echo(f"{name}: deleted")
+
+    for_each(names, one)
 
 
 def _shown(policy: Document, done: str, output: str) -> None:

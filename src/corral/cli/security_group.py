@@ -6,8 +6,7 @@ import click
 
 from corral.cli.completion import complete_security_group
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
-from corral.cli.session import Failures, Session, pass_session
-from corral.errors import CorralError
+from corral.cli.session import Session, for_each, pass_session
 
 if TYPE_CHECKING:
     from corral.client_types import CreateSecurityGroupRequest, UpdateSecurityGroupRequest
@@ -145,14 +144,12 @@ def delete(session: Session, names: tuple[str, ...]) -> None:
     Examples:
       corral security-group delete web
     """
-    failures = Failures()
-    for name in names:
-        try:
-            session.client().delete_security_group(name)
-            click.echo(f"{name}: deleted")
-        except CorralError as error:
-            failures.add(error)
-    failures.leave()
+
+    def one(name: str) -> None:
+        session.client().delete_security_group(name)
+        click.echo(f"{name}: deleted")
+
+    for_each(names, one)
 
 
 @security_group.group()
