@@ -19,7 +19,9 @@ def with_block(text: str, uid: str, lines: Iterable[str]) -> str:
     wrote stays as it is."""
     begin, end = _BEGIN.format(uid=uid), _END.format(uid=uid)
     kept, inside = [], False
-    for line in text.splitlines():
+    # Not `splitlines`, which takes what others wrote apart at more than the ends of lines.
+    written = text.removesuffix("\n").split("\n") if text else []
+    for line in written:
         if line == begin:
             inside = True
         elif inside and line == end:
@@ -27,7 +29,7 @@ def with_block(text: str, uid: str, lines: Iterable[str]) -> str:
         elif not inside:
             kept.append(line)
     if inside:  # the end mark is gone: what follows may be somebody else's
-        kept = [line for line in text.splitlines() if line not in (begin, end)]
+        kept = [line for line in written if line not in (begin, end)]
     block = list(lines)
     if block:
         kept += [begin, *block, end]
@@ -43,7 +45,7 @@ def write_block(path: Path, uid: str, lines: Iterable[str]) -> None:
         raise files.storage_error(asked, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        before = path.read_text(errors="surrogateescape") if path.exists() else ""
+        before = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
         after = with_block(before, uid, lines)
         if after != before:
             files.write_atomic(path, after.encode(errors="surrogateescape"), _MODE)
