@@ -16,6 +16,8 @@ from corral.network.firewall.policy import Policy
 
 log: Final = logger("agent.firewall")
 NO_FIREWALL: Final = NoFirewall()
+BEGIN_S: Final = 2.0
+"""A keeper that answers has loaded long before."""
 Port: TypeAlias = tuple[str, str, str, tuple[str, ...]]
 """A port's name; the MAC, network and addresses of the card at its other end."""
 
@@ -29,6 +31,9 @@ class FirewallKeeper:
     guarded: frozenset[Port] = frozenset()
     """What rules are loaded for."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _begun: "asyncio.Future[None] | None" = None
+    _made: tuple[object, Policy] | None = None
+    """The policy, and what it was made of."""
 
     @property
     def filters(self) -> bool:
@@ -45,8 +50,14 @@ class FirewallKeeper:
             await self.firewall.ensure(policy)
             self.guarded = frozenset((card.tap, card.mac, card.network, card.addresses) for card in policy.cards)
 
-    async def look(self) -> None:
-        """Once at the beginning, and at each relist: what fails here is tried again, and no guest is plugged in meanwhile."""
+    async def begin(self) -> None:
+        """Once. Whoever is slow to load it keeps nobody: each guest that is plugged in waits for itself, and what fails is
+        tried again by the wire."""
+        if self._begun is None:
+            self._begun = asyncio.ensure_future(self._begin())
+            await asyncio.wait({self._begun}, timeout=BEGIN_S)
+
+    async def _begin(self) -> None:
         try:
             await self.sync()
         except CorralError as error:
@@ -64,5 +75,14 @@ class FirewallKeeper:
             await self.sync()
 
     def _policy(self) -> Policy:
+        """Made anew where something differs that it is made of: VMs' statuses change all the time, and with a thousand of
+        them this takes 10 ms of everybody's."""
         cache = self.cache
-        return desired_policy(cache.layout, cache.security_groups.values(), cache.network_policies.values())
+        cards = tuple((vm.uid, vm.project, vm.spec.nics) for vm in cache.vms.values())
+        others = (cache.networks, cache.security_groups, cache.network_policies, cache.routers)
+        outside = (cache.forwards, cache.addresses, cache.balancers)
+        wished = (cards, *(tuple(table.values()) for table in (*others, *outside)))
+        if self._made is None or self._made[0] != wished:
+            groups, policies = cache.security_groups.values(), cache.network_policies.values()
+            self._made = wished, desired_policy(cache.layout, groups, policies)
+        return self._made[1]

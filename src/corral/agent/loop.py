@@ -290,7 +290,7 @@ class Agent:
             domains = await self.hypervisor.observe_all()
         by_uid = {domain.uid: domain for domain in domains}
         await self.cache.load()
-        await self.firewall_keeper.look()
+        await self.firewall_keeper.begin()
         async with asyncio.timeout(self.settings.hypervisor_timeout_s * 2):
             await self.network_keeper.look()
         self.wire.wake()
