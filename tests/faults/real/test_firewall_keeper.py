@@ -1,7 +1,9 @@
 """Whoever holds the firewall is killed, and its rules are flushed: what was denied stays denied, then all is as before."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,14 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from wired_host import SOON_S, Guest, WiredHost, soon, wired_host
+from wired_host import DRIVER, SOON_S, Guest, WiredHost, soon, wired_host
 
-from corral.network.firewall.policy import Direction, Group, Net, Protocol, Rule, Traffic
+from corral.network.firewall.policy import Card, Direction, Group, Net, Protocol, Rule, Traffic
 
-NET = Net("n1", "default", "", "nat", ("10.78.0.0/24",), ("10.78.0.1",))
+NET = Net("n1", "default", "", "nat", ("10.78.0.0/16",), ("10.78.0.1",))
 OUT = Group("out", (Rule("out", Direction.OUT),))
 WEB = Group("web", (Rule("web", Direction.IN, Traffic(Protocol.TCP, (80, 80))),))
 SERVER = "10.78.0.12"
+MANY = 4000
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,70 @@ def test_a_running_connection_is_cut_with_the_rule_that_allowed_it(host: WiredHo
     finally:
         held.kill()
         held.wait()
+
+
+def test_a_load_that_nobody_waited_for_leaves_nothing_behind(host: WiredHost, client: Guest) -> None:
+    pid = host.keeper_pid()
+    more = replace(WEB, rules=(*WEB.rules, Rule("db", Direction.IN, Traffic(Protocol.TCP, (5432, 5432)))))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert host.load(groups=(OUT, more), within_s=0.3) < 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    host.load(groups=(replace(OUT, rules=(*OUT.rules, Rule("out2", Direction.OUT))), WEB))
+    assert not client.reaches(SERVER, 5432, timeout_s=0.3), "it was loaded all the same, and taken back"
+    assert client.reaches(SERVER, 80)
+    assert host.keeper_pid() == pid, "nobody had to begin anew"
+
+
+def test_a_keeper_that_hangs_is_replaced(host: WiredHost, client: Guest) -> None:
+    hanging = host.keeper_pid()
+    host.ask("hurry", answer_s=0.5)
+    with denied_all_the_while(client):
+        os.kill(hanging, signal.SIGSTOP)
+        with pytest.raises(AssertionError, match="firewall-unavailable"):
+            host.load(groups=(replace(OUT, rules=(*OUT.rules, Rule("out3", Direction.OUT))), WEB))
+        host.load()
+        again = host.keeper_pid()
+        assert again not in (0, hanging)
+        soon(lambda: client.reaches(SERVER, 80), "the other one has the rules")
+        host.kill_daemon()
+        os.kill(again, signal.SIGSTOP)
+        host.ask("hurry", answer_s=0.5)
+        host.load()
+        assert host.keeper_pid() not in (0, again), "by a daemon that has never had an answer from it, too"
+        soon(lambda: client.reaches(SERVER, 80), "the third one has the rules")
+    host.kill_daemon()  # the hurried one
+
+
+def test_what_a_large_host_is_told_of_its_own_rules_is_nobodys_deletion(host: WiredHost, client: Guest) -> None:
+    cards = host.policy.cards
+    more = tuple(
+        Card(f"crt9{n:08x}", "n1", f"52:54:99:00:{n >> 8:02x}:{n & 255:02x}", (f"10.78.{n >> 8}.{n & 255}",), ("web",))
+        for n in range(256, 256 + MANY)
+    )
+    host.load(cards=(*cards, *more))
+    restored = _restored(host)
+    host.on_host("nft", "flush", "ruleset")
+    soon(lambda: _restored(host) > restored, "the floor is put back")
+    after = _restored(host)
+    assert client.reaches(SERVER, 80)
+    host.load(cards=cards)
+    assert _restored(host) == after, "once, and not because of what that told"
+
+
+def _restored(host: WiredHost) -> int:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(SOON_S)
+        asking.connect(str(host.run_dir / "firewall.sock"))
+        asking.sendall(b'{"do":"greet","bytes":0}\n')
+        return int(json.loads(asking.makefile().readline())["restored"])
+
+
+def test_a_table_is_deleted_past_what_everybody_has(host: WiredHost) -> None:
+    script = "from corral.network.firewall.keeper_process import delete_table\nfor family in (1, 7): delete_table(family, 'gone')"
+    host.on_host("nft", "add table inet gone; add chain inet gone a; add rule inet gone a drop; add table inet stays")
+    host.on_host("env", f"PYTHONPATH={DRIVER.parents[2] / 'src'}", sys.executable, "-c", script)
+    tables = host.on_host("nft", "list", "tables").stdout
+    assert "inet gone" not in tables
+    assert "inet stays" in tables

@@ -8,9 +8,9 @@ from corral.network.firewall.base import Count
 from corral.network.firewall.layout import Ident
 
 
-def listing(ident: Ident) -> tuple[str, ...]:
+def listing(ident: Ident) -> tuple[tuple[str, ...], ...]:
     """The commands whose answers hold the counters."""
-    return tuple(f"list table {family} {ident.table}" for family in ("inet", "bridge"))
+    return tuple(("nft", "-j", "list", "table", family, ident.table) for family in ("inet", "bridge"))
 
 
 def counts_in(answer: bytes) -> dict[str, Count]:

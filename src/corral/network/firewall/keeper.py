@@ -7,9 +7,11 @@ import json
 import os
 import random
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +34,11 @@ from corral.network.firewall.policy import Policy
 START_S: Final = 10.0
 LOOK_S: Final = 0.01
 ANSWER_S: Final = 30.0
+LIST_S: Final = 30.0
+AGAIN_S: Final = 1.0
 LINE_MAX_BYTES: Final = 1 << 20
 PATH: Final = "br_netfilter"
+_UCRED: Final = struct.Struct("3i")
 log: Final = logger("firewall")
 _POLICY: Final = TypeAdapter(Policy)
 
@@ -56,18 +61,28 @@ class KeptFirewall:
         self._socket = run_dir / "firewall.sock"
         self._record = run_dir / "firewall.json"
         self._turn = asyncio.Lock()
+        self._wanted = Policy()
         self._loaded: Loaded | None = None
+        self._sent: Loaded | None = None
+        """What the keeper was asked to load, while nobody knows whether it has: whoever asked may not have waited."""
         self._pid = 0
         self._died = asyncio.Event()
         self._child: proc.Child | None = None
         self._noting: asyncio.Future[None] | None = None
+        self._counting = asyncio.Lock()
 
     async def ensure(self, policy: Policy) -> None:
         async with self._turn:
-            if self._pid == 0:
-                await self._attach()
-            if self._loaded is None or self._loaded.policy != policy:
-                await self._load(policy)
+            self._wanted = policy
+            await self._hold()
+
+    async def _hold(self) -> None:
+        if self._pid == 0:
+            await self._attach()
+        elif self._sent is not None:
+            await self._make_sure(self._sent)
+        if self._loaded is None or self._loaded.policy != self._wanted:
+            await self._load(self._wanted)
 
     async def state(self) -> FirewallState:
         epoch = self._loaded.epoch if self._loaded is not None else 0
@@ -75,14 +90,14 @@ class KeptFirewall:
         return FirewallState(self._pid != 0, reason, PATH, self._pid, epoch, self.ident.log_group)
 
     async def counters(self) -> Mapping[str, Count]:
+        """Read past the keeper, which is not to be kept from its work: it takes a while where there are thousands of rules,
+        and begins anew whenever anybody changes some."""
         found: dict[str, Count] = {}
-        for text in listing(self.ident):
-            reply, body = await self._ask({"do": "list"}, text.encode())
-            if not reply["done"]:
-                raise _unavailable("read the firewall's counters", body.decode(errors="replace"))
-            for name, count in (await asyncio.to_thread(counts_in, body)).items():
-                known = found.get(name, Count())
-                found[name] = Count(known.packets + count.packets, known.bytes + count.bytes)
+        async with self._counting:
+            for argv in listing(self.ident):
+                for name, count in (await asyncio.to_thread(counts_in, await _listed(argv))).items():
+                    known = found.get(name, Count())
+                    found[name] = Count(known.packets + count.packets, known.bytes + count.bytes)
         return found
 
     async def follow(self) -> None:
@@ -91,32 +106,57 @@ class KeptFirewall:
             await self._died.wait()
             self._died.clear()
             async with self._turn:
-                before, self._pid = self._loaded, 0
-                self._loaded = None
                 try:
-                    await self._attach()
-                    if before is not None and self._loaded is None:
-                        await self._load(before.policy)
-                        log.warning("the firewall's keeper had died, and was replaced", pid=self._pid)
+                    await self._hold()
+                    log.warning("the firewall's keeper had died, and was replaced", pid=self._pid)
                 except CorralError as error:
                     log.warning("the firewall's keeper does not start", code=error.code, reason=error.reason)
-                    self._loaded = before
-                    asyncio.get_running_loop().call_later(1.0, self._died.set)
+                    asyncio.get_running_loop().call_later(AGAIN_S, self._died.set)
 
     # ---- the process ----
 
     async def _attach(self) -> None:
         """Adopt the keeper there is, or start one."""
+        self._loaded = self._sent = None
         reply = await self._greet()
-        if reply is not None:
+        if reply is None:
+            await self._end(self._listening())  # one that hangs
+        elif self._child is None or reply["pid"] != self._child.pid or reply["version"]:
             self._loaded = await asyncio.to_thread(self._remembered, reply)
             if self._loaded is None:  # of another version, or loaded by a daemon that could not write it down
                 await self._end(reply["pid"])
                 reply = None
         if reply is None:
-            self._loaded = None
             reply = await self._start()
         self._watch(reply["pid"])
+
+    async def _renew(self) -> None:
+        pid, self._pid = self._pid, 0
+        self._loaded = self._sent = None
+        await self._end(pid)
+        self._watch((await self._start())["pid"])
+
+    async def _make_sure(self, sent: Loaded) -> None:
+        """Whether it has loaded what it was sent last."""
+        reply, known = await self._greet(), self._loaded
+        held = reply["version"] if reply is not None and reply["pid"] == self._pid else None
+        if held == sent.version:
+            self._has_loaded(sent)
+        elif held == (known.version if known is not None else ""):
+            self._sent = None
+        else:
+            log.warning("the firewall's keeper does not answer, and is replaced", pid=self._pid)
+            await self._renew()
+
+    def _listening(self) -> int:
+        """The process behind the socket, whether it answers or not; 0: there is none."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+            try:
+                asking.connect(str(self._socket))
+            except OSError:
+                return 0
+            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            return int(_UCRED.unpack(credentials)[0])
 
     async def _greet(self) -> dict[str, Any] | None:
         try:
@@ -127,6 +167,19 @@ class KeptFirewall:
 
     async def _start(self) -> dict[str, Any]:
         argv = [sys.executable, "-I", "-S", keeper_process.__file__, str(self._socket), preamble(self.ident)]
+        child = self._child
+        if child is None or child.poll() is not None:  # else it is on its way: a busy host's takes long
+            child = self._child = self._spawn(argv)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if (reply := await self._greet()) is not None:
+                return reply
+            if child.poll() not in (None, keeper_process.TAKEN_STATUS):
+                break
+            await asyncio.sleep(LOOK_S)
+        raise _unavailable("start the firewall's keeper", f"it does not answer; see {self._socket.with_suffix('.log')}")
+
+    def _spawn(self, argv: list[str]) -> proc.Child:
         try:
             output = os.open(
                 self._socket.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -134,43 +187,41 @@ class KeptFirewall:
         except OSError as error:
             raise storage_error(f"start the firewall's keeper at {self._socket}", error) from error
         try:
-            self._child = proc.spawn(argv, output, own_session=True)
+            return proc.spawn(argv, output, own_session=True)
         finally:
             os.close(output)
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if (reply := await self._greet()) is not None:
-                return reply
-            if self._child.poll() not in (None, keeper_process.TAKEN_STATUS):
-                break
-            await asyncio.sleep(LOOK_S)
-        raise _unavailable("start the firewall's keeper", f"it does not answer; see {self._socket.with_suffix('.log')}")
 
     async def _end(self, pid: int) -> None:
+        if pid == 0:
+            return
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
             try:
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
                 await _readable(handle)
+            except TimeoutError as error:
+                raise _unavailable("end the firewall's keeper", f"process {pid} does not die") from error
             finally:
                 os.close(handle)
         self._socket.unlink(missing_ok=True)
 
     def _watch(self, pid: int) -> None:
-        self._pid = pid
+        loop = asyncio.get_running_loop()
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             self._died.set()
             return
-        loop = asyncio.get_running_loop()
+        self._pid = pid
 
         def gone() -> None:
             loop.remove_reader(handle)
             os.close(handle)
             if self._child is not None:
                 self._child.poll()
-            self._died.set()
+            if self._pid == pid:  # else it was ended, and another one has its place
+                self._pid = 0
+                self._died.set()
 
         loop.add_reader(handle, gone)
 
@@ -183,12 +234,10 @@ class KeptFirewall:
         try:
             await self._send(known, Loaded(os.urandom(8).hex(), epoch, policy, form))
         except CorralError as error:
-            if known is None:
+            if known is None or self._sent is not None:
                 raise
             log.warning("the firewall is loaded anew", code=error.code, reason=error.reason)
-            await self._end(self._pid)
-            self._loaded = None
-            self._watch((await self._start())["pid"])
+            await self._renew()
             await self._send(None, Loaded(os.urandom(8).hex(), epoch, policy, form))
 
     async def _send(self, known: Loaded | None, new: Loaded) -> None:
@@ -202,11 +251,24 @@ class KeptFirewall:
             "bridges": [net.bridge for net in new.policy.nets],
             "floor_bytes": len(floor),
         }
+        self._sent = new
         reply, said = await self._ask(request, text, floor)
-        if not reply["done"]:
+        if reply["done"]:
+            self._has_loaded(new)
+        else:
+            self._sent = None
             raise _unavailable("load the firewall", said.decode(errors="replace")[:500])
-        self._loaded = new
-        self._noting = asyncio.ensure_future(asyncio.to_thread(self._remember, new))
+
+    def _has_loaded(self, new: Loaded) -> None:
+        self._loaded, self._sent = new, None
+        self._noting = asyncio.ensure_future(self._note(self._noting, new))
+
+    async def _note(self, before: "asyncio.Future[None] | None", new: Loaded) -> None:
+        """The last one stays."""
+        if before is not None:
+            await asyncio.wait({before})
+        if new is self._loaded:
+            await asyncio.to_thread(self._remember, new)
 
     def _remember(self, loaded: Loaded) -> None:
         """For the next daemon, so that it changes what is loaded by differences, too."""
@@ -265,6 +327,15 @@ async def _readable(descriptor: int) -> None:
             await ready.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+async def _listed(argv: Sequence[str]) -> bytes:
+    try:
+        async with asyncio.timeout(LIST_S), contextlib.aclosing(proc.stream(argv)) as chunks:
+            return b"".join([chunk async for chunk in chunks])
+    except (CorralError, TimeoutError) as error:
+        reason = error.reason if isinstance(error, CorralError) else f"not within {LIST_S:g} s"
+        raise _unavailable("read the firewall's counters", reason) from error
 
 
 def _texts(known: Loaded | None, new: Loaded) -> tuple[bytes, bytes]:

@@ -31,12 +31,17 @@ REQUEST_S = 30.0
 LOOK_MS = 30_000
 LINE_MAX_BYTES = 1 << 22
 CHUNK_BYTES = 1 << 16
+SEEN_MAX_BYTES = 1 << 25
+# asm-generic/socket.h: SO_RCVBUFFORCE
+_RECEIVE_BUFFER_FORCE = 33
 # libnftables(3): NFT_CTX_OUTPUT_JSON, which also has it read JSON where it can; NFT_CTX_OUTPUT_HANDLE is not wanted.
 _JSON = 1 << 4
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h, linux/rtnetlink.h
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NETLINK_NETFILTER, _NFTABLES_GROUP, _NFTABLES_SUBSYS = 12, 7, 10
-_DELETED = (2, 5, 8, 11, 14)
+_INET, _BRIDGE = 1, 7
+_REQUEST, _BATCH_BEGIN, _BATCH_END, _DELETE_TABLE = 1, 16, 17, 2
+_DELETED = (_DELETE_TABLE, 5, 8, 11, 14)
 _TABLE_ATTRIBUTE = 1
 _LINK_GROUP, _NEW_LINK, _NAME_ATTRIBUTE = 1, 16, 3
 _HEADER = struct.Struct("=IHHII")
@@ -83,13 +88,12 @@ class Keeper:
         """One request: a line of JSON, and as many bytes as it says."""
         stream = connection.makefile("rb")
         request = json.loads(stream.readline(LINE_MAX_BYTES))
-        payload = stream.read(request.get("bytes", 0))
+        payload = stream.read(request["bytes"])
         floor = stream.read(request.get("floor_bytes", 0))
+        if len(payload) + len(floor) < request["bytes"] + request.get("floor_bytes", 0):
+            return  # whoever asked is gone before it had said all
         if request["do"] == "load":
             reply, body = self.load(request, payload, floor)
-        elif request["do"] == "list":
-            done, body = self.tables.run(payload)
-            reply = {"done": done}
         else:
             reply, body = {"done": True}, b""
         reply |= {"pid": os.getpid(), "protocol": PROTOCOL, "version": self.version, "epoch": self.epoch}
@@ -110,23 +114,29 @@ class Keeper:
 
     def leave(self) -> None:
         for name in self.floor_names:
-            for family in ("inet", "bridge"):
-                self.tables.run(f"delete table {family} {name}".encode())
+            for family in (_INET, _BRIDGE):
+                delete_table(family, name)
 
     # ---- seen in the kernel ----
 
     def see_rules(self) -> None:
         """Somebody deleted something: of the floor, it is put back."""
+        lost = self.floor_lost(overflow=True)
+        while lost and self.floor:
+            self.tables.run(self.floor)
+            self.restored += 1
+            lost = self.floor_lost(overflow=False)
+
+    def floor_lost(self, *, overflow: bool) -> bool:
+        """`overflow`: what it says of more than could be kept. What this process has just done itself may be too much."""
         lost = False
         for kind, port, data in _messages(self.rules_seen):
             if kind is None:
-                lost = True
+                lost = lost or overflow
             elif port != self.port and kind >> 8 == _NFTABLES_SUBSYS and kind & 0xFF in _DELETED:
                 table = dict(_attributes(data[_NFGEN_BYTES:])).get(_TABLE_ATTRIBUTE, b"")
                 lost = lost or _text(table) in self.floor_names
-        if lost and self.floor:
-            self.tables.run(self.floor)
-            self.restored += 1
+        return lost
 
     def see_links(self) -> None:
         for kind, _, data in _messages(self.links_seen):
@@ -159,8 +169,26 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
+def delete_table(family: int, name: str) -> None:
+    """Past libnftables, which reads what everybody has before it deletes, and begins anew whenever some of it changes."""
+    text = name.encode() + b"\0"
+    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(text), _TABLE_ATTRIBUTE) + text + bytes(-len(text) % 4)
+    batch = struct.pack("=BBH", 0, 0, socket.htons(_NFTABLES_SUBSYS))
+    messages = (
+        (_BATCH_BEGIN, batch),
+        (_NFTABLES_SUBSYS << 8 | _DELETE_TABLE, struct.pack("=BBH", family, 0, 0) + attribute),
+        (_BATCH_END, batch),
+    )
+    packed = (_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST, 0, 0) + body for kind, body in messages)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as asking:
+        asking.sendto(b"".join(packed), (0, 0))
+
+
 def _listen(protocol: int, group: int) -> socket.socket:
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    # What a large transaction of this process's own tells should fit: a loss is taken for somebody's deletions.
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, SEEN_MAX_BYTES)
     listener.bind((0, 0))
     listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     listener.setblocking(False)
