@@ -253,8 +253,11 @@ async def _attempt(context: Context, mutation: Mutation, plan: PlannedVm) -> tup
                 transaction.update(volume)
         claim_identity(transaction, vm)
         groups.hold(transaction)
-        for network in {network.uid: network for network in networks if not network.revision}.values():
-            transaction.create(network)
+        for network in {network.uid: network for network in networks}.values():
+            if network.revision:
+                transaction.require(network)  # it is not deleted meanwhile
+            else:
+                transaction.create(network)
         for image in plan.images:
             transaction.require(image)
         operation = new_operation(context, mutation, vm, CreateVm(), vm.generation)

@@ -8,12 +8,12 @@ import pytest
 
 from corral.errors import CorralError
 from corral.model.image import ImageState
-from corral.model.network import Network
+from corral.model.network import Network, NetworkSpec
 from corral.model.operation import CreateVm, Operation
 from corral.model.requests import CreateVmRequest, DiskRequest, NicRequest
 from corral.model.vm import DAC_UID_FIRST, Firmware, Power, Vm, VmState
 from corral.model.volume import Volume
-from corral.names import GIB
+from corral.names import GIB, new_uid
 from corral.store.objects import claim_key
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAdBVfZz3GQQTQdS2VB3zKg7EOTa62HruGUU1Yt+HCOz ann@laptop"
@@ -337,6 +337,27 @@ def test_an_image_that_is_being_deleted_is_not_used(play: Any) -> None:
         await world.images.delete(world.caller(), "default", "micro")
         assert (await refused(world, name="web")).code == "image-not-ready"
         assert await world.objects.find(Vm, "default", "web") is None
+
+    play(scene)
+
+
+def test_a_network_that_goes_meanwhile_gets_no_vm(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Any) -> None:
+        spec = NetworkSpec(mode="isolated", subnet="10.40.0.0/24", bridge="crlgoing")
+        going = Network(name="going", uid=new_uid(), created_at=world.clock.now(), spec=spec)
+        await world.put(going)
+
+        async def meanwhile(*args: Any) -> None:
+            transaction = world.objects.transaction()
+            if (there := await world.objects.get(Network, going.uid)) is not None:
+                transaction.delete(there)
+                await transaction.commit()
+
+        monkeypatch.setattr("corral.services.creation.check_cards", meanwhile)
+        with pytest.raises(CorralError) as error:
+            await create(world, nics=[{"network": "going"}])
+        assert error.value.code == "network-not-found"
+        assert await world.objects.list(Vm) == []
 
     play(scene)
 
