@@ -43,6 +43,8 @@ class RouterKeeper:
     _reserved: dict[str, frozenset[Reservation]] = field(default_factory=dict)
     _told: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By network: what its guests are told by DHCP."""
+    _served: frozenset[tuple[str, int]] = frozenset()
+    """Networks, routers and floating addresses, with the revisions at which all guests were told."""
 
     async def sync(self) -> None:
         """All of them; raises the last failure once all the others were seen to."""
@@ -59,9 +61,7 @@ class RouterKeeper:
                 self._made.pop(router.uid, None)
                 log.warning("router is not up", router=router.name, code=error.code, reason=error.reason)
                 await self._record(router, error)
-        for network in list(self.cache.networks.values()):
-            if network.spec.ours and not network.being_deleted:
-                failed = await self._serve(network) or failed
+        failed = await self._serve_all() or failed
         await tidy(self.objects, self.cache)
         if failed is not None:
             raise failed
@@ -113,6 +113,19 @@ class RouterKeeper:
         for reservation in wanted - before:
             await self.networks.reserve(network, reservation)
         self._reserved[network.uid] = wanted
+
+    async def _serve_all(self) -> CorralError | None:
+        """Nothing is looked at again before something of it has changed: VMs wake us far more often."""
+        kinds = (self.cache.networks, self.cache.routers, self.cache.addresses)
+        seen = frozenset((uid, one.revision) for known in kinds for uid, one in known.items())
+        if seen == self._served:
+            return None
+        failed: CorralError | None = None
+        for network in list(self.cache.networks.values()):
+            if network.spec.ours and not network.being_deleted:
+                failed = await self._serve(network) or failed
+        self._served = seen if failed is None else frozenset()
+        return failed
 
     async def _serve(self, network: Network) -> CorralError | None:
         """What guests are told by DHCP, and what it keeps from them."""
