@@ -1,5 +1,7 @@
 """The example of three tiers with real guests: each way that is allowed and each that is denied; then what hangs on its router."""
 
+import ipaddress
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from walk import PATIENCE, Walk
 pytestmark = pytest.mark.timeout(900)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three-tier.yaml"
 PORTS = {"web": 80, "app": 8080, "db": 5432}
-HOST_PORT = 18080
+# Of this run alone, below what the kernel gives to who asks for any.
+HOST_PORT = 20000 + os.getpid() % 10000
 
 
 def eventually(holds: Callable[[], bool], limit_s: float = 20.0) -> bool:
@@ -23,18 +26,26 @@ def eventually(holds: Callable[[], bool], limit_s: float = 20.0) -> bool:
     return True
 
 
+def neighbour(address: str) -> str:
+    """The other one of the two on the host's wire there."""
+    return str(ipaddress.IPv4Address(address) + 1)
+
+
 @pytest.fixture(scope="module")
 def outside() -> Iterator[tuple[str, str]]:
     """A namespace beyond the host, as a neighbour in its LAN would be, and the host's address there."""
-    name, address = "e2eout", "198.18.7.1"
+    # Of this run alone: others may run on the same host. The addresses are those of benchmarks (RFC 2544).
+    name, address = f"e2o{os.getpid()}", str(ipaddress.IPv4Address("198.18.128.1") + os.getpid() % 2**13 * 4)
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         for words in (
             f"link add {name}0 type veth peer name eth0 netns {name}",
             f"addr add {address}/30 dev {name}0",
             f"link set {name}0 up",
-            f"-n {name} addr add 198.18.7.2/30 dev eth0",
+            f"-n {name} addr add {neighbour(address)}/30 dev eth0",
             f"-n {name} link set eth0 up",
+            f"-n {name} link set lo up",
+            f"-n {name} link set lo up",
             f"-n {name} route add default via {address}",
         ):
             subprocess.run(["ip", *words.split()], check=True)
@@ -108,9 +119,10 @@ def test_the_way_out_is_the_router_and_only_for_who_may(walk: Walk, tiers: str, 
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert eventually(lambda: fetched(outside[0], "198.18.7.2", 8000) != ""), "it serves, whatever it says"
+        there = neighbour(outside[1])
+        assert eventually(lambda: fetched(outside[0], there, 8000) != ""), "it serves, whatever it says"
         for tier, gets_out in (("web", True), ("app", True), ("db", False)):
-            command = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 198.18.7.2 8000 | head -n 1; true"
+            command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 {there} 8000 | head -n 1; true"
             said = walk.guest(f"{tiers}-{tier}", command)
             assert ("HTTP/1.0" in said) is gets_out, (tier, said)
     finally:
