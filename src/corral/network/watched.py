@@ -48,7 +48,8 @@ class WatchedNetworks:
         """Networks whose bridge or server is gone."""
         found = set()
         for uid, known in self._networks.items():
-            self._follow(known)
+            if known.pid is None:  # of one that is followed, the kernel tells when it ends
+                self._follow(known)
             if known.pid is None or not (_SYS_NET / known.bridge / "bridge").exists():
                 found.add(uid)
         return frozenset(found)
