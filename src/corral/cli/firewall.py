@@ -133,29 +133,31 @@ def counters(session: Session, output: str) -> None:
 
 @firewall.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is denied from now on.")
+@click.option("-n", "--last", type=click.IntRange(min=0), help="How many, the newest.  [default: all that are kept]")
 @output_option
 @pass_session
-def log(session: Session, follow: bool, output: str) -> None:
+def log(session: Session, follow: bool, last: int | None, output: str) -> None:
     """Show packets that were denied lately: a sample, of each reason so many a second; times are UTC.
 
     With --follow -o json each is one line of JSON.
 
     \b
     Examples:
-      corral firewall log
+      corral firewall log -n 20
       corral firewall log --follow
     """
     client = session.client()
     found: list[Document] = list(client.firewall_log())
+    shown = found if last is None else found[len(found) - min(last, len(found)) :]
     if not follow:
-        show_list(found, LOG_COLUMNS, output, name=lambda one: str(one["reason"]))
+        show_list(shown, LOG_COLUMNS, output, name=lambda one: str(one["reason"]))
         return
-    newest = 0
+    newest = found[-1]["number"] if found else 0
     while True:
-        for one in found:
-            newest = max(newest, one["number"])
+        for one in shown:
+            newest = one["number"]
             _line(one, output)
-        found = list(client.firewall_log(after=newest, wait_s=_WAIT_S))
+        shown = list(client.firewall_log(after=newest, wait_s=_WAIT_S))
 
 
 def _line(denied: Document, output: str) -> None:

@@ -99,7 +99,7 @@ def _options() -> list[tuple[tuple[str, ...], dict[str, Any]]]:
         (("--extra-args",), {"default": "", "metavar": "ARGS", "help": "With --location: kernel arguments."}),
         (("--initrd-inject",), {"multiple": True, "metavar": "FILE", "help": "With --location: a file for the root of the installer's initrd."}),
         (("--unattended",), {"is_flag": False, "flag_value": "yes", "metavar": "FILE", "help": "Answers for the installer: preseed (with --location), kickstart, autoinstall or autounattend.xml; a second medium brings them."}),
-        (("--network", "networks"), {**many, "help": "A network card: default, network=default,mac=…,address=…,model=virtio,link=down; or none."}),
+        (("--network", "networks"), {**many, "help": "A network card: default, network=default,mac=…,address=…,model=virtio,link=down, also groups=web+ssh, in=100mbit, out=…; or none."}),
         (("--os-variant", "--osinfo", "os_variant"), {"metavar": "OS", "help": "The guest's system, see corral os list: what is left open is chosen for it."}),
         (("--boot",), {"metavar": "SPEC", "help": "uefi, hd,cdrom,network, menu=on, loader.secure=yes, kernel=…,initrd=…,kernel_args=…."}),
         (("--firmware",), {"type": click.Choice(["bios", "uefi"]), "help": "[default: what the image or the system boots by]"}),
