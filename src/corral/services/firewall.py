@@ -44,7 +44,8 @@ class FirewallService:
         """Decided by what is wished, not by packets: also of a VM that is off."""
         await authorize(self._context, caller, project, "firewall.read", request.vm)
         vm = await self._context.objects.require(Vm, project, request.vm)
-        return Explainer(await self._wished(), project, vm).explain(request)
+        wished = await self._wished()
+        return await asyncio.to_thread(lambda: Explainer(wished, project, vm).explain(request))
 
     async def status(self, caller: Caller) -> FirewallStatus:
         await authorize(self._context, caller, DEFAULT_PROJECT, "host.read")
@@ -127,7 +128,9 @@ class FirewallService:
             balancers={one.uid: one for one in await objects.list(Balancer)},
         )
         groups, policies = await objects.list(SecurityGroup), await objects.list(NetworkPolicy)
-        return Wished(layout, groups, policies, desired_policy(layout, groups, policies))
+        # Of thousands of VMs it takes a while, in which others are to be answered.
+        policy = await asyncio.to_thread(desired_policy, layout, groups, policies)
+        return Wished(layout, groups, policies, policy)
 
     def _sees_host(self, caller: Caller) -> bool:
         return rights.allows(caller.identity, DEFAULT_PROJECT, "host.read")
