@@ -13,6 +13,7 @@ from corral.network.base import HostCard
 _TIMEOUT_S: Final = 10.0
 _SYS_NET: Final = Path("/sys/class/net")
 _ETHERNET: Final = "ether"
+_IFF_UP: Final = 1  # netdevice(7)
 
 
 class _Kind(BaseModel):
@@ -70,7 +71,8 @@ async def ensure_bridge(bridge: str, nic: str, vlan: int) -> None:
     if not (_SYS_NET / bridge / "brif" / port).exists():
         await _run("link", "set", port, "master", bridge)
     for interface in dict.fromkeys((nic, port, bridge)):
-        await _run("link", "set", interface, "up")
+        if not is_up(interface):
+            await _run("link", "set", interface, "up")
 
 
 async def remove_bridge(bridge: str) -> None:
@@ -78,6 +80,14 @@ async def remove_bridge(bridge: str) -> None:
     for interface in (bridge, tagged_name(bridge)):
         if (_SYS_NET / interface).exists():
             await _run("link", "del", interface)
+
+
+def is_up(interface: str) -> bool:
+    """As somebody wished it, whether or not a wire is in."""
+    try:
+        return bool(int((_SYS_NET / interface / "flags").read_text(), 16) & _IFF_UP)
+    except OSError:  # there is none, or it goes this instant
+        return False
 
 
 def tagged_name(bridge: str) -> str:

@@ -12,6 +12,7 @@ from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
 from corral.network.events import kernel_events
 from corral.network.haproxy import Haproxy
+from corral.network.host_cards import is_up
 from corral.network.router import RouterWish
 from corral.network.router_options import RouterOptions
 from corral.network.router_plan import (
@@ -29,7 +30,6 @@ INTERFACES: Final = Path("/sys/class/net")
 _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
-_IFF_UP: Final = 1  # netdevice(7)
 
 
 class KernelRouters:
@@ -135,14 +135,8 @@ async def _observe(wish: RouterWish) -> ObservedRouter:
 
 def _outer(wish: RouterWish) -> dict[str, ObservedPort]:
     """The host's side of its ports, without a look at everybody's."""
-    found = {}
-    for port in wish.all_ports:
-        try:
-            flags = int((INTERFACES / port.interface / "flags").read_text(), 16)
-        except OSError:  # it is not there, or goes this instant
-            continue
-        found[port.interface] = ObservedPort(up=bool(flags & _IFF_UP), master=_master(port.interface))
-    return found
+    there = (port.interface for port in wish.all_ports if (INTERFACES / port.interface).exists())
+    return {name: ObservedPort(is_up(name), _master(name)) for name in there}
 
 
 def _master(interface: str) -> str:
