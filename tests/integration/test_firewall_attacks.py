@@ -147,6 +147,14 @@ def test_only_the_host_says_where_everybody_is(host: WiredHost, mallory: Guest, 
     refused(host, "rogue", before)
 
 
+def test_neighbours_words_are_not_led_by_routers(host: WiredHost, mallory: Guest) -> None:
+    """Nobody is asked for them at home; so they would be a way between networks that are kept apart."""
+    before, shut = host.counters(), host.guests["shut"]
+    said = f"icmp6('fd00:77::{66:x}', 'fd00:77::{13:x}', b'\\x87' + bytes(7) + socket.inet_pton(socket.AF_INET6, 'fd00:77::1'))"
+    mallory.send(FRAMES + f"said = {said}\nframe('{shut.card.mac}', 0x86dd, said[:7] + b'\\x40' + said[8:])")
+    refused(host, "deny-transit", before)
+
+
 def test_no_guest_advertises_itself_as_a_router(host: WiredHost, mallory: Guest) -> None:
     before = host.counters()
     own = mallory.do("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link").stdout.split("inet6 ")[1].split("/")[0]

@@ -142,6 +142,7 @@ class Evaluator:
         if source.card is not None and question.icmp_type in _ROGUE.get(question.protocol, ()):
             yield Step(Stage.ROGUE, allowed=False)
         if question.protocol is Protocol.ICMPV6 and question.icmp_type in NEIGHBOUR_ICMP6:
+            yield from _led_on(source.card, target.card)
             return  # without it no address is found
         if question.icmp_type not in _BEGINNINGS.get(question.protocol, (None, question.icmp_type)):
             yield Step(Stage.STATE, allowed=False)
@@ -265,6 +266,12 @@ class Evaluator:
             case "group":
                 found = self._members.get(peer.value, set())
                 return (self._realm(near), end.address) in found or (near.network, end.address) in found
+
+
+def _led_on(source: Card | None, target: Card | None) -> Iterator[Step]:
+    """No router passes on what neighbours say."""
+    if source is not None and target is not None and source.network != target.network:
+        yield Step(Stage.TRANSIT, allowed=False)
 
 
 def realm_of(net: Net) -> str:

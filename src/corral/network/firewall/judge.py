@@ -131,12 +131,25 @@ def _judged() -> list[str]:
         rule([nft.state("invalid"), nft.DROP]),
         rule([nft.jump("closed")]),
         rule([nft.one_of(_ICMP6_TYPE, ROGUE_ICMP6), nft.among(_SOURCE, "known"), nft.goto("deny-rogue")]),
-        rule([nft.one_of(_ICMP6_TYPE, NEIGHBOUR_ICMP6), nft.goto("pass")]),
+        *_neighbours(),
         rule([nft.jump("transit")]),
         rule([nft.jump("policies")]),
         rule([nft.jump("outward")]),
         rule([nft.jump("inward")]),
         rule([nft.goto("admit")]),
+    ]
+
+
+def _neighbours() -> list[str]:
+    """Passed without asking, as long as no router has passed it on: that takes one from the hop limit, and what is from an
+    address of the wire's own never gets so far."""
+    unrouted = nft.one_of(nft.FROM6, (nft.prefix("fe80::/10"), "::"))
+    return [
+        rule(
+            [nft.match(nft.field("ip6", "hoplimit"), 255), nft.one_of(_ICMP6_TYPE, NEIGHBOUR_ICMP6), nft.goto("pass")]
+        ),
+        rule([unrouted, nft.one_of(_ICMP6_TYPE, NEIGHBOUR_ICMP6), nft.goto("pass")]),
+        rule([nft.one_of(_ICMP6_TYPE, NEIGHBOUR_ICMP6), nft.goto("deny-transit")]),
     ]
 
 
