@@ -45,7 +45,6 @@ def outside() -> Iterator[tuple[str, str]]:
             f"-n {name} addr add {neighbour(address)}/30 dev eth0",
             f"-n {name} link set eth0 up",
             f"-n {name} link set lo up",
-            f"-n {name} link set lo up",
             f"-n {name} route add default via {address}",
         ):
             subprocess.run(["ip", *words.split()], check=True)
