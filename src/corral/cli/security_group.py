@@ -101,14 +101,18 @@ def show(session: Session, name: str, output: str) -> None:
 @output_option
 @pass_session
 def create(session: Session, name: str, rules: tuple[str, ...], description: str, output: str) -> None:
-    """Make a group; without rules it lets nothing through (virsh: nwfilter-define).
+    """Make a group; without --rule it lets its cards out, and nobody in (virsh: nwfilter-define).
+
+    Rules that are given are all that it has: "out any" is one of them, or they only answer.
 
     \b
     Examples:
       corral security-group create web --rule "in tcp/443" --rule "in icmp/echo-request" --rule "out any"
       corral security-group create db --rule "in tcp/5432 from group:app"
     """
-    body: dict[str, Any] = {"name": name, "rules": list(rules), "description": description}
+    body: dict[str, Any] = {"name": name, "description": description}
+    if rules:
+        body["rules"] = list(rules)
     made = session.client().create_security_group(cast("CreateSecurityGroupRequest", body))
     _shown(made, f"{name}: made, {len(made['spec']['rules'])} rules", output)
 

@@ -15,7 +15,7 @@ Exceptions = Annotated[tuple[RuleText, ...], Field(max_length=limits.POLICY_EXCE
 
 
 class CreateSecurityGroupRequest(Model):
-    """A group. Without rules it lets nothing through."""
+    """A group. With no word of rules it lets its cards out, and nobody in; a list of rules is all of them."""
 
     model_config = example(
         {"name": "web", "rules": ["in tcp/443 from any", "in tcp/22 from 10.0.0.0/8", "out any"]},
@@ -23,7 +23,7 @@ class CreateSecurityGroupRequest(Model):
     )
 
     name: Name
-    rules: Rules = ()
+    rules: Rules = ("out any",)
     """`in|out PROTOCOL[/PORTS|/TYPE] [from|to PEER]`; a peer is `any`, an address or CIDR, `group:NAME` (its own, too)
     or `network:NAME`."""
     description: Description = ""

@@ -66,6 +66,18 @@ def test_rules_come_and_go_and_each_is_there_once(play: Any) -> None:
     play(scene)
 
 
+def test_a_new_group_lets_out_and_nobody_in_unless_its_rules_are_given(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        groups, caller = SecurityGroupService(world.context), world.caller()
+        made = await groups.create(caller, "default", CreateSecurityGroupRequest(name="new"))
+        assert texts(made) == ["out any to any"]
+        made = await groups.create(caller, "default", group("db", "in tcp/5432"))
+        assert texts(made) == ["in tcp/5432 from any"]
+        assert texts(await groups.create(caller, "default", group("shut"))) == []
+
+    play(scene)
+
+
 def test_default_and_open_are_always_there_and_default_can_change(play: Any) -> None:
     async def scene(world: Any) -> None:
         groups, caller = SecurityGroupService(world.context), world.caller()
