@@ -39,9 +39,9 @@ format: venv ## Format the code and mend what the linter can
 bench: venv ## Measure the promises against the bare tools; writes docs/reference/promises.md
 	@$(VENV)/python tests/bench/bench.py --write
 
-soak: python ## The long tests (CORRAL_SEED=N walks the same ways again)
+soak: python ## The long tests, file by file side by side (CORRAL_SEED=N walks the same ways again)
 	@$(or $(PYTHON),/usr/bin/python3) scripts/setup.py test-setup
-	$(VENV)/pytest -m soak --timeout 3600 tests
+	@$(VENV)/python scripts/run_tests.py --soak
 
 docs: venv ## Write the generated pages of docs/reference anew
 	@$(VENV)/python scripts/generate_docs.py

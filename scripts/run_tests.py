@@ -1,4 +1,4 @@
-"""The checks, then the test layers side by side, with a summary: what `make check` and `make test` run.
+"""The checks, then the test layers side by side, with a summary: what `make check`, `make test` and `make soak` run.
 
 A layer that fails does not stop the ones after it; a layer without tests is left out; the exit status says it all.
 """
@@ -34,6 +34,9 @@ LEFT_OUT = {"faults": "faults/real"}
 MARKED = {"debian": "debian and not soak", "e2e": "not debian and not soak"}
 # No single layer takes this long; one that does hangs.
 LAYER_TIMEOUT_S = 2400
+# Of `make soak` each file is a layer of its own: the longest first, the others as they come.
+SOAK_FIRST = ["faults/real/test_snapshots.py", "e2e/test_debian_releases.py", "faults/test_snapshot_walk.py"]
+SOAK_TIMEOUT_S = 3600
 RERUN_AT_MOST = 5
 
 
@@ -77,21 +80,23 @@ def run_layer(name: str, extra: list[str]) -> Outcome:
 
 def run_pytest(name: str, extra: list[str]) -> tuple[bool, int, int, int]:
     """Whether pytest was content; passed, failed, skipped."""
-    report, log = ROOT / f"var/junit-{name}.xml", ROOT / f"var/test-{name}.log"
+    soak, stem = name.endswith(".py"), name.replace("/", "-").removesuffix(".py")
+    report, log = ROOT / f"var/junit-{stem}.xml", ROOT / f"var/test-{stem}.log"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    argv = [str(BIN / "pytest"), "-q", "-m", MARKED.get(name, "not soak"), f"--junitxml={report}"]
+    argv = [str(BIN / "pytest"), "-q", "-m", MARKED.get(name, "soak" if soak else "not soak"), f"--junitxml={report}"]
+    argv += [f"--timeout={SOAK_TIMEOUT_S}"] if soak else []
     argv += [f"--ignore=tests/{LEFT_OUT[name]}"] if name in LEFT_OUT else []
-    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{name}'}", *extra, f"tests/{WHERE.get(name, name)}"]
-    late = ""
+    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{stem}'}", *extra, f"tests/{WHERE.get(name, name)}"]
+    late, limit_s = "", SOAK_TIMEOUT_S if soak else LAYER_TIMEOUT_S
     try:
         with log.open("wb") as output:
             status = subprocess.run(
                 argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                timeout=LAYER_TIMEOUT_S, check=False,
+                timeout=limit_s, check=False,
             ).returncode  # fmt: skip
     except subprocess.TimeoutExpired:
-        late = f"{name} did not end within {LAYER_TIMEOUT_S} s\n"
+        late = f"{name} did not end within {limit_s} s\n"
         status = 124
     print(f"\n== {name}\n{log.read_text(errors='replace')}{late}", flush=True)
     passed, failed, skipped = counted(report)
@@ -122,18 +127,27 @@ def has_tests(layer: str) -> bool:
     return any(re.match(r"test_.*\.py$", path.name) for path in directory.rglob("*.py"))
 
 
+def soak_files() -> list[str]:
+    """The files with tests that only a soak runs, in the order to begin them."""
+    tests = ROOT / "tests"
+    found = [path for path in sorted(tests.rglob("test_*.py")) if "mark.soak" in path.read_text()]
+    names = [str(path.relative_to(tests)) for path in found]
+    return [*SOAK_FIRST, *(name for name in names if name not in SOAK_FIRST)]
+
+
 def summarize(outcomes: list[Outcome], took_s: float) -> bool:
     """Print the table and the closing line; True if all is well."""
     print("\n== summary")
+    width = max([17, *(len(one.name) for one in outcomes)])
     for one in outcomes:
-        counts = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped" if one.name in LAYERS else ""
+        counts = f"{one.passed} passed, {one.failed} failed, {one.skipped} skipped" if one.name not in CHECKS else ""
         counts += f", {one.unsteady} UNSTEADY: failed once" if one.unsteady else ""
-        print(f"  {'ok    ' if one.ok else 'FAILED'} {one.name:17} {one.took_s:7.1f} s  {counts}")
-    layers = [one for one in outcomes if one.name in LAYERS]
-    checks_failed = sum(not one.ok for one in outcomes if one.name not in LAYERS)
+        print(f"  {'ok    ' if one.ok else 'FAILED'} {one.name:{width}} {one.took_s:7.1f} s  {counts}")
+    layers = [one for one in outcomes if one.name not in CHECKS]
+    checks_failed = sum(not one.ok for one in outcomes if one.name in CHECKS)
     passed, skipped = sum(one.passed for one in layers), sum(one.skipped for one in layers)
     failed = sum(one.failed for one in layers) + checks_failed
-    passed += sum(one.ok for one in outcomes if one.name not in LAYERS)
+    passed += sum(one.ok for one in outcomes if one.name in CHECKS)
     print(
         f"  {took_s:.0f} s in all\n\n{passed} passed, {failed} failed, {skipped} skipped",
         flush=True,
@@ -144,17 +158,19 @@ def summarize(outcomes: list[Outcome], took_s: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=["check", *LAYERS], help="run these alone")
+    parser.add_argument("--soak", action="store_true", help="run the long tests alone, file by file")
     parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
     chosen = parser.parse_args()
     # Whoever starts this in the background has it ignored; the commands whose interruption is tested would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    stages = chosen.only or ["check", *LAYERS]
+    stages = [] if chosen.soak else chosen.only or ["check", *LAYERS]
     outcomes = []
     began = time.monotonic()
     if "check" in stages:
         print("== checks", flush=True)
         outcomes += [run_check(name, argv) for name, argv in CHECKS.items()]
-    outcomes += run_layers([name for name in ORDER if name in stages and has_tests(name)], chosen.pytest)
+    layers = soak_files() if chosen.soak else [name for name in ORDER if name in stages and has_tests(name)]
+    outcomes += run_layers(layers, chosen.pytest)
     return 0 if summarize(outcomes, time.monotonic() - began) else 1
 
 
