@@ -137,6 +137,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             seed_files=backend.seed_files,
             dac_numbers=context.ledger.dac_uids if backend.own_dac_uids else None,
         )
+        context.followers.add(agent.firewall_keeper.follow)
         services = build_services(context, agent, backend.render)
         await ensure_project(context)
         subnets = Subnets(backend.used_subnets, backend.choose_subnet)

@@ -159,6 +159,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         # the world below
         "hypervisor-unavailable": ErrorKind.UNAVAILABLE,
         "firewall-unavailable": ErrorKind.UNAVAILABLE,
+        "not-in-force": ErrorKind.UNAVAILABLE,
         "hypervisor-timeout": ErrorKind.TIMEOUT,
         "hypervisor-error": ErrorKind.INTERNAL,
         "guest-agent-unavailable": ErrorKind.UNAVAILABLE,

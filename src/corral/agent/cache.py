@@ -60,6 +60,9 @@ class Cache:
         self.addresses: dict[str, FloatingAddress] = {}
         self.balancers: dict[str, Balancer] = {}
         self.layout = Layout(self.networks, self.vms, self.routers, self.forwards, self.addresses, self.balancers)
+        self.seen = 0
+        """The revision that everything here is at least as new as."""
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self.loaded = asyncio.Event()
         """Everything is known: who acts before that takes for gone what was only not read yet."""
         self.doubles: set[str] = set()
@@ -86,6 +89,7 @@ class Cache:
         for cls in KINDS:
             await self._load(cls, revision)
         self.loaded.set()
+        self._see_revision(revision)
         return revision
 
     async def _load(self, cls: type[Object], revision: int) -> None:
@@ -103,6 +107,22 @@ class Cache:
             await asyncio.sleep(0)
         self._drop_others(cls, seen, revision)
 
+    async def until(self, revision: int) -> None:
+        """Everything that was written up to there is known."""
+        if self.seen < revision:
+            news = asyncio.get_running_loop().create_future()
+            self._awaited.append((revision, news))
+            await news
+
+    def _see_revision(self, revision: int) -> None:
+        self.seen = max(self.seen, revision)
+        if self._awaited:
+            # What one revision changed comes without a pause: whoever waits goes on after the last of it.
+            for wanted, news in self._awaited:
+                if wanted <= self.seen and not news.done():
+                    news.set_result(None)
+            self._awaited = [one for one in self._awaited if not one[1].done()]
+
     async def know_deletion(self, vm: Vm) -> None:
         """A VM may be known to go before the operation that says what becomes of its disks: the watch brings one after the
         other, and after a lost race the VM alone is read anew."""
@@ -111,6 +131,7 @@ class Cache:
 
     def apply(self, change: Change) -> None:
         """One change of the watch."""
+        self._see_revision(change.revision)
         slash = change.key.find("/", 1)
         cls = _BY_PREFIX.get(change.key[: slash + 1])
         if cls is None:

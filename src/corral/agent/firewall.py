@@ -18,8 +18,8 @@ log: Final = logger("agent.firewall")
 NO_FIREWALL: Final = NoFirewall()
 BEGIN_S: Final = 2.0
 """A keeper that answers has loaded long before."""
-Port: TypeAlias = tuple[str, str, str, tuple[str, ...]]
-"""A port's name; the MAC, network and addresses of the card at its other end."""
+Port: TypeAlias = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
+"""A port's name; the MAC, network, addresses and groups of the card at its other end."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class FirewallKeeper:
     """What rules are loaded for."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _begun: "asyncio.Future[None] | None" = None
-    _made: tuple[object, Policy] | None = None
-    """The policy, and what it was made of."""
+    _made: tuple[object, Policy, frozenset[Port]] | None = None
+    """What it was made of, the policy, and the ports that it speaks of."""
 
     @property
     def filters(self) -> bool:
@@ -46,9 +46,15 @@ class FirewallKeeper:
     async def sync(self) -> None:
         """Raises `firewall-unavailable`."""
         async with self._turn:
-            policy = self._policy()
+            policy, ports = self._policy()
             await self.firewall.ensure(policy)
-            self.guarded = frozenset((card.tap, card.mac, card.network, card.addresses) for card in policy.cards)
+            self.guarded = ports
+
+    async def follow(self, revision: int) -> None:
+        """What was wished at that revision is loaded when this returns. Raises `firewall-unavailable`."""
+        if self.filters:
+            await self.cache.until(revision)
+            await self.sync()
 
     async def begin(self) -> None:
         """Once. Whoever is slow to load it keeps nobody: each guest that is plugged in waits for itself, and what fails is
@@ -64,17 +70,20 @@ class FirewallKeeper:
             log.warning("the firewall is not loaded", code=error.code, reason=error.reason)
 
     async def guard(self, vm: Vm) -> None:
-        """Before it is plugged in. Costs nothing where it was guarded before."""
-        networks = self.cache.networks
-        wished = {
-            (tap_name(vm.uid, nic.name), nic.mac, nic.network_uid, nic.addresses)
-            for nic in vm.spec.nics
-            if nic.network_uid in networks and networks[nic.network_uid].spec.filtered
-        }
-        if not wished <= self.guarded:
+        """Before it is plugged in, and before it is said that its cards have other groups. Costs nothing where it was guarded
+        so before."""
+        if not self._ports(vm) <= self.guarded:
             await self.sync()
 
-    def _policy(self) -> Policy:
+    def _ports(self, vm: Vm) -> frozenset[Port]:
+        networks = self.cache.networks
+        return frozenset(
+            (tap_name(vm.uid, nic.name), nic.mac, nic.network_uid, nic.addresses, nic.groups)
+            for nic in vm.spec.nics
+            if nic.network_uid in networks and networks[nic.network_uid].spec.filtered
+        )
+
+    def _policy(self) -> tuple[Policy, frozenset[Port]]:
         """Made anew where something differs that it is made of: VMs' statuses change all the time, and with a thousand of
         them this takes 10 ms of everybody's."""
         cache = self.cache
@@ -84,5 +93,6 @@ class FirewallKeeper:
         wished = (cards, *(tuple(table.values()) for table in (*others, *outside)))
         if self._made is None or self._made[0] != wished:
             groups, policies = cache.security_groups.values(), cache.network_policies.values()
-            self._made = wished, desired_policy(cache.layout, groups, policies)
-        return self._made[1]
+            policy = desired_policy(cache.layout, groups, policies)
+            self._made = wished, policy, frozenset(port for vm in cache.vms.values() for port in self._ports(vm))
+        return self._made[1:]

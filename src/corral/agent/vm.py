@@ -32,7 +32,7 @@ from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, ObservedDomain
 from corral.log import logger
 from corral.model import limits
-from corral.model.operation import Operation, OperationState, StepKind, StepRecord
+from corral.model.operation import Operation, OperationState, StepKind, StepRecord, UpdateVm
 from corral.model.vm import Vm
 
 ROUNDS_MAX: Final = 16
@@ -342,6 +342,8 @@ class Reconciler:
             shown = self._shown(memory, current, decided.wait.phase)
             self.progress.show(current, replace(shown, progress=decided.wait.progress))
         journal = self._journal(memory, current) if current is not None else []
+        if view.active and any(isinstance(ending.operation.spec.intent, UpdateVm) for ending in decided.settle.endings):
+            await self.executor.bounded(self.executor.guard(view.vm), f"guard {view.vm.name}")
         guest = memory.guest
         settled = await self.recorder.settle(view, decided.settle, guest, journal, memory.began_at)
         settle = decided.settle

@@ -33,36 +33,44 @@ class AddressService:
         context, action, asked = self._context, "address.create", f"make address {request.name[:64]!r}"
         await authorize(context, caller, project, action, request.name)
         async with audited(context, caller, project, action, request.name):
-            for _ in range(ATTEMPTS_MAX):
-                await check_name(context, FloatingAddress, project, request.name, asked)
-                router = await context.objects.require(Router, project, request.router)
-                vm = await self._vm(project, request.vm, router, asked)
-                network = await self._outside(router, asked)
-                with Allocated(context.ledger) as allocated:
-                    address = FloatingAddress(
-                        project=project,
-                        name=request.name,
-                        uid=new_uid(),
-                        created_at=context.clock.now(),
-                        labels=request.labels,
-                        spec=AddressSpec(
-                            address=allocated.address(network, request.address),
-                            router=router.name,
-                            router_uid=router.uid,
-                            vm=vm.name if vm is not None else None,
-                            vm_uid=vm.uid if vm is not None else None,
-                        ),
-                    )
-                    transaction = context.objects.transaction()
-                    transaction.create(address)
-                    transaction.claim(claim_key("address", network.uid, address.spec.address), address.uid)
-                    transaction.update(router)  # as it is: who takes it or its uplink away meanwhile looks again
-                    detail = f"{address.spec.address} on {router.name}"
-                    revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
-                    if revision is not None:
-                        allocated.keep()
-                        return address.model_copy(update={"revision": revision})
-            raise too_busy(Mutation(caller, project, action, request.name))
+            address = await self._created(caller, project, request, asked)
+        await context.followers.until(address.revision, asked)
+        return address
+
+    async def _created(
+        self, caller: Caller, project: str, request: CreateAddressRequest, asked: str
+    ) -> FloatingAddress:
+        context, action = self._context, "address.create"
+        for _ in range(ATTEMPTS_MAX):
+            await check_name(context, FloatingAddress, project, request.name, asked)
+            router = await context.objects.require(Router, project, request.router)
+            vm = await self._vm(project, request.vm, router, asked)
+            network = await self._outside(router, asked)
+            with Allocated(context.ledger) as allocated:
+                address = FloatingAddress(
+                    project=project,
+                    name=request.name,
+                    uid=new_uid(),
+                    created_at=context.clock.now(),
+                    labels=request.labels,
+                    spec=AddressSpec(
+                        address=allocated.address(network, request.address),
+                        router=router.name,
+                        router_uid=router.uid,
+                        vm=vm.name if vm is not None else None,
+                        vm_uid=vm.uid if vm is not None else None,
+                    ),
+                )
+                transaction = context.objects.transaction()
+                transaction.create(address)
+                transaction.claim(claim_key("address", network.uid, address.spec.address), address.uid)
+                transaction.update(router)  # as it is: who takes it or its uplink away meanwhile looks again
+                detail = f"{address.spec.address} on {router.name}"
+                revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
+                if revision is not None:
+                    allocated.keep()
+                    return address.model_copy(update={"revision": revision})
+        raise too_busy(Mutation(caller, project, action, request.name))
 
     async def assign(self, caller: Caller, project: str, name: str, request: AssignAddressRequest) -> FloatingAddress:
         """Its connections to the VM before end."""

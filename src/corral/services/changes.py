@@ -95,22 +95,34 @@ async def change_at_once(
     draft: Callable[[Transaction], Awaitable[T]],
     detail: Callable[[T], str] = lambda value: "",
 ) -> T:
-    """Authorize, draft and commit what needs no operation, since whoever carries it out follows it; drafted anew after a
-    lost race.
+    """Authorize, draft and commit what needs no operation, since whoever carries it out follows it: answered when they
+    have, or with `not-in-force`. Drafted anew after a lost race.
 
     `draft` writes into a transaction and answers with the object as it is then; without a write there is nothing to do."""
     caller, project, action, target = mutation.caller, mutation.project, mutation.action, mutation.target
     await authorize(context, caller, project, action, target)
     async with audited(context, caller, project, action, target):
-        for _ in range(ATTEMPTS_MAX):
-            transaction = context.objects.transaction()
-            value = await draft(transaction)
-            if not transaction.writes:
-                return value
-            revision = await try_commit(context, transaction, caller, project, action, target, detail(value))
-            if revision is not None:
-                return value.model_copy(update={"revision": revision})
-        raise too_busy(mutation)
+        value = await _committed(context, mutation, draft, detail)
+    await context.followers.until(value.revision, f"{action} {target[:64]!r}")
+    return value
+
+
+async def _committed(
+    context: Context,
+    mutation: Mutation,
+    draft: Callable[[Transaction], Awaitable[T]],
+    detail: Callable[[T], str],
+) -> T:
+    caller, project, action, target = mutation.caller, mutation.project, mutation.action, mutation.target
+    for _ in range(ATTEMPTS_MAX):
+        transaction = context.objects.transaction()
+        value = await draft(transaction)
+        if not transaction.writes:
+            return value
+        revision = await try_commit(context, transaction, caller, project, action, target, detail(value))
+        if revision is not None:
+            return value.model_copy(update={"revision": revision})
+    raise too_busy(mutation)
 
 
 async def check_name(context: Context, cls: type[Object], project: str, name: str, asked: str) -> None:

@@ -17,6 +17,7 @@ from corral.services.ledger import Ledger
 from corral.services.passwords import PasswordHasher
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
+from corral.store.followers import Followers
 from corral.store.objects import Objects
 
 
@@ -45,6 +46,7 @@ class Context:
     firewall: Firewall = field(default_factory=NoFirewall)
     denials: DenialLog = field(default_factory=DenialLog)
     """What the firewall denied lately."""
+    followers: Followers = field(default_factory=Followers)
 
     async def capacity(self) -> Capacity:
         """What this host has and may promise."""

@@ -57,7 +57,8 @@ class ForwardService:
             revision = await try_commit(context, transaction, caller, project, action, name, led)
             if revision is None:
                 raise CorralError("address-taken", asked, "it is forwarded already", "corral forward list")
-            return forward.model_copy(update={"revision": revision})
+        await context.followers.until(revision, asked)
+        return forward.model_copy(update={"revision": revision})
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         """Connections that pass it go on until they end."""

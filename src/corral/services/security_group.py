@@ -131,13 +131,14 @@ class SecurityGroupService:
                     transaction = context.objects.transaction()
                     transaction.delete(group)
                     transaction.release(going)
-                    await commit(context, transaction, caller, project, action, name)
+                    revision = (await commit(context, transaction, caller, project, action, name)).revision
                     is_gone = True
                 finally:
                     if not is_gone:
                         undo = context.objects.transaction()
                         undo.release(going)
                         await undo.commit()
+        await context.followers.until(revision, asked)
 
     # ---- what it leans on, and what leans on it --------------------------------------------------------------------
 

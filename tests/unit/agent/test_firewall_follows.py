@@ -1,6 +1,7 @@
 """The firewall follows what is wished: made anew for that alone, and waited for by nobody but guests that are plugged in."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -11,20 +12,29 @@ from corral.agent.firewall import FirewallKeeper
 from corral.model.network import Network, NetworkSpec
 from corral.model.vm import NicSpec, Vm, VmSpec, VmState, VmStatus
 from corral.names import new_mac, new_uid
-from corral.network.firewall.absent import NoFirewall
+from corral.network.firewall.base import Count, FirewallState
 from corral.network.firewall.policy import Policy
+from corral.store.base import Change
 from corral.store.memory import MemoryStore
 from corral.store.objects import Objects
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Slow(NoFirewall):
+class Slow:
     """Loads once it is let."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.let, self.asked = asyncio.Event(), list[Policy]()
+
+    async def state(self) -> FirewallState:
+        return FirewallState(active=True)
+
+    async def follow(self) -> None:
+        """Nobody holds it."""
+
+    async def counters(self) -> Mapping[str, Count]:
+        return {}
 
     async def ensure(self, policy: Policy) -> None:
         self.asked.append(policy)
@@ -75,5 +85,30 @@ def test_a_slow_firewall_keeps_the_plugging_in_alone(monkeypatch: pytest.MonkeyP
         await plugging
         assert follower.guarded
         await follower.begin()
+
+    asyncio.run(run())
+
+
+def test_who_follows_it_hears_when_what_was_committed_is_loaded() -> None:
+    async def run() -> None:
+        firewall = Slow()
+        follower, vm = keeper(firewall)
+        following = asyncio.ensure_future(follower.follow(3))
+        for revision in (2, 3):
+            await asyncio.sleep(0)
+            assert not firewall.asked
+            follower.cache.apply(Change(f"/elsewhere/{revision}", revision, b"{}", None))
+        await asyncio.sleep(0.01)
+        assert len(firewall.asked) == 1
+        assert not following.done()
+        firewall.let.set()
+        await following
+        nic = vm.spec.nics[0].model_copy(update={"groups": ("web",)})
+        regrouped = vm.model_copy(update={"spec": vm.spec.model_copy(update={"nics": (nic,)})})
+        follower.cache.vms[vm.uid] = regrouped
+        await follower.guard(regrouped)
+        assert len(firewall.asked) == 2, "it is not guarded so yet"
+        await follower.guard(regrouped)
+        assert len(firewall.asked) == 2
 
     asyncio.run(run())
