@@ -130,9 +130,7 @@ def start_row(one: Daemon) -> Row:
                 operation = client.wait_operation(client.vm_action(name, "start")["operation"]["uid"], timeout_s=60)
                 ours.append(time.perf_counter() - began)
                 raise_for_operation(operation)
-                beside.append(
-                    ours[-1] - _step_s(operation, "start") + timed(lambda: _asked_besides(connection, name, left))
-                )
+                beside.append(ours[-1] - _step_s(operation, "start") + _asked_besides_s(connection, name, left))
                 _done(client, client.vm_action(name, "destroy")["operation"]["uid"])
                 time.sleep(SETTLE_S)
                 theirs.append(timed(bare.create))
@@ -237,12 +235,17 @@ def _step_s(operation: Operation, name: str) -> float:
     return (datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["started_at"])).total_seconds()
 
 
-def _asked_besides(connection: libvirt.virConnect, name: str, left: Left) -> None:
+def _asked_besides_s(connection: libvirt.virConnect, name: str, left: Left) -> float:
     """What the driver asks within the step before it starts a domain, and after it."""
-    domain = connection.lookupByName(name)
-    ET.fromstring(domain.XMLDesc(0))
-    domain.hasManagedSaveImage(0)
-    domains.observe(domain, lambda _uid: StopCause.NONE, left)
+    persistent = connection.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+    def ask() -> None:
+        domain = connection.lookupByName(name)
+        ET.fromstring(domain.XMLDesc(0))
+        domain.hasManagedSaveImage(0)
+        domains.observe(domain, lambda _uid: StopCause.NONE, left, persistent)
+
+    return timed(ask)
 
 
 def _done(client: Client, uid: str) -> None:

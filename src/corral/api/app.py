@@ -61,7 +61,9 @@ problem documents (RFC 9457) with a `code` that a program can compare. Documents
 with `If-Match` is refused when the object has changed since. The same `Idempotency-Key` again answers with the same
 operation."""
 
+# Tried in this order for each request: what is asked most comes first.
 _ROUTERS: Final = (
+    operation,
     vm,
     clone,
     device,
@@ -88,7 +90,6 @@ _ROUTERS: Final = (
     host,
     host_network,
     domain,
-    operation,
     event,
     token,
     audit,

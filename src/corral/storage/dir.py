@@ -103,9 +103,8 @@ class DirVolumes:
 
     async def _make(self, volume: Volume, make: Callable[[Path], Awaitable[None]]) -> Path:
         """The sidecar, then the file: beside, by `make`, and put in place at once."""
-        path = await self._reached(volume)
-        await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
-        if await _blocking(f"look for {path}", path.exists):
+        path = self.volume_path(volume)
+        if await _blocking(f"write {path.name}'s sidecar", lambda: self._write_ahead(volume, path)):
             return path
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
@@ -231,6 +230,12 @@ class DirVolumes:
         return self._places.known()
 
     # ---- blocking parts, run in a thread ----
+
+    def _write_ahead(self, volume: Volume, path: Path) -> bool:
+        """Its sidecar, in a pool that is there; whether its file is there too."""
+        self._places.check(volume.spec.pool)
+        self._write_sidecar(volume)
+        return path.exists()
 
     def _write_sidecar(self, volume: Volume) -> None:
         path = self.sidecar_path(volume.uid, volume.spec.pool)

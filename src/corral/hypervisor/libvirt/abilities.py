@@ -3,7 +3,8 @@
 import platform
 import re
 import shutil
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -41,31 +42,29 @@ def versions(handle: libvirt.virConnect) -> tuple[int, int]:
 def read_support(
     document: str, found: tuple[int, int], accelerator: Accelerator, host: Host, root: Path = Path("/")
 ) -> HardwareSupport:
-    """From libvirt's document, and from files: those are read anew each time, since packages come and go."""
-    known = fromstring(document.encode())
-    filesystems = _values(known, "devices/filesystem/enum[@name='driverType']")
+    """From libvirt's document, and from files: those are looked at anew each time, since packages come and go."""
+    known = _told(document)
     sound = _SOUND | {"virtio"} if all(map(int.__ge__, found, _VIRTIO_SOUND_SINCE)) else _SOUND
-    vcpus = known.find("vcpu")
     return HardwareSupport(
         accelerator=accelerator,
         machine=MACHINE,
-        max_vcpus=int(vcpus.get("max") or 1) if vcpus is not None else 1,
-        cpu_modes=frozenset(mode.get("name") or "" for mode in known.iterfind("cpu/mode[@supported='yes']")),
-        cpu_models=_models(known),
-        cpu_features=_features(root),
+        max_vcpus=known.max_vcpus,
+        cpu_modes=known.cpu_modes,
+        cpu_models=known.cpu_models,
+        cpu_features=_features(root / CPU_FEATURES),
         nested=accelerator == "tcg" or _nested(root),
         uefi=_is_file(root, host.ovmf_code) and _is_file(root, host.ovmf_vars),
         secure_boot=_is_file(root, host.ovmf_secure_code) and _is_file(root, host.ovmf_secure_vars),
         tpm=_tpm(known, host),
-        vmgenid=_supported(known, "features/genid"),
-        graphics=_values(known, "devices/graphics/enum[@name='type']") & {"vnc", "spice"},
-        video=_values(known, "devices/video/enum[@name='modelType']"),
+        vmgenid=known.vmgenid,
+        graphics=known.graphics,
+        video=known.video,
         sound=sound,
-        disk_buses=_values(known, "devices/disk/enum[@name='bus']") & {"virtio", "scsi", "sata"},
+        disk_buses=known.disk_buses,
         io_uring=_io_uring(root),
-        io_threads=_supported(known, "iothreads"),
-        virtiofs=host.privileged and "virtiofs" in filesystems and any((root / path).is_file() for path in VIRTIOFSD),
-        host_devices=_values(known, "devices/hostdev/enum[@name='subsysType']") & {"pci", "usb"},
+        io_threads=known.io_threads,
+        virtiofs=host.privileged and known.virtiofs and any((root / path).is_file() for path in VIRTIOFSD),
+        host_devices=known.host_devices,
         cgroup_cpu=host.privileged,
         host_cpus=parse_numbers(_text(root / "sys/devices/system/cpu/online")),
         host_nodes=parse_numbers(_text(root / "sys/devices/system/node/has_memory")) or frozenset({0}),
@@ -75,6 +74,44 @@ def read_support(
         iommu=iommu.has_iommu(root),
         pci_devices=partial(iommu.read_pci_devices, root),
         usb_devices=partial(iommu.read_usb_devices, root),
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What libvirt's document says."""
+
+    max_vcpus: int
+    cpu_modes: frozenset[str]
+    cpu_models: frozenset[str]
+    tpm_models: frozenset[str]
+    tpm_backends: frozenset[str]
+    vmgenid: bool
+    graphics: frozenset[str]
+    video: frozenset[str]
+    disk_buses: frozenset[str]
+    io_threads: bool
+    virtiofs: bool
+    host_devices: frozenset[str]
+
+
+@lru_cache(maxsize=8)  # a document for each accelerator; asked at each change of a VM
+def _told(document: str) -> _Told:
+    known = fromstring(document.encode())
+    vcpus = known.find("vcpu")
+    return _Told(
+        max_vcpus=int(vcpus.get("max") or 1) if vcpus is not None else 1,
+        cpu_modes=frozenset(mode.get("name") or "" for mode in known.iterfind("cpu/mode[@supported='yes']")),
+        cpu_models=_models(known),
+        tpm_models=_values(known, "devices/tpm/enum[@name='model']"),
+        tpm_backends=_values(known, "devices/tpm/enum[@name='backendModel']"),
+        vmgenid=_supported(known, "features/genid"),
+        graphics=_values(known, "devices/graphics/enum[@name='type']") & {"vnc", "spice"},
+        video=_values(known, "devices/video/enum[@name='modelType']"),
+        disk_buses=_values(known, "devices/disk/enum[@name='bus']") & {"virtio", "scsi", "sata"},
+        io_threads=_supported(known, "iothreads"),
+        virtiofs="virtiofs" in _values(known, "devices/filesystem/enum[@name='driverType']"),
+        host_devices=_values(known, "devices/hostdev/enum[@name='subsysType']") & {"pci", "usb"},
     )
 
 
@@ -93,8 +130,17 @@ def _models(known: _Element) -> frozenset[str]:
     return frozenset(model.text or "" for model in models if model.get("usable") != "no")
 
 
-def _features(root: Path) -> frozenset[str]:
-    return frozenset(re.findall(r"<feature name='([^']+)'", _text(root / CPU_FEATURES)))
+def _features(path: Path) -> frozenset[str]:
+    try:
+        changed_ns = path.stat().st_mtime_ns
+    except OSError:
+        return frozenset()
+    return _features_in(path, changed_ns)
+
+
+@lru_cache(maxsize=8)
+def _features_in(path: Path, changed_ns: int) -> frozenset[str]:
+    return frozenset(re.findall(r"<feature name='([^']+)'", _text(path)))
 
 
 def _text(path: Path) -> str:
@@ -113,11 +159,10 @@ def _nested(root: Path) -> bool:
     return any(_text(root / f"sys/module/{name}/parameters/nested") in ("Y", "1") for name in names)
 
 
-def _tpm(known: _Element, host: Host) -> bool:
-    backends = _values(known, "devices/tpm/enum[@name='backendModel']")
+def _tpm(known: _Told, host: Host) -> bool:
     needed = "external" if host.privileged else "emulator"
     installed = shutil.which("swtpm") is not None and shutil.which("swtpm_setup") is not None
-    return installed and needed in backends and "tpm-crb" in _values(known, "devices/tpm/enum[@name='model']")
+    return installed and needed in known.tpm_backends and "tpm-crb" in known.tpm_models
 
 
 def _io_uring(root: Path) -> bool:

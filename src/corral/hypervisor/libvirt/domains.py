@@ -19,7 +19,7 @@ from corral.hypervisor.base import (
     ObservedDomain,
     StopCause,
 )
-from corral.hypervisor.libvirt import confinement, metadata, reading
+from corral.hypervisor.libvirt import confinement, metadata, reading, schema
 from corral.hypervisor.libvirt.document import Host, build_document, build_domain
 from corral.hypervisor.libvirt.fork_document import is_introduced, restorable
 from corral.hypervisor.libvirt.live import live_document
@@ -66,10 +66,12 @@ def persistent_document(domain: libvirt.virDomain) -> Any:
     return metadata.parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
-def observe(domain: libvirt.virDomain, remembered: Remembered, left: Left) -> ObservedDomain:
-    persistent = bool(domain.isPersistent())
+def observe(domain: libvirt.virDomain, remembered: Remembered, left: Left, document: str = "") -> ObservedDomain:
+    """`document` is its persistent one, where that was read a moment ago: who changes it meanwhile is heard of."""
+    persistent = bool(document) or bool(domain.isPersistent())
     return _observed(
         domain,
+        document or domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
         remembered,
         left,
         persistent=persistent,
@@ -94,6 +96,7 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered, left: Left) 
             observed.append(
                 _observed(
                     domain,
+                    domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE),
                     remembered,
                     left,
                     persistent=uid in persistent,
@@ -109,6 +112,7 @@ def observe_all(handle: libvirt.virConnect, remembered: Remembered, left: Left) 
 
 def _observed(
     domain: libvirt.virDomain,
+    document: str,
     remembered: Remembered,
     left: Left,
     *,
@@ -117,7 +121,6 @@ def _observed(
     saved: Callable[[], bool],
 ) -> ObservedDomain:
     uid = domain.UUIDString()
-    document = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     standing = standing_in(document, uid)
     state, reason = domain.state(0)
     active = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
@@ -231,7 +234,8 @@ def define(handle: libvirt.virConnect, definition: DomainDefinition, host: Host)
     old = find_by_uid(handle, definition.uid)
     if old is None:
         _refuse_taken(handle, definition.uid, definition.name, asked)
-        handle.defineXMLFlags(build_document(definition, host), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        built = build_document(definition, host)
+        handle.defineXMLFlags(built, 0 if schema.is_valid(built) else libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
         return True
     document = persistent_document(old)
     mark = metadata.parse_metadata(document, definition.uid)
@@ -264,12 +268,14 @@ def rename(handle: libvirt.virConnect, uid: str, name: str) -> None:
     domain.rename(name, 0)
 
 
-def start(domain: libvirt.virDomain, prepared: Needs | None = None, boot_from: str = "") -> Needs | None:
+def start(domain: libvirt.virDomain, prepared: Needs | None = None, boot_from: str = "") -> Needs | str:
     """The run directory is made anew: it lies where a reboot of the host clears it. Where something else must be there
-    first, nothing is started, and what is needed is told."""
-    document = metadata.parse_document(domain.XMLDesc(0))
+    first, nothing is started, and what is needed is told. Returns the persistent document that it was started from;
+    nothing of one that ran already."""
+    text = str(domain.XMLDesc(0))
+    document = metadata.parse_document(text)
     if document.get("id") is not None:  # running ones alone have a number; the document of others is the persistent one
-        return None
+        return ""
     needs = needs_of(document)
     if needs and needs != prepared:
         return needs
@@ -280,7 +286,7 @@ def start(domain: libvirt.virDomain, prepared: Needs | None = None, boot_from: s
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
             raise  # else somebody else started it between the question and the call
-    return None
+    return text
 
 
 def _run(domain: libvirt.virDomain, document: _Element, boot_from: str) -> None:

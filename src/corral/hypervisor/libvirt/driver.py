@@ -170,9 +170,11 @@ class LibvirtDriver:
     # ---- what is to be ---------------------------------------------------------------------------------------------
 
     async def define(self, definition: DomainDefinition) -> None:
-        asked = f"define domain {definition.name}"
-        await asyncio.to_thread(confinement.prepare_files, definition, self._host)
-        if await self._quick.call(asked, lambda handle: domains.define(handle, definition, self._host)):
+        def act(handle: libvirt.virConnect) -> bool:
+            confinement.prepare_files(definition, self._host)
+            return domains.define(handle, definition, self._host)
+
+        if await self._quick.call(f"define domain {definition.name}", act):
             self._events.never_ran(definition.uid)
 
     async def start(self, uid: str, *, boot_from: str = "") -> ObservedDomain:
@@ -180,8 +182,8 @@ class LibvirtDriver:
         remembered = self._events.remembered_stop
 
         def act(domain: libvirt.virDomain) -> Needs | ObservedDomain:
-            needs = domains.start(domain, prepared, boot_from)
-            return domains.observe(domain, remembered, self._left) if needs is None else needs
+            found = domains.start(domain, prepared, boot_from)
+            return domains.observe(domain, remembered, self._left, found) if isinstance(found, str) else found
 
         while not isinstance(found := await self._slow_on(uid, "start", act), ObservedDomain):
             await asyncio.to_thread(starting.prepare, found, self._host)
@@ -232,7 +234,7 @@ class LibvirtDriver:
         def act(domain: libvirt.virDomain) -> ObservedDomain:
             applied = apply_live(domain, metadata)
             self._left.tried(uid, applied.reasons, settled=applied.settled)
-            return domains.observe(domain, remembered, self._left)
+            return domains.observe(domain, remembered, self._left, applied.document)
 
         return await self._slow_on(uid, "change", act)
 

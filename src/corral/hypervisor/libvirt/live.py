@@ -54,10 +54,12 @@ Change = tuple[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Applied:
-    """Why changes were refused, by name, and whether nothing at all is left to change."""
+    """Why changes were refused, by name, and whether nothing at all is left to change. `document` is the persistent one
+    that it was brought to; empty where it is off."""
 
     reasons: Mapping[str, str]
     settled: bool
+    document: str = ""
 
 
 def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> Applied:
@@ -66,7 +68,8 @@ def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> Applied:
     `mark` is written last: it says that the running domain was brought to this spec. Cut before, it is done again."""
     if not domain.isActive():
         return Applied({}, settled=False)
-    live, wanted = live_document(domain), _persistent_document(domain)
+    document = str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    live, wanted = live_document(domain), parse_document(document)
     reasons: dict[str, str] = {}
     done: set[str] = set()
     for name, change in _changes(domain, live, wanted):
@@ -81,7 +84,7 @@ def apply_live(domain: libvirt.virDomain, mark: DomainMetadata) -> Applied:
         text = metadata.metadata_text(mark, metadata.hardware_mark(wanted))
         kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         domain.setMetadata(kind, text, metadata.PREFIX, metadata.NAMESPACE, _LIVE)
-    return Applied(reasons, settled=not reasons and settled(live, wanted, done))
+    return Applied(reasons, not reasons and settled(live, wanted, done), document)
 
 
 def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> bool:
@@ -96,10 +99,6 @@ def grow_disk(domain: libvirt.virDomain, name: str, size_bytes: int) -> bool:
 
 def live_document(domain: libvirt.virDomain) -> _Element:
     return parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
-
-
-def _persistent_document(domain: libvirt.virDomain) -> _Element:
-    return parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
 def _changes(domain: libvirt.virDomain, live: _Element, wanted: _Element) -> Iterator[Change]:
