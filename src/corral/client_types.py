@@ -435,6 +435,7 @@ class CreateNetworkRequest(TypedDict):
     subnet6: NotRequired[str]
     domain: NotRequired[str]
     mtu: NotRequired[int | None]
+    gateway_at: NotRequired[Literal['host', 'router']]
     bridge: NotRequired[str | None]
     nic: NotRequired[str | None]
     vlan: NotRequired[int | None]
@@ -452,7 +453,7 @@ class CreatePoolRequest(TypedDict):
 class CreateRouterRequest(TypedDict):
     name: str
     connect: NotRequired[list[str]]
-    uplink: NotRequired[Literal['nat', 'none']]
+    uplink: NotRequired[Literal['nat', 'routed', 'none']]
     uplink_network: NotRequired[str]
     routes: NotRequired[list[RouterRoute]]
     labels: NotRequired[dict[str, str]]
@@ -1125,6 +1126,7 @@ class NetworkSpec(TypedDict):
     mode: NotRequired[Literal['nat', 'routed', 'isolated', 'bridge', 'macvtap', 'libvirt']]
     subnet: NotRequired[str]
     domain: NotRequired[str]
+    gateway_at: NotRequired[Literal['host', 'router']]
     bridge: str
     subnet6: NotRequired[str]
     ipv6: NotRequired[Literal['', 'dhcp', 'slaac']]
@@ -1594,6 +1596,12 @@ class RecoveryReport(TypedDict):
     images: NotRequired[list[str]]
     volumes: NotRequired[list[str]]
     vms: NotRequired[list[str]]
+    security_groups: NotRequired[list[str]]
+    network_policies: NotRequired[list[str]]
+    routers: NotRequired[list[str]]
+    balancers: NotRequired[list[str]]
+    forwards: NotRequired[list[str]]
+    addresses: NotRequired[list[str]]
     lost: NotRequired[list[str]]
 
 
@@ -1663,7 +1671,7 @@ class RouterRoute(TypedDict):
 
 class RouterSpec(TypedDict):
     ports: NotRequired[list[RouterPort]]
-    uplink: NotRequired[Literal['nat', 'none']]
+    uplink: NotRequired[Literal['nat', 'routed', 'none']]
     uplink_port: NotRequired[RouterPort | None]
     routes: NotRequired[list[RouterRoute]]
 
@@ -1995,7 +2003,7 @@ class UpdateNetworkPolicyRequest(TypedDict):
 class UpdateRouterRequest(TypedDict):
     connect: NotRequired[list[str]]
     disconnect: NotRequired[list[str]]
-    uplink: NotRequired[Literal['nat', 'none'] | None]
+    uplink: NotRequired[Literal['nat', 'routed', 'none'] | None]
     uplink_network: NotRequired[str | None]
     routes: NotRequired[list[RouterRoute] | None]
 

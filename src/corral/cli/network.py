@@ -29,7 +29,7 @@ COLUMNS: Final = (
 
 SERVED: Final = (
     *("mtu", "dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "reservations", "nic", "vlan", "host_names"),
-    *("bandwidth_in", "bandwidth_out"),
+    *("gateway_at", "bandwidth_in", "bandwidth_out"),
 )
 
 
@@ -92,6 +92,12 @@ def show(session: Session, name: str, output: str) -> None:
 )
 @click.option("--subnet", metavar="CIDR", help="IPv4, private, /16 to /29.  [default: a free one is found]")
 @click.option(
+    "--gateway",
+    type=click.Choice(["host", "router"]),
+    help="Who is its gateway, and serves addresses and names. router: the first that joins it; any subnet will do, whoever "
+    "else has it.  [default: host]",
+)
+@click.option(
     "--bridge", metavar="INTERFACE", help="A bridge of the host's; addresses come from whoever serves them there."
 )
 @click.option("--nic", metavar="INTERFACE", help="A card of the host's that a bridge is made over, or for macvtap.")
@@ -110,9 +116,11 @@ def create(session: Session, /, name: str, output: str, **options: Any) -> None:
       corral network create lab
       corral network create db --mode isolated --subnet 10.20.0.0/24
       corral network create web --mode routed --ipv6 dhcp --dhcp-range 10.30.0.100-10.30.0.199 --subnet 10.30.0.0/24
+      corral network create app --gateway router --subnet 10.0.0.0/24
       corral network create lan --bridge br0
     """
     given = {key: value for key in ("mode", "subnet", "bridge", "nic", "vlan") if (value := options[key])}
+    given |= {"gateway_at": options["gateway"]} if options["gateway"] else {}
     given |= parse_serving(options)
     if options["reserve"]:
         given["reservations"] = parse_reservations(options["reserve"])

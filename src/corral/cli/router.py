@@ -47,8 +47,9 @@ connect_option = click.option(
 )
 uplink_option = click.option(
     "--uplink",
-    type=click.Choice(["nat", "none"]),
-    help="nat: guests go out under its address; none: there is no way out.",
+    type=click.Choice(["nat", "routed", "none"]),
+    help="nat: guests go out under its address; routed: under their own, and this host leads to them; none: there is no "
+    "way out.",
 )
 uplink_network_option = click.option(
     "--uplink-network",

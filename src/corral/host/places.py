@@ -86,7 +86,7 @@ def routes(table: str) -> tuple[tuple[str, ipaddress.IPv4Network], ...]:
 def check_subnets(machine: Machine, networks: tuple[Network, ...]) -> Finding:
     """No network of ours may overlap what the host reaches elsewhere, nor another of ours."""
     known = list(routes(machine.text("/proc/net/route") or ""))
-    for network in (network for network in networks if network.spec.subnet):
+    for network in (network for network in networks if network.spec.hosted):
         ours = ipaddress.IPv4Network(network.spec.subnet, strict=False)
         for interface, other in known:
             if interface != network.spec.bridge and ours.overlaps(other):

@@ -13,6 +13,7 @@ from corral.model.network_parts import (
     Cidr,
     DhcpOptions,
     DnsServers,
+    GatewayAt,
     Interface,
     Ipv6Mode,
     NetworkBoot,
@@ -23,7 +24,7 @@ from corral.model.network_parts import (
 
 __all__ = ["Interface", "Network", "NetworkMode", "NetworkName", "NetworkSpec", "NetworkStatus", "Reservation"]
 
-# The first address of a subnet after the network's own, as in libvirt's own networks.
+# The first address of a subnet after the network's own, as in libvirt's own networks; the gateway's, wherever that is.
 GATEWAY_OFFSET: Final = 1
 
 
@@ -37,6 +38,9 @@ class NetworkSpec(Model):
     of ours."""
     domain: str = ""
     """DNS suffix of the guests' names."""
+    gateway_at: Annotated[GatewayAt, written_unless("host")] = "host"
+    """Who has the gateway's address, and serves addresses and names: this host, or a router in its namespace. Of the
+    latter the host knows nothing but the bridge: others may have the same subnet."""
     bridge: str
     """The bridge's interface name; the host's own in mode `bridge`, unless `nic` is named, else ours. Empty where there
     is none."""
@@ -78,12 +82,30 @@ class NetworkSpec(Model):
         return self.mode not in ("macvtap", "libvirt")
 
     @property
+    def hosted(self) -> bool:
+        """The host itself is the gateway, and libvirt serves addresses and names."""
+        return self.ours and self.gateway_at == "host"
+
+    @property
     def gateway(self) -> str:
         """The host's IPv4 address on it; empty where it has none of ours."""
-        return str(ipaddress.IPv4Network(self.subnet)[GATEWAY_OFFSET]) if self.ours and self.subnet else ""
+        return self.first_address if self.hosted else ""
 
     @property
     def gateway6(self) -> str:
+        return self.first_address6 if self.hosted else ""
+
+    @property
+    def router_address(self) -> str:
+        """The address of the router that is its gateway; empty where the host is."""
+        return self.first_address if self.ours and not self.hosted else ""
+
+    @property
+    def first_address(self) -> str:
+        return str(ipaddress.IPv4Network(self.subnet)[GATEWAY_OFFSET]) if self.ours and self.subnet else ""
+
+    @property
+    def first_address6(self) -> str:
         return str(ipaddress.IPv6Network(self.subnet6)[GATEWAY_OFFSET]) if self.ours and self.subnet6 else ""
 
 

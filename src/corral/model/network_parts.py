@@ -14,6 +14,7 @@ NetworkName = Annotated[
 """A name of ours, or `libvirt:` and the name of a network that was made elsewhere."""
 NetworkMode = Literal["nat", "routed", "isolated", "bridge", "macvtap", "libvirt"]
 MakeableMode = Literal["nat", "routed", "isolated", "bridge", "macvtap"]
+GatewayAt = Literal["host", "router"]
 Ipv6Mode = Literal["", "dhcp", "slaac"]
 Cidr = Annotated[str, StringConstraints(max_length=49)]
 Address = Annotated[str, StringConstraints(max_length=45)]

@@ -11,6 +11,7 @@ from corral.model.network_parts import (
     Cidr,
     DhcpOptions,
     DnsServers,
+    GatewayAt,
     Interface,
     Ipv6Mode,
     MakeableMode,
@@ -47,12 +48,13 @@ class CreateNetworkRequest(NetworkServing):
     model_config = example(
         {"name": "lab"},
         {"name": "db", "mode": "isolated", "subnet": "10.20.0.0/24", "ipv6": "dhcp"},
+        {"name": "app", "gateway_at": "router", "subnet": "10.0.0.0/24"},
         {"name": "lan", "bridge": "br0"},
     )
 
     name: Name
     mode: MakeableMode | None = None
-    """`bridge` where a bridge or a card is named, else `nat`."""
+    """`bridge` where a bridge or a card is named, `isolated` where a router is the gateway, else `nat`."""
     subnet: Annotated[str, StringConstraints(max_length=18)] = ""
     """IPv4 CIDR, private, /16 to /29; empty: a free one is found."""
     ipv6: Ipv6Mode = ""
@@ -62,6 +64,9 @@ class CreateNetworkRequest(NetworkServing):
     domain: Domain = ""
     """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
     mtu: Mtu | None = None
+    gateway_at: GatewayAt = "host"
+    """`router`: the first router that joins it has the gateway's address, and serves addresses and names; this host has
+    no address in it, so that any subnet may be chosen, whoever else has it."""
     bridge: Interface | None = None
     """A bridge of the host's that is there."""
     nic: Interface | None = None

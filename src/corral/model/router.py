@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 from corral.model import limits
 from corral.model.base import Condition, Mac, Model, Name, Object, Uid
 
-Uplink = Literal["nat", "none"]
+Uplink = Literal["nat", "routed", "none"]
 Cidr4 = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$")]
 Address4 = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
 
@@ -33,6 +33,7 @@ class RouterSpec(Model):
     """Of the networks that it joins."""
     uplink: Uplink = "nat"
     """`nat`: guests reach out under the address of the router's uplink, nobody in but by forwards and floating addresses;
+    `routed`: under their own, and the host leads to them what is for them, as far as the uplink's network lets it in;
     `none`: there is no way out."""
     uplink_port: RouterPort | None = None
     """On the network that leads out; None where there is no way out."""

@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from corral import files, proc
 from corral.names import namespace_name
+from corral.network.deaths import Deaths
 from corral.network.haproxy_config import build_config
 from corral.network.router import RouterWish
 
@@ -22,18 +22,21 @@ class Haproxy:
     """Configurations are files named after the router and their own digest: by its command line a process tells which one
     it has. It goes on without the daemon."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, deaths: Deaths) -> None:
         self._directory = directory
-        self.on_death: Callable[[], None] = lambda: None
-        self._watched: dict[str, tuple[int, int]] = {}
-        """By namespace: the process, and the descriptor that tells of its end."""
+        self._deaths = deaths
 
     async def ensure(self, wish: RouterWish) -> None:
         namespace = wish.namespace
+        if not wish.balancers and not await asyncio.to_thread(self._told, namespace):
+            return
         running = await self._running(namespace)
+        stray = self._deaths.pid_of(namespace)
+        if stray is not None and stray not in running:  # somebody deleted the namespace that it is in
+            self._deaths.forget(namespace)
+            _signal(stray, signal.SIGTERM)
         if not wish.balancers:
-            if running:
-                await self.remove(wish.uid)
+            await self.remove(wish.uid)
             return
         content = build_config(wish, str(self._directory / f"{namespace}.sock"))
         path = self._directory / f"{namespace}-{hashlib.sha256(content).hexdigest()[:12]}.cfg"
@@ -45,7 +48,8 @@ class Haproxy:
         else:
             await self._start(namespace, path, content, others)
             current = [pid for pid, used in (await self._running(namespace)).items() if used == path]
-        self._watch(namespace, current[:1])
+        for pid in current[:1]:
+            self._deaths.follow(namespace, pid)
 
     async def _start(self, namespace: str, path: Path, content: bytes, others: list[int]) -> None:
         await asyncio.to_thread(self._write, namespace, path, content)
@@ -66,11 +70,15 @@ class Haproxy:
     async def remove(self, router_uid: str) -> None:
         """At once: its router goes, or has no balancer any more."""
         namespace = namespace_name(router_uid)
-        self._forget(namespace)
+        self._deaths.forget(namespace)
         for pid in await self._running(namespace):
             _signal(pid, signal.SIGTERM)
         for path in (*self._directory.glob(f"{namespace}-*.cfg"), self._directory / f"{namespace}.sock"):
             path.unlink(missing_ok=True)
+
+    def _told(self, namespace: str) -> bool:
+        """One was started, or may have been."""
+        return any(self._directory.glob(f"{namespace}-*.cfg"))
 
     async def _running(self, namespace: str) -> dict[int, Path]:
         """Our processes in it, and which configuration each has."""
@@ -88,32 +96,8 @@ class Haproxy:
                     found[pid] = paths[0]
         return found
 
-    # ---- supervision -----------------------------------------------------------------------------------------------
-
     def stands(self, wish: RouterWish) -> bool:
-        """It has not died since it was looked at."""
-        return wish.namespace in self._watched or not wish.balancers
-
-    def _watch(self, namespace: str, pids: list[int]) -> None:
-        known = self._watched.get(namespace)
-        if known is not None and known[0] not in pids:
-            self._forget(namespace)
-        for pid in pids:
-            if namespace not in self._watched:
-                with suppress(ProcessLookupError):
-                    fd = os.pidfd_open(pid)
-                    self._watched[namespace] = (pid, fd)
-                    asyncio.get_running_loop().add_reader(fd, self._ended, namespace)
-
-    def _ended(self, namespace: str) -> None:
-        self._forget(namespace)
-        self.on_death()
-
-    def _forget(self, namespace: str) -> None:
-        known = self._watched.pop(namespace, None)
-        if known is not None:
-            asyncio.get_running_loop().remove_reader(known[1])
-            os.close(known[1])
+        return self._deaths.lives(wish.namespace) or not wish.balancers
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -25,6 +25,25 @@ class PortWish:
 
 
 @dataclass(frozen=True)
+class ServedWish:
+    """A network whose gateway the router is: dnsmasq serves addresses and names on it."""
+
+    network_uid: str
+    interface: str
+    lines: tuple[str, ...]
+    """dnsmasq's words."""
+
+
+@dataclass(frozen=True)
+class HostRouteWish:
+    """What the host sends to the router, to its uplink's address and by that network's bridge."""
+
+    to: str
+    via: str
+    bridge: str
+
+
+@dataclass(frozen=True)
 class RouteWish:
     to: str
     """A CIDR, or `default`."""
@@ -80,6 +99,8 @@ class RouterWish:
     forwards: tuple[ForwardWish, ...] = ()
     floating: tuple[FloatingWish, ...] = ()
     balancers: tuple[BalancerWish, ...] = ()
+    served: tuple[ServedWish, ...] = ()
+    host_routes: tuple[HostRouteWish, ...] = ()
 
     @property
     def namespace(self) -> str:

@@ -10,10 +10,12 @@ from typing import Any, Final
 from corral import files, proc
 from corral.errors import CorralError
 from corral.names import PORT_PREFIX, namespace_name
+from corral.network.deaths import Deaths
 from corral.network.events import kernel_events
 from corral.network.haproxy import Haproxy
 from corral.network.host_cards import is_up
 from corral.network.router import RouterWish
+from corral.network.router_host_routes import HostRoutes, stand
 from corral.network.router_options import RouterOptions
 from corral.network.router_plan import (
     ObservedPort,
@@ -23,8 +25,8 @@ from corral.network.router_plan import (
     plan_routes,
 )
 from corral.network.router_rules import MARK, TABLE, build_mark, build_rules, mark_of
+from corral.network.router_served import NAMESPACES, RouterServers
 
-NAMESPACES: Final = Path("/run/netns")
 INTERFACES: Final = Path("/sys/class/net")
 # Each namespace begins without forwarding; strict reverse paths keep guests from sending under others' addresses.
 _SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
@@ -38,16 +40,19 @@ class KernelRouters:
 
     def __init__(self, run_dir: Path, networks_dir: Path) -> None:
         self._networks_dir = networks_dir
-        self._haproxy = Haproxy(run_dir / "balancers")
+        self._deaths = Deaths()
+        self._haproxy = Haproxy(run_dir / "balancers", self._deaths)
+        self._servers = RouterServers(networks_dir, self._deaths)
+        self._host_routes = HostRoutes()
 
     def tell(self, wake: Callable[[], None]) -> None:
-        self._haproxy.on_death = wake
+        self._deaths.on_death = wake
 
     def events(self) -> AsyncGenerator[None, None]:
         return kernel_events()
 
     async def stands(self, wish: RouterWish) -> bool:
-        if not self._haproxy.stands(wish):
+        if not (self._haproxy.stands(wish) and self._servers.stands(wish)):
             return False
         return await asyncio.to_thread(_stands, wish)
 
@@ -68,10 +73,14 @@ class KernelRouters:
         if fresh:
             await _end_misled(wish)
             await _inside(wish.namespace, ("nft", "-j", "-f", "-"), stdin=build_mark(wish))
+        await self._servers.ensure(wish)
         await self._haproxy.ensure(wish)
+        await self._host_routes.ensure(self._mark(wish.uid), wish.host_routes)
 
     async def remove(self, uid: str) -> None:
         namespace = namespace_name(uid)
+        await self._host_routes.remove(self._mark(uid))
+        await self._servers.remove(namespace)
         await self._haproxy.remove(uid)
         if (NAMESPACES / namespace).exists():
             # The interfaces go with it, but only once the kernel gets round to it: not before somebody else has the address.
@@ -107,7 +116,11 @@ def _exists(namespace: str) -> bool:
 
 def _stands(wish: RouterWish) -> bool:
     """An interface whose other side has gone would be gone, too."""
-    return _exists(wish.namespace) and all(_master(port.interface) == port.bridge for port in wish.all_ports)
+    return (
+        _exists(wish.namespace)
+        and all(_master(port.interface) == port.bridge for port in wish.all_ports)
+        and stand(wish.host_routes)
+    )
 
 
 async def _make(namespace: str) -> None:

@@ -12,6 +12,8 @@ FAMILY: Final = "ip"
 MARK: Final = "v"
 """An empty chain is called so, followed by the digest of the rules: by it, rules that are there already are known."""
 _ECHO_PER_SECOND: Final = 100
+SERVICES: Final = (("udp", 67), ("udp", 53), ("tcp", 53))
+"""Of a gateway: DHCP and DNS."""
 
 Json = dict[str, Any]
 
@@ -83,6 +85,10 @@ def _own(wish: RouterWish) -> list[Json]:
         _rule("own", _match({"meta": {"key": "iifname"}}, "lo"), {"accept": None}),
         _rule("own", echo, {"limit": {"rate": _ECHO_PER_SECOND, "per": "second"}}, {"accept": None}),
     ]
+    for served in wish.served:
+        here = _match({"meta": {"key": "iifname"}}, served.interface)
+        for protocol, port in SERVICES:
+            found.append(_rule("own", here, _match(_field(protocol, "dport"), port), {"accept": None}))
     if wish.balancers:
         ports = {"set": sorted({one.listen for one in wish.balancers})}
         found.append(_rule("own", _match(_field("tcp", "dport"), ports), {"accept": None}))

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from corral.model.network import Network
 from corral.model.router import Router, RouterPort
 from corral.names import port_name
+from corral.network.dnsmasq import served_lines
 from corral.network.paths import Layout, address_behind, path_to
 from corral.network.router import (
     BalancerWish,
     FloatingWish,
     ForwardWish,
+    HostRouteWish,
     PortWish,
     RouterWish,
     RouteWish,
+    ServedWish,
     ServerWish,
 )
 
@@ -33,6 +36,8 @@ def build_wish(router: Router, layout: Layout) -> RouterWish:
         forwards=tuple(_forwards(router, layout)),
         floating=floating,
         balancers=tuple(_balancers(router, layout)),
+        served=tuple(_served(router, layout)),
+        host_routes=tuple(_host_routes(router, layout)),
     )
 
 
@@ -54,6 +59,28 @@ def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
     for route in router.spec.routes:
         # As ip(8) says them: one host's has no length.
         yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to.removesuffix("/32"), route.via)
+
+
+def _served(router: Router, layout: Layout) -> Iterator[ServedWish]:
+    """The networks whose gateway it is."""
+    uplink = router.spec.uplink_port
+    outer = layout.networks.get(uplink.network_uid) if uplink is not None else None
+    for port in router.spec.ports:
+        network = layout.networks.get(port.network_uid)
+        if network is not None and port.address == network.spec.router_address:
+            upstream = outer.spec.gateway if outer is not None else ""
+            yield ServedWish(network.uid, port_name(router.uid, network.uid), served_lines(network.spec, upstream))
+
+
+def _host_routes(router: Router, layout: Layout) -> Iterator[HostRouteWish]:
+    uplink = router.spec.uplink_port
+    outer = layout.networks.get(uplink.network_uid) if uplink is not None else None
+    if router.spec.uplink != "routed" or uplink is None or outer is None:
+        return
+    for port in router.spec.ports:
+        network = layout.networks.get(port.network_uid)
+        if network is not None:
+            yield HostRouteWish(network.spec.subnet, uplink.address, outer.spec.bridge)
 
 
 def _forwards(router: Router, layout: Layout) -> Iterator[ForwardWish]:
@@ -112,7 +139,9 @@ def dhcp_lines(network: Network, layout: Layout) -> tuple[str, ...]:
     ]
     if not on_it or not network.spec.ours:
         return ()
-    gateway = on_it[0][1].address if network.spec.mode == "isolated" else network.spec.gateway
+    gateway = network.spec.router_address
+    if not gateway:
+        gateway = on_it[0][1].address if network.spec.mode == "isolated" else network.spec.gateway
     lines = [f"option:router,{gateway}"]
     ways = {
         layout.networks[other.network_uid].spec.subnet: port.address

@@ -15,6 +15,8 @@ PidOf = Callable[[str], int | None]
 class _Watched:
     name: str
     bridge: str
+    served: bool = True
+    """It has a process of its own that serves addresses."""
     pid: int | None = None
     pidfd: int = -1
 
@@ -31,13 +33,14 @@ class WatchedNetworks:
     def tell(self, told: Callable[[], None]) -> None:
         self._told = told
 
-    def add(self, uid: str, name: str, bridge: str) -> None:
+    def add(self, uid: str, name: str, bridge: str, *, served: bool = True) -> None:
         """In the event loop. Again: as it is now."""
         known = self._networks.get(uid)
-        if known is None or (known.name, known.bridge) != (name, bridge):
+        if known is None or (known.name, known.bridge, known.served) != (name, bridge, served):
             self.remove(uid)
-            known = self._networks[uid] = _Watched(name, bridge)
-        self._follow(known)
+            known = self._networks[uid] = _Watched(name, bridge, served)
+        if served:
+            self._follow(known)
 
     def remove(self, uid: str) -> None:
         known = self._networks.pop(uid, None)
@@ -48,9 +51,9 @@ class WatchedNetworks:
         """Networks whose bridge or server is gone."""
         found = set()
         for uid, known in self._networks.items():
-            if known.pid is None:  # of one that is followed, the kernel tells when it ends
+            if known.served and known.pid is None:  # of one that is followed, the kernel tells when it ends
                 self._follow(known)
-            if known.pid is None or not (_SYS_NET / known.bridge / "bridge").exists():
+            if (known.served and known.pid is None) or not (_SYS_NET / known.bridge / "bridge").exists():
                 found.add(uid)
         return frozenset(found)
 

@@ -8,7 +8,7 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT, ConditionStatus
 from corral.model.network import Network, NetworkSpec
-from corral.model.network_parts import MakeableMode, StaticReservation
+from corral.model.network_parts import GatewayAt, MakeableMode, StaticReservation
 from corral.model.network_requests import ChangeNetworkRequest, CreateNetworkRequest
 from corral.model.requests import ListRequest
 from corral.model.router import Router
@@ -25,6 +25,7 @@ from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.network_rules import check_card, mode_of, reservation_claims, served, settled
 from corral.services.promises import check_network
+from corral.services.subnet_room import subnets_known, subnets_met
 from corral.settings import subnet_lock
 from corral.store.objects import Transaction
 
@@ -146,16 +147,20 @@ class NetworkService:
         return spec.model_copy(update=bandwidth)
 
     async def _own(self, request: CreateNetworkRequest, mode: MakeableMode, uid: str, asked: str) -> NetworkSpec:
-        """On a subnet that overlaps with nothing that the host reaches, nor with another network's."""
-        used = await self._used()
+        """On a subnet that overlaps with nothing that the host reaches, nor with another network's; where a router is the
+        gateway, on the one that is asked for."""
+        known = await subnets_known(self._context)
+        used = known if not request.subnet else await self._in_the_way(request.gateway_at)
+        used6 = known if not request.subnet6 else await self._in_the_way(request.gateway_at)
         domain = request.domain.rstrip(".") or f"{request.name}.{DOMAIN}"
         ipv6 = request.ipv6 or ("dhcp" if request.subnet6 else "")
         spec = NetworkSpec.model_validate(
             {
                 "mode": mode,
                 "subnet": choose_subnet(used, request.subnet),
-                "subnet6": choose_subnet6(used, request.subnet6) if ipv6 else "",
+                "subnet6": choose_subnet6(used6, request.subnet6) if ipv6 else "",
                 "ipv6": ipv6,
+                "gateway_at": request.gateway_at,
                 "domain": domain,
                 "mtu": request.mtu or 0,
                 "bridge": f"crl{uid[:8]}",
@@ -166,13 +171,9 @@ class NetworkService:
         await self._context.networks.check_settings(spec)
         return spec
 
-    async def _used(self) -> dict[str, str]:
-        """Every subnet that somebody has, with who it is."""
-        used = dict(await self._context.networks.used_subnets())
-        for known in await self._context.objects.list(Network):
-            spec = known.spec
-            used |= {cidr: f"network {known.name!r}" for cidr in (spec.subnet, spec.subnet6) if cidr}
-        return used
+    async def _in_the_way(self, gateway_at: GatewayAt) -> dict[str, str]:
+        """Of a subnet that is asked for: nothing, where the host has nothing to do with it."""
+        return {} if gateway_at == "router" else await subnets_met(self._context)
 
     async def _over_card(self, request: CreateNetworkRequest, mode: MakeableMode, uid: str, asked: str) -> NetworkSpec:
         """A bridge of ours over a card of the host's, or macvtap on it."""
@@ -205,6 +206,11 @@ class NetworkService:
         if ipv6:
             given |= await self._changed6(now, ipv6, asked)
         spec = NetworkSpec.model_validate({**dict(now.spec), **given})
+        if not spec.hosted and spec.ours and spec.mode != "isolated":
+            reason = "a router is its gateway: it decides who gets out and in"
+            raise CorralError(
+                "invalid-argument", asked, reason, "corral router set ROUTER --uplink nat, routed or none"
+            )
         if spec.ours and spec != now.spec:
             spec = settled(spec, asked)
             await self._context.networks.check_settings(spec)
@@ -224,7 +230,9 @@ class NetworkService:
         if not ipv6:
             return {"ipv6": "", "subnet6": ""}
         kept = now.spec.subnet6 if same else ""
-        return {"ipv6": ipv6, "subnet6": kept or choose_subnet6(await self._used(), wish.get("subnet6", ""))}
+        asked6 = bool(wish.get("subnet6"))
+        used = await (self._in_the_way(now.spec.gateway_at) if asked6 else subnets_known(self._context))
+        return {"ipv6": ipv6, "subnet6": kept or choose_subnet6(used, wish.get("subnet6", ""))}
 
     async def _on_bridge(self, request: CreateNetworkRequest, asked: str) -> NetworkSpec:
         known = {network.spec.bridge: network for network in await self._context.objects.list(Network)}

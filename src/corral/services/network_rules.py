@@ -22,7 +22,11 @@ _SERVED: Final = ("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "res
 def mode_of(request: CreateNetworkRequest, asked: str) -> MakeableMode:
     """What it will be. Raises `invalid-argument` for what contradicts itself."""
     over_card = request.nic is not None
-    mode = request.mode or ("bridge" if request.bridge is not None or over_card else "nat")
+    plain: MakeableMode = "isolated" if request.gateway_at == "router" else "nat"
+    mode = request.mode or ("bridge" if request.bridge is not None or over_card else plain)
+    if request.gateway_at == "router" and mode != "isolated":
+        reason = f"in a network of mode {mode} a router is not the gateway: it leads out by itself"
+        raise CorralError("invalid-argument", asked, reason, "--mode isolated, and --uplink of its router")
     if mode == "bridge" and (request.bridge is None) is not over_card:
         reason = "mode bridge needs a bridge of the host's, or a card to make one over: one of the two"
         raise CorralError("invalid-argument", asked, reason, "--bridge br0, or --nic eth1")
@@ -51,6 +55,9 @@ def served(request: NetworkServing) -> dict[str, object]:
 
 def settled(spec: NetworkSpec, asked: str) -> NetworkSpec:
     """A spec of ours that holds together, with what follows from the rest. Raises `invalid-argument`."""
+    if not spec.hosted and spec.host_names:
+        reason = "a router is its gateway, and names of what the host does not reach are not the host's"
+        raise CorralError("invalid-argument", asked, reason, "leave --host-names out")
     if spec.subnet6 and 0 < spec.mtu < limits.MTU_IPV6_MIN:
         reason = f"IPv6 needs an MTU of at least {limits.MTU_IPV6_MIN}"
         raise CorralError("invalid-argument", asked, reason, f"--mtu {limits.MTU_IPV6_MIN}, or no IPv6")
@@ -59,7 +66,7 @@ def settled(spec: NetworkSpec, asked: str) -> NetworkSpec:
         raise CorralError("invalid-argument", asked, reason, "the first address first")
     for server in spec.dns:
         _check_address(server, (4, 6), "DNS server")
-        if server in (spec.gateway, spec.gateway6):
+        if server in (spec.first_address, spec.first_address6):
             raise CorralError("invalid-argument", asked, f"{server} would ask itself", "name another server")
     if spec.boot is not None and spec.boot.server:
         _check_address(spec.boot.server, (4,), "boot server")

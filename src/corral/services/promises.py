@@ -53,6 +53,9 @@ async def check_network(context: Context, network: Network, asked: str) -> None:
     if not spec.ours and (spec.bandwidth_in, spec.bandwidth_out) != (UNLIMITED, UNLIMITED):
         reason = "what passes over a bridge that is not Corral's own is not Corral's to limit"
         raise CorralError("invalid-argument", asked, reason, "limit its cards: corral nic set VM CARD --in 100mbit")
+    if spec.ours and not spec.hosted and (spec.bandwidth_in, spec.bandwidth_out) != (UNLIMITED, UNLIMITED):
+        reason = "what its guests send beyond it passes their router, and no queue of the host's"
+        raise CorralError("invalid-argument", asked, reason, "limit its cards: corral nic set VM CARD --in 100mbit")
     for word, field in _DIRECTIONS:
         limit: Bandwidth = getattr(spec, field)
         if limit.floor_bytes_per_s:

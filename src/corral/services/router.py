@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Final
 
 from corral.errors import CorralError
@@ -14,6 +15,7 @@ from corral.model.requests import ListRequest
 from corral.model.router import Router, RouterPort, RouterRoute, RouterSpec, Uplink
 from corral.model.router_requests import CreateRouterRequest, UpdateRouterRequest
 from corral.names import new_mac, new_uid, parse_name
+from corral.network.subnet_turn import subnet_turn
 from corral.services import listing
 from corral.services.access import audited, authorize, commit
 from corral.services.caller import Caller
@@ -21,6 +23,8 @@ from corral.services.changes import ATTEMPTS_MAX
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.nics import Allocated, find_network
+from corral.services.subnet_room import check_met, newly_met
+from corral.settings import subnet_lock
 from corral.store.objects import Transaction, claim_key
 
 # A router that is made, or removed, is waited for so long; the agent goes on trying.
@@ -61,11 +65,11 @@ class RouterService:
                     await draft.connect(request.connect)
                     await draft.set_uplink(request.uplink, request.uplink_network)
                     draft.set_routes(request.routes)
-                    router = draft.result()
+                    router = await draft.result()
                     transaction.create(router)
                     draft.require_networks(transaction)
                     _claim(transaction, router, router.spec.all_ports)
-                    if await self._committed(transaction, caller, router, action):
+                    if await self._committed(transaction, caller, router, action, asked):
                         allocated.keep()
                         return await self._made(router)
         raise _too_busy(asked)
@@ -85,7 +89,7 @@ class RouterService:
                         uplink = request.uplink or before.spec.uplink
                         await draft.set_uplink(uplink, request.uplink_network or draft.uplink_network)
                     draft.set_routes(before.spec.routes if request.routes is None else request.routes)
-                    router = draft.result()
+                    router = await draft.result()
                     await self._check_hanging(before, router, asked)
                     if router.spec == before.spec:
                         return before
@@ -96,7 +100,7 @@ class RouterService:
                     old, new = before.spec.all_ports, router.spec.all_ports
                     _release(transaction, [port for port in old if port not in new])
                     _claim(transaction, router, [port for port in new if port not in old])
-                    if await self._committed(transaction, caller, router, action):
+                    if await self._committed(transaction, caller, router, action, asked):
                         allocated.keep()
                         return await self._made(router)
         raise _too_busy(asked)
@@ -114,7 +118,7 @@ class RouterService:
                 transaction = context.objects.transaction()
                 going = router.model_copy(update={"deletion_requested_at": context.clock.now()})
                 transaction.update(going)
-                if await self._committed(transaction, caller, going, action):
+                if await self._committed(transaction, caller, going, action, asked):
                     break
             await self._gone(router, asked)
 
@@ -150,15 +154,21 @@ class RouterService:
 
     # ---- writing, and waiting for the agent ------------------------------------------------------------------------
 
-    async def _committed(self, transaction: Transaction, caller: Caller, router: Router, action: str) -> bool:
+    async def _committed(
+        self, transaction: Transaction, caller: Caller, router: Router, action: str, asked: str
+    ) -> bool:
         """False: somebody was first, with the name, an address or a change."""
         networks = ",".join(port.network for port in router.spec.all_ports)
-        try:
-            await commit(self._context, transaction, caller, router.project, action, router.name, networks)
-        except CorralError as error:
-            if error.code != "precondition-failed":
-                raise
-            return False
+        coming = await newly_met(self._context, router)
+        # Nobody chooses a subnet while the host gets to know these.
+        async with subnet_turn(subnet_lock()) if coming else nullcontext():
+            await check_met(self._context, coming, asked)
+            try:
+                await commit(self._context, transaction, caller, router.project, action, router.name, networks)
+            except CorralError as error:
+                if error.code != "precondition-failed":
+                    raise
+                return False
         return True
 
     async def _made(self, router: Router) -> Router:
@@ -204,7 +214,7 @@ class _Draft:
             if any(port.network_uid == network.uid for port in self._ports):
                 continue
             await self._check(network)
-            self._ports.append(self._port(network))
+            self._ports.append(await self._port(network))
         if len(self._ports) > limits.ROUTER_PORTS_MAX:
             raise self._refused(f"a router joins at most {limits.ROUTER_PORTS_MAX} networks")
 
@@ -225,7 +235,7 @@ class _Draft:
             raise self._refused(reason, "name one of mode nat or routed as uplink, or --uplink none")
         if self._uplink_port is None or self._uplink_port.network_uid != network.uid:
             await self._check(network)
-            self._uplink_port = self._port(network)
+            self._uplink_port = await self._port(network)
 
     def set_routes(self, routes: Sequence[RouterRoute]) -> None:
         seen: dict[str, RouterRoute] = {}
@@ -241,7 +251,7 @@ class _Draft:
                 raise self._refused(f"two routes lead to {plain.to}", "name one of them")
         self._routes = tuple(seen.values())
 
-    def result(self) -> Router:
+    async def result(self) -> Router:
         spec = RouterSpec(
             ports=tuple(self._ports), uplink=self._uplink, uplink_port=self._uplink_port, routes=self._routes
         )
@@ -250,7 +260,20 @@ class _Draft:
             raise self._refused(
                 f"network {self._uplink_port.network!r} cannot be on both of its sides", "--disconnect it"
             )
+        if self._uplink == "routed":
+            await self._check_led()
         return self._router.model_copy(update={"spec": spec})
+
+    async def _check_led(self) -> None:
+        """The host leads to them through the router, and not past it."""
+        for port in self._ports:
+            network = await self._context.objects.get(Network, port.network_uid)
+            if network is not None and network.spec.hosted:
+                reason = (
+                    f"this host has an address in network {port.network!r}, and would answer its guests past the router"
+                )
+                hint = "join networks whose gateway is a router (corral network create NAME --gateway router), or --uplink nat"
+                raise self._refused(reason, hint)
 
     def require_networks(self, transaction: Transaction) -> None:
         """None of them is deleted meanwhile."""
@@ -272,8 +295,12 @@ class _Draft:
             if ipaddress.IPv4Address(port.address) in subnet and port.network_uid != network.uid:
                 raise self._refused(f"networks {network.name!r} and {port.network!r} have addresses in common")
 
-    def _port(self, network: Network) -> RouterPort:
-        address = self._allocated.address(network, None)
+    async def _port(self, network: Network) -> RouterPort:
+        """The first on a network whose gateway is a router has the gateway's address."""
+        address = network.spec.router_address
+        owner = await self._context.objects.owner(claim_key("address", network.uid, address)) if address else ""
+        if owner not in (None, self._router.uid):
+            address = self._allocated.address(network, None)
         self.joined.append(network)
         return RouterPort(network=network.name, network_uid=network.uid, mac=new_mac(), address=address)
 

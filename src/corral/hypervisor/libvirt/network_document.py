@@ -8,15 +8,11 @@ from typing import Final
 from lxml.etree import Element, QName, SubElement, _Element, indent, tostring
 
 from corral.model.network import Network, NetworkSpec, Reservation
+from corral.network.dnsmasq import dhcp_range, dhcp_range6, is_narrow
 
 DNSMASQ_NAMESPACE: Final = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 NAMESPACE: Final = "urn:corral:network:1"
 PREFIX: Final = "corral"
-# The gateway has .1; reserved addresses and the dynamic pool may overlap in dnsmasq, which never hands out a reserved one.
-GATEWAY_OFFSET: Final = 1
-FIRST_GUEST_OFFSET: Final = 2
-# As many addresses as a /16 has: more are never given out.
-RANGE6_ADDRESSES: Final = 2**16
 # libvirt's words, where it makes the rules of the firewall; `open` where it makes none.
 _FORWARD: Final = {"nat": "nat", "routed": "route", "bridge": "bridge", "macvtap": "bridge"}
 
@@ -27,7 +23,8 @@ def build_network(network: Network, name: str, dnsmasq_options: Sequence[str], *
 
     Reserved addresses and names are files that `dnsmasq_options` tell of, and not libvirt's `<host>` elements: changing
     one of those live makes libvirt 9 take all firewall rules of the network away and set them again, for half a second
-    in which nobody gets out. With `own_rules` libvirt makes none at all: Corral's own are there.
+    in which nobody gets out. With `own_rules` libvirt makes none at all: Corral's own are there. Where a router is the
+    gateway it is a bridge alone: the host has no address there, and libvirt turns IPv6 off on it.
     """
     spec = network.spec
     root = Element("network", nsmap={"dnsmasq": DNSMASQ_NAMESPACE})
@@ -44,6 +41,9 @@ def build_network(network: Network, name: str, dnsmasq_options: Sequence[str], *
     SubElement(root, "bridge", name=spec.bridge, stp="off", delay="0")
     if spec.mtu:
         SubElement(root, "mtu", size=str(spec.mtu))
+    if not spec.hosted:
+        indent(root)
+        return tostring(root, encoding="unicode")
     # `localOnly`: a name that is not known here is not asked of the servers above.
     SubElement(root, "domain", name=spec.domain, localOnly="yes")
     root.append(_address4(spec))
@@ -79,20 +79,16 @@ def _forward(spec: NetworkSpec, *, own_rules: bool) -> _Element:
 
 def _address4(spec: NetworkSpec) -> _Element:
     subnet = ipaddress.IPv4Network(spec.subnet)
-    address = Element("ip", family="ipv4", address=str(subnet[GATEWAY_OFFSET]), prefix=str(subnet.prefixlen))
+    address = Element("ip", family="ipv4", address=spec.gateway, prefix=str(subnet.prefixlen))
     dhcp = SubElement(address, "dhcp")
+    # libvirt would allow no more leases than its range has addresses, those that are reserved outside of it among them:
+    # then it gets no range, and dnsmasq gets it from us.
     if is_narrow(spec):
         dhcp.append(_placeholder(spec))
     else:
         first, last = dhcp_range(spec)
         SubElement(dhcp, "range", start=first, end=last)
     return address
-
-
-def is_narrow(spec: NetworkSpec) -> bool:
-    """Less than the subnet is given out unasked. libvirt would allow no more leases than its range has addresses, those
-    that are reserved outside of it among them: then it gets no range, and dnsmasq gets it from us."""
-    return bool(spec.dhcp_first or spec.dhcp_last)
 
 
 def _placeholder(spec: NetworkSpec) -> _Element:
@@ -110,17 +106,11 @@ def has_placeholder(root: _Element) -> bool:
 
 def _address6(spec: NetworkSpec) -> _Element:
     subnet = ipaddress.IPv6Network(spec.subnet6)
-    address = Element("ip", family="ipv6", address=str(subnet[GATEWAY_OFFSET]), prefix=str(subnet.prefixlen))
+    address = Element("ip", family="ipv6", address=spec.gateway6, prefix=str(subnet.prefixlen))
     if spec.ipv6 == "dhcp":
-        dhcp = SubElement(address, "dhcp")
-        SubElement(dhcp, "range", start=str(subnet[FIRST_GUEST_OFFSET]), end=str(subnet[RANGE6_ADDRESSES - 1]))
+        first, last = dhcp_range6(spec)
+        SubElement(SubElement(address, "dhcp"), "range", start=first, end=last)
     return address
-
-
-def dhcp_range(spec: NetworkSpec) -> tuple[str, str]:
-    """The first and the last address that DHCP gives to somebody unknown."""
-    subnet = ipaddress.IPv4Network(spec.subnet)
-    return spec.dhcp_first or str(subnet[FIRST_GUEST_OFFSET]), spec.dhcp_last or str(subnet[-2])
 
 
 def ranges4(root: _Element) -> tuple[tuple[str, str], ...]:

@@ -1,6 +1,5 @@
 """The files of a network that dnsmasq reads: reserved addresses, names, options, and where names are asked for."""
 
-import ipaddress
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Final
 
 from corral import files, proc
 from corral.errors import CorralError
-from corral.hypervisor.libvirt.network_document import dhcp_range, is_narrow
 from corral.model.network import NetworkSpec, Reservation
+from corral.network.dnsmasq import ServedFiles, is_narrow, range_line, settings_lines
 
 # dnsmasq reads them as a user of its own.
 _DIR_MODE: Final = 0o755
@@ -22,42 +21,17 @@ _NOBODY: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 @dataclass
-class NetworkFiles:
-    """`root` is the installation's; a file for each MAC in `hosts` (DHCP) and in `names` (DNS), which dnsmasq watches.
+class NetworkFiles(ServedFiles):
+    """What is in them is remembered: nobody else writes them while this one lives."""
 
-    What is in them is remembered: nobody else writes them while this one lives."""
-
-    root: Path
-    uid: str
+    of_router: bool = False
+    """A router's dnsmasq reads them, and not libvirt's."""
     read_by_server: bool = False
     """The dnsmasq that runs reads all of them; one that was started by an older Corral does not."""
     _known: dict[str, Reservation] | None = None
 
-    @property
-    def hosts(self) -> Path:
-        return self.root / self.uid
-
-    @property
-    def names(self) -> Path:
-        return self.root / f"{self.uid}.names"
-
-    @property
-    def options(self) -> Path:
-        """One file for each who has something to say, as dhcp-optsfile; read again when dnsmasq is told."""
-        return self.root / f"{self.uid}.opts"
-
-    @property
-    def settings(self) -> Path:
-        """dnsmasq's own words, read when it starts."""
-        return self.root / f"{self.uid}.conf"
-
     def dnsmasq_options(self) -> tuple[str, ...]:
-        return (
-            f"dhcp-hostsdir={self.hosts}",
-            f"hostsdir={self.names}",
-            f"dhcp-optsdir={self.options}",
-            f"conf-file={self.settings}",
-        )
+        return (*super().dnsmasq_options(), f"conf-file={self.settings}")
 
     def known(self) -> tuple[Reservation, ...]:
         return tuple(self._read().values())
@@ -78,7 +52,7 @@ class NetworkFiles:
     def prepare(self) -> None:
         """The directories, and settings that dnsmasq can start with."""
         try:
-            for directory in (self.hosts, self.names, self.options):
+            for directory in self.directories:
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(_DIR_MODE)
             if not self.settings.exists():
@@ -141,12 +115,14 @@ class NetworkFiles:
         return True
 
     def remove(self) -> None:
-        for directory in (self.hosts, self.names, self.options):
+        for directory in self.directories:
             if directory.exists():
                 for path in directory.iterdir():
                     files.remove_file(path)
                 directory.rmdir()
-        files.remove_file(self.settings)
+        for path in (self.settings, self.leases, self.pid):
+            if path.exists():
+                files.remove_file(path)
         self._known = None
 
     def _says(self, path: Path, wanted: Reservation) -> bool:
@@ -229,13 +205,5 @@ def names_text(reservation: Reservation) -> str:
 
 def settings_text(spec: NetworkSpec) -> str:
     """What can change while the network runs, since dnsmasq alone has to start anew for it."""
-    lines = []
-    if is_narrow(spec):
-        first, last = dhcp_range(spec)
-        lines.append(f"dhcp-range={first},{last},{ipaddress.IPv4Network(spec.subnet).netmask}")
-    if spec.dns:
-        lines += ["no-resolv", *(f"server={address}" for address in spec.dns)]
-    lines += [f"dhcp-option={option.code},{option.value}" for option in spec.dhcp_options]
-    if spec.boot is not None:
-        lines.append(f"dhcp-boot={spec.boot.file},,{spec.boot.server or spec.gateway}")
+    lines = [*([range_line(spec)] if is_narrow(spec) else []), *settings_lines(spec)]
     return "".join(f"{line}\n" for line in lines)

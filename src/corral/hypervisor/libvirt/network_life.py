@@ -15,11 +15,9 @@ from corral.hypervisor.libvirt.metadata import parse_document
 from corral.hypervisor.libvirt.network_document import (
     Change,
     build_network,
-    dhcp_range,
     has_placeholder,
     holds,
     in_use,
-    is_narrow,
     placeholder_text,
     plan_changes,
     range_text,
@@ -31,6 +29,9 @@ from corral.hypervisor.libvirt.network_document import (
 )
 from corral.hypervisor.libvirt.network_files import NetworkFiles
 from corral.model.network import Network, NetworkSpec, Reservation
+from corral.network.base import Lease
+from corral.network.dnsmasq import dhcp_range, is_narrow
+from corral.network.router_served import router_leases, tell_to_read
 
 _LIVE: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
@@ -132,7 +133,7 @@ class Ensuring:
         if spec.ours:
             restart = self.files.write_settings(spec)
             sync(found, wanted, self.files)
-            if found.isActive():
+            if spec.hosted and found.isActive():
                 self._serve(found, spec, restart=restart)
         if not found.isActive():
             self._start(found)
@@ -236,22 +237,32 @@ def plug_again(handle: libvirt.virConnect, name: str, bridge: str) -> None:
                 break
 
 
-def lessees(found: libvirt.virNetwork) -> dict[str, list[str]]:
-    """MACs by address, of the leases that have not run out: also of guests that were deleted and never gave theirs back."""
+def leases(found: libvirt.virNetwork, files: NetworkFiles) -> tuple[Lease, ...]:
+    """Those that have not run out: also of guests that were deleted and never gave theirs back."""
+    if files.of_router:
+        return router_leases(files)
+    return tuple(
+        Lease(mac=lease["mac"] or "", address=lease["ipaddr"] or "", hostname=lease["hostname"] or "")
+        for lease in found.DHCPLeases()
+    )
+
+
+def _lessees(found: libvirt.virNetwork, files: NetworkFiles) -> dict[str, list[str]]:
+    """MACs by address."""
     known: dict[str, list[str]] = {}
     with contextlib.suppress(libvirt.libvirtError):  # without them a guest gets its address when the lease runs out
-        for lease in found.DHCPLeases():
-            known.setdefault(lease["ipaddr"] or "", []).append(lease["mac"] or "")
+        for lease in leases(found, files):
+            known.setdefault(lease.address, []).append(lease.mac)
     return known
 
 
 def sync(found: libvirt.virNetwork, wanted: Sequence[Reservation], files: NetworkFiles) -> None:
     """Make all the reservations so."""
-    _tell(found, files, forget=files.sync(wanted, lessees(found)))
+    _tell(found, files, forget=files.sync(wanted, _lessees(found, files)))
 
 
 def put(found: libvirt.virNetwork, reservation: Reservation, files: NetworkFiles) -> None:
-    leased: Mapping[str, Sequence[str]] = lessees(found)
+    leased: Mapping[str, Sequence[str]] = _lessees(found, files)
     gone = [mac for mac in leased.get(reservation.address, ()) if mac != reservation.mac]
     forget = files.put(reservation, [mac for mac in gone if not files.has(mac)])
     _tell(found, files, forget=forget)
@@ -261,9 +272,11 @@ def drop(found: libvirt.virNetwork, mac: str, files: NetworkFiles) -> None:
     _tell(found, files, forget=files.drop(mac))
 
 
-def refresh(found: libvirt.virNetwork) -> None:
+def refresh(found: libvirt.virNetwork, files: NetworkFiles) -> None:
     """Let dnsmasq read all of its files again."""
-    if found.isActive():
+    if files.of_router:
+        tell_to_read(files)
+    elif found.isActive():
         for change in refreshing_changes(parse_document(found.XMLDesc(0))):
             _apply(found, change, _LIVE)
 
@@ -271,6 +284,10 @@ def refresh(found: libvirt.virNetwork) -> None:
 def _tell(found: libvirt.virNetwork, files: NetworkFiles, *, forget: bool) -> None:
     """dnsmasq forgets when it is told to read all again. One that runs since before names were files is told those by
     libvirt; nothing of that is kept for its next start."""
+    if files.of_router:
+        if forget:
+            tell_to_read(files)
+        return
     if (files.read_by_server and not forget) or not found.isActive():
         return
     live = parse_document(found.XMLDesc(0))

@@ -75,7 +75,7 @@ class LibvirtNetworks:
         ensuring = Ensuring(network, name, self._files(network), self._own_rules)
         whole = await self._in_turn(network, f"ensure network {name}", lambda handle: ensuring.ensure(handle, wanted))
         if network.spec.ours:
-            self._watched.add(network.uid, name, network.spec.bridge)
+            self._watched.add(network.uid, name, network.spec.bridge, served=network.spec.hosted)
             await asyncio.to_thread(write_block, self._hosts_file, network.uid, self._host_lines(network))
         return whole
 
@@ -128,7 +128,7 @@ class LibvirtNetworks:
 
     async def refresh(self, network: Network) -> None:
         def act(handle: libvirt.virConnect) -> None:
-            network_life.refresh(handle.networkLookupByUUIDString(network.uid))
+            network_life.refresh(handle.networkLookupByUUIDString(network.uid), self._files(network))
 
         await self._in_turn(network, f"refresh network {self.driver_name(network)}", act)
 
@@ -138,7 +138,8 @@ class LibvirtNetworks:
             return await self._driver.call(asked, act)
 
     def _files(self, network: Network) -> NetworkFiles:
-        return self._file_sets.setdefault(network.uid, NetworkFiles(self._root, network.uid))
+        files = NetworkFiles(self._root, network.uid, of_router=not network.spec.hosted)
+        return self._file_sets.setdefault(network.uid, files)
 
     async def remove(self, network: Network) -> None:
         def act(handle: libvirt.virConnect) -> None:
@@ -187,11 +188,7 @@ class LibvirtNetworks:
 
     async def leases(self, network: Network) -> tuple[Lease, ...]:
         def act(handle: libvirt.virConnect) -> tuple[Lease, ...]:
-            found = handle.networkLookupByUUIDString(network.uid)
-            return tuple(
-                Lease(mac=lease["mac"] or "", address=lease["ipaddr"] or "", hostname=lease["hostname"] or "")
-                for lease in found.DHCPLeases()
-            )
+            return network_life.leases(handle.networkLookupByUUIDString(network.uid), self._files(network))
 
         return await self._driver.call(f"read leases of network {self.driver_name(network)}", act)
 

@@ -148,10 +148,10 @@ class Evaluator:
             yield Step(Stage.STATE, allowed=False)
         if any(_lies_in(target.address, closed) for closed in (*CLOSED4, *CLOSED6)):
             yield Step(Stage.CLOSED, allowed=False)
-        if source.card is not None and target.card is None and self._is_host(target.address):
-            yield Step(Stage.HOST, self._served(question, self.net_of(source.card)))
+        if (served := self._at_gateway(question)) is not None:
+            yield Step(Stage.HOST, served)
             return
-        if source.card is None and self._is_host(source.address):
+        if source.card is None and self._is_reached(target, source.address):
             return  # the host reaches its guests
         if (forward := self._forward(question)) is not None:
             yield Step(Stage.FORWARD, allowed=True, uid=forward.uid)
@@ -169,8 +169,21 @@ class Evaluator:
 
     # ---- the host, and ways between networks -----------------------------------------------------------------------
 
-    def _is_host(self, address: str) -> bool:
+    def _is_host(self, address: str, near: Net | None) -> bool:
+        """Where a router is the gateway, the host has no address, whoever else has the same."""
+        if near is not None and not near.gateways and any(_lies_in(address, subnet) for subnet in near.subnets):
+            return False
         return address in self.host_addresses or any(address in net.gateways for net in self.policy.nets)
+
+    def _at_gateway(self, question: Question) -> bool | None:
+        """Whether a guest is served by the host, or by the router that is its gateway. None: it asks neither."""
+        if question.source.card is None:
+            return None
+        net = self.net_of(question.source.card)
+        if self._is_served(question, net):
+            return True
+        asks_host = question.target.card is None and self._is_host(question.target.address, net)
+        return self._served(question, net) if asks_host else None
 
     def _served(self, question: Question, net: Net) -> bool:
         """The host as the gateway of the guest's own network serves addresses and names, and answers echo requests."""
@@ -178,11 +191,26 @@ class Evaluator:
             return True
         if question.target.address not in net.gateways:
             return False
-        if question.protocol in _ECHO:
-            return question.icmp_type == _ECHO[question.protocol]
-        served = {(Protocol.UDP, _DNS), (Protocol.TCP, _DNS)}
-        served |= {(Protocol(opening.protocol), opening.port) for opening in net.openings}
-        return (question.protocol, question.port) in served
+        opened = {(Protocol(opening.protocol), opening.port) for opening in net.openings}
+        return _asks_gateway(question) or (question.protocol, question.port) in opened
+
+    def _is_served(self, question: Question, net: Net) -> bool:
+        """The router that is the gateway of the guest's own network serves what the host would."""
+        if not any(question.target.address in door.addresses for door in net.doors):
+            return False
+        return _asks_gateway(question) or (question.protocol is Protocol.UDP and question.port in (_DHCP, _DHCP6))
+
+    def _is_reached(self, target: End, source: str) -> bool:
+        """By the host, which is known by its address on the way there where a router leads to it."""
+        net = self.net_of(target.card) if target.card is not None else None
+        if not self._is_host(source, net):
+            return False
+        if net is None or net.gateways or net.mode == "bridge":
+            return True
+        return bool(net.led) and source in self._outward(net).gateways
+
+    def _outward(self, net: Net) -> Net:
+        return self._nets.get(net.led, net)
 
     def _forward(self, question: Question) -> Forward | None:
         """Who comes from outside, and to a port that one of the host's leads to, comes by that."""
@@ -206,11 +234,14 @@ class Evaluator:
 
     def _is_entered(self, net: Net, address: str) -> bool:
         """From outside: by its own router, or where it shows its addresses. Nobody out there has one of ours."""
-        if self._joined(net) or net.mode == "bridge" or any(_lies_in(address, subnet) for subnet in net.subnets):
+        if net.mode == "bridge" or any(_lies_in(address, subnet) for subnet in net.subnets):
             return True
-        home = [other for other in self.policy.nets if other.realm == HOST_REALM and other.mode in ("nat", "routed")]
+        if self._joined(net) and not net.led:
+            return True
+        home = [other for other in self.policy.nets if other.realm == HOST_REALM]
+        home = [other for other in home if other.mode in ("nat", "routed") or other.led]
         taken = any(_lies_in(address, subnet) for other in home for subnet in other.subnets)
-        return net.mode == "routed" and not taken
+        return self._outward(net).mode == "routed" and not taken
 
     def _joined(self, net: Net) -> bool:
         """A router leads out of it."""
@@ -266,6 +297,12 @@ class Evaluator:
             case "group":
                 found = self._members.get(peer.value, set())
                 return (self._realm(near), end.address) in found or (near.network, end.address) in found
+
+
+def _asks_gateway(question: Question) -> bool:
+    if question.protocol in _ECHO:
+        return question.icmp_type == _ECHO[question.protocol]
+    return (question.protocol, question.port) in ((Protocol.UDP, _DNS), (Protocol.TCP, _DNS))
 
 
 def _led_on(source: Card | None, target: Card | None) -> Iterator[Step]:

@@ -4,7 +4,7 @@ What names something that is not there is left out: no rule is then made of it, 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,7 +18,7 @@ from corral.model.security_group import DEFAULT_GROUP, SecurityGroup, groups_in_
 from corral.model.vm import NicSpec, Vm
 from corral.names import tap_name
 from corral.network.firewall import policy as wall
-from corral.network.realms import realms
+from corral.network.realms import led, realms
 
 _ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,9 +43,16 @@ def build_policy(wishes: Wishes) -> wall.Policy:
     projects = {vm.project for vm in vms} | {policy.project for policy in policies}
     groups = groups_of_projects(wishes.groups, projects)
     names = _Names(groups, {(network.project, network.name): network.uid for network in networks.values()})
-    realm_of = realms(networks.values(), wishes.routers)
+    routers = tuple(wishes.routers)
+    realm_of, led_by = realms(networks.values(), routers), led(networks, routers)
+    doors = _doors(networks, routers)
     return wall.Policy(
-        nets=tuple(_net(network, realm_of[network.uid]) for network in networks.values()),
+        nets=tuple(
+            replace(
+                _net(network, realm_of[network.uid]), led=led_by.get(network.uid, ""), doors=doors.get(network.uid, ())
+            )
+            for network in networks.values()
+        ),
         cards=tuple(_card(vm, nic, names) for vm in vms for nic in vm.spec.nics if nic.network_uid in networks),
         groups=tuple(_group(group, names) for group in groups.values()),
         policies=tuple(_policy(policy, names) for policy in policies),
@@ -97,6 +104,16 @@ def _net(network: Network, realm: str) -> wall.Net:
         gateways=tuple(address for address in (spec.gateway, spec.gateway6) if address),
         realm=realm,
     )
+
+
+def _doors(networks: Mapping[str, Network], routers: Iterable[Router]) -> dict[str, tuple[wall.Door, ...]]:
+    found: dict[str, tuple[wall.Door, ...]] = {}
+    for router in routers:
+        for port in router.spec.ports:
+            network = networks.get(port.network_uid)
+            if network is not None and port.address == network.spec.router_address:
+                found[network.uid] = (wall.Door(port.mac, (port.address,)),)
+    return found
 
 
 def _card(vm: Vm, nic: NicSpec, names: _Names) -> wall.Card:

@@ -46,6 +46,8 @@ DENIALS: Final = (
 # 65,536 on a host of 4 GB, and an unanswered UDP packet stays in it for 30 s.
 NEW_CONNECTIONS_PER_S: Final = 500
 NEW_CONNECTIONS_BURST: Final = 2000
+# Before defragmentation (NF_IP_PRI_CONNTRACK_DEFRAG, -400): a tenant's fragment shall not complete another's packet.
+ZONE_PRIORITY: Final = -450
 _ETHER: Final = ("ifname", "ether_addr")
 _ICMP6_TYPE: Final = nft.field("icmpv6", "type")
 _SOURCE: Final = nft.concat(nft.IIF, nft.FROM_MAC)
@@ -64,6 +66,7 @@ def judge_table(layout: Layout, ident: Ident, epoch: int) -> Table:
         **_epoch_chains(epoch),
         "pass": Chain((rule([nft.put(nft.meta("mark"), POLICY_MASK, ident.judged), nft.ACCEPT]),)),
         "closed": Chain(tuple(_closed())),
+        "doors": Chain(tuple(_doors())),
         "transit": Chain(tuple(_transit())),
         "outward": Chain(tuple(_outward())),
         "inward": Chain(tuple(_inward())),
@@ -107,6 +110,8 @@ def judge_sets(layout: Layout) -> dict[str, NftSet]:
     gates = [(net.bridge, address) for net in own for address in net.gateways]
     openings = [(net.bridge, opening.protocol, opening.port) for net in own for opening in net.openings]
     sheltered = [(net.bridge,) for net in own if net.mode == "nat"]
+    doors = [(net.bridge, door) for net in own for door in net.doors]
+    entered = [(bridge, door.mac, address) for bridge, door in doors for address in door.addresses]
     return {
         "bridges": NftSet(("ifname",), {(net.bridge,): "" for net in nets}),
         "own": NftSet(("ifname",), {(net.bridge,): "" for net in own}),
@@ -114,6 +119,9 @@ def judge_sets(layout: Layout) -> dict[str, NftSet]:
         "sheltered": NftSet(("ifname",), dict.fromkeys(sheltered, "")),
         "paths": NftSet(("ifname", "ifname"), dict.fromkeys(layout.open_paths, "")),
         **_card_maps(layout.cards),
+        "doored": NftSet(("ifname",), {(bridge,): "" for bridge, _ in doors}),
+        "doors4": NftSet((*_ETHER, "ipv4_addr"), {door: "" for door in entered if is4(door[2])}),
+        "hosts4": NftSet(("ifname", "ipv4_addr"), {host: "" for host in layout.hosts if is4(host[1])}),
         "gates4": NftSet(("ifname", "ipv4_addr"), {gate: "" for gate in gates if is4(gate[1])}),
         "gates6": NftSet(("ifname", "ipv6_addr"), {gate: "" for gate in gates if not is4(gate[1])}),
         "openings": NftSet(("ifname", "inet_proto", "inet_service"), dict.fromkeys(openings, "")),
@@ -132,6 +140,7 @@ def _judged() -> list[str]:
         rule([nft.jump("closed")]),
         rule([nft.one_of(_ICMP6_TYPE, ROGUE_ICMP6), nft.among(_SOURCE, "known"), nft.goto("deny-rogue")]),
         *_neighbours(),
+        rule([nft.jump("doors")]),
         rule([nft.jump("transit")]),
         rule([nft.jump("policies")]),
         rule([nft.jump("outward")]),
@@ -174,6 +183,19 @@ def _closed() -> list[str]:
         rule([nft.among(nft.TO4, "closed4"), nft.goto("deny-closed")]),
         rule([nft.among(nft.TO6, "closed6"), nft.goto("deny-closed")]),
     ]
+
+
+def _doors() -> list[str]:
+    """What is always let through: a guest to the router that is its gateway, as to a host that is it, and the host to its
+    guests, as it comes through a router."""
+    for_all = nft.match(nft.TO_MAC, "ff:ff:ff:ff:ff:ff")
+    asks = (nft.match(nft.field("udp", "sport"), 68), nft.match(nft.field("udp", "dport"), 67))
+    found = [rule([nft.among(nft.IIF, "doored"), for_all, *asks, nft.goto("admit")])]
+    door = nft.among(nft.concat(nft.IIF, nft.TO_MAC, nft.TO4), "doors4")
+    dns = (nft.one_of(nft.L4, ("tcp", "udp")), nft.match(nft.DPORT, 53))
+    echo = nft.match(nft.field("icmp", "type"), "echo-request")
+    found += [rule([door, *what, nft.goto("admit")]) for what in (asks, dns, (echo,))]
+    return [*found, rule([nft.among(nft.concat(nft.IIF, nft.FROM4), "hosts4"), nft.goto("admit")])]
 
 
 def _transit() -> list[str]:
@@ -257,12 +279,12 @@ def _host() -> list[str]:
 
 
 def _zone_chains(layout: Layout) -> dict[str, Chain]:
-    """Before connections are looked up."""
+    """Before fragments are put together, which is told by the zone, too, and connections are looked up."""
     made = {}
     for hook, bridge in (("prerouting", nft.IIF), ("output", nft.OIF)):
         numbers: list[object] = [[name, zone] for name, zone in sorted(layout.zones.items())]
         put: Json = {"mangle": {"key": nft.ct("zone"), "value": nft.lookup(bridge, {"set": numbers})}}
-        made[f"zone-{hook}"] = Chain((rule([put]),) if numbers else (), Hook("filter", hook, -300))
+        made[f"zone-{hook}"] = Chain((rule([put]),) if numbers else (), Hook("filter", hook, ZONE_PRIORITY))
     return made
 
 

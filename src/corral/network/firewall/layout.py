@@ -200,14 +200,24 @@ class Layout:
             taken[realm] = number
         return {net.bridge: taken[net.realm] for net in self.shut}
 
+    def outward(self, net: Net) -> Net:
+        """The network by which its guests leave, or itself."""
+        return self.nets.get(net.led, net)
+
+    @cached_property
+    def hosts(self) -> tuple[tuple[str, str], ...]:
+        """Bridge and address by which the host comes to guests that it reaches through a router."""
+        led = [net for net in self.own if net.led]
+        return tuple((net.bridge, address) for net in led for address in self.outward(net).gateways)
+
     def translated_subnets(self, *, four: bool) -> list[str]:
         """Of networks whose guests leave under the host's address."""
-        nat = [net for net in self.own if net.mode == "nat" and net.realm == HOST_REALM]
+        nat = [net for net in self.own if self.outward(net).mode == "nat" and net.realm == HOST_REALM]
         return [subnet for net in nat for subnet in net.subnets if is4(subnet) == four]
 
     def home_subnets(self, *, four: bool) -> list[str]:
         """Addresses that come from bridges of ours alone."""
-        home = [net for net in self.own if net.realm == HOST_REALM and net.mode != "isolated"]
+        home = [net for net in self.own if net.realm == HOST_REALM and (net.mode != "isolated" or net.led)]
         return [subnet for net in home for subnet in net.subnets if is4(subnet) == four]
 
     @cached_property

@@ -12,7 +12,10 @@ _SERVICE = ("inet_proto", "inet_service")
 
 def nat_chains() -> dict[str, Chain]:
     return {
-        "nat-in": Chain((rule([nft.goto("nat-to")]),), Hook("nat", "prerouting", DSTNAT)),
+        # What is bridged in a network that the host does not lead out of is for nobody here, whoever has that address.
+        "nat-in": Chain(
+            (rule([nft.among(nft.IIF, "shut", "!="), nft.goto("nat-to")]),), Hook("nat", "prerouting", DSTNAT)
+        ),
         "nat-local": Chain(
             (rule([nft.match(nft.OIF, "lo"), nft.RETURN]), rule([nft.goto("nat-to")])), Hook("nat", "output", DSTNAT)
         ),

@@ -101,6 +101,14 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Door:
+    """A router that is a network's gateway: guests reach DHCP, DNS and echo there, whatever their groups say."""
+
+    mac: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Net:
     """A network as far as the firewall sees it."""
 
@@ -116,6 +124,10 @@ class Net:
     """Networks of one realm reach one another untranslated: `host`, or the uid of the router that connects them. A network
     of mode `isolated` that no router connects: its own uid."""
     openings: tuple[Opening, ...] = ()
+    led: str = ""
+    """The network over which the host leads to this one's guests, by a router on it: what holds of that network's guests out
+    there holds of these. Empty: the host does not."""
+    doors: tuple[Door, ...] = ()
 
 
 @dataclass(frozen=True)

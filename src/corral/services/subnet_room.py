@@ -1,0 +1,48 @@
+"""Which subnets are somebody's: those that the host meets belong to one network each; behind routers tenants may overlap."""
+
+from collections.abc import Iterable, Mapping
+
+from corral.errors import CorralError
+from corral.model.network import Network
+from corral.model.router import Router
+from corral.network.realms import in_hosts_realm
+from corral.network.subnets import choose_subnet, choose_subnet6
+from corral.services.context import Context
+
+
+async def subnets_met(context: Context) -> dict[str, str]:
+    """Those that the host has an address in, or a route to, with whose they are."""
+    networks, routers = await context.objects.list(Network), await context.objects.list(Router)
+    return {**await context.networks.used_subnets(), **_named(in_hosts_realm(networks, routers))}
+
+
+async def subnets_known(context: Context) -> dict[str, str]:
+    """Those of all networks besides: what is chosen unasked is nobody's."""
+    return {**await context.networks.used_subnets(), **_named(await context.objects.list(Network))}
+
+
+async def newly_met(context: Context, router: Router) -> tuple[Network, ...]:
+    """The networks whose subnets the host meets once `router` is as it is to be, and did not before."""
+    networks, before = await context.objects.list(Network), await context.objects.list(Router)
+    after = [*(one for one in before if one.uid != router.uid), router]
+    known = {one.uid for one in in_hosts_realm(networks, before)}
+    return tuple(one for one in in_hosts_realm(networks, after) if one.uid not in known)
+
+
+async def check_met(context: Context, coming: Iterable[Network], asked: str) -> None:
+    """Nobody else that the host meets has their subnets. Raises `no-free-subnet` with who does."""
+    new = tuple(coming)
+    used: Mapping[str, str] = await subnets_met(context)
+    for number, network in enumerate(new):
+        others = {**used, **_named(new[:number])}
+        try:
+            choose_subnet(others, network.spec.subnet)
+            if network.spec.subnet6:
+                choose_subnet6(others, network.spec.subnet6)
+        except CorralError as error:
+            reason = f"the host would have to lead to network {network.name!r}, and {error.reason}"
+            raise CorralError(error.code, asked, reason, "join it by a router with --uplink nat or none") from error
+
+
+def _named(networks: Iterable[Network]) -> dict[str, str]:
+    return {cidr: f"network {one.name!r}" for one in networks for cidr in (one.spec.subnet, one.spec.subnet6) if cidr}
