@@ -68,15 +68,16 @@ class DiskInfo:
 async def create_overlay(path: Path, backing: Path, backing_format: Format, size_bytes: int) -> None:
     """A qcow2 file of `size_bytes` whose unwritten parts are those of `backing`; constant time. Written here, as an empty
     one is."""
-
-    def write() -> None:
-        backing.stat()  # what is missing is said now, and not by a guest's start
-        _write_empty(path, size_bytes, str(backing).encode(), backing_format.encode())
-
     try:
-        await asyncio.to_thread(write)
+        await asyncio.to_thread(write_overlay, path, backing, backing_format, size_bytes)
     except OSError as error:
         raise files.storage_error(f"make an overlay on {backing}", error) from error
+
+
+def write_overlay(path: Path, backing: Path, backing_format: Format, size_bytes: int) -> None:
+    """`create_overlay`, blocking. Raises `OSError`."""
+    backing.stat()  # what is missing is said now, and not by a guest's start
+    write_empty(path, size_bytes, str(backing).encode(), backing_format.encode())
 
 
 async def rebase(
@@ -117,12 +118,12 @@ async def create_empty(path: Path, size_bytes: int) -> None:
 
     Written here, as `qemu-img create` would: to start a process for it takes a quarter of a hot plug's time."""
     try:
-        await asyncio.to_thread(_write_empty, path, size_bytes)
+        await asyncio.to_thread(write_empty, path, size_bytes)
     except OSError as error:
         raise files.storage_error(f"write {path}", error) from error
 
 
-def _write_empty(path: Path, size_bytes: int, backing: bytes = b"", backing_format: bytes = b"") -> None:
+def write_empty(path: Path, size_bytes: int, backing: bytes = b"", backing_format: bytes = b"") -> None:
     """Header (behind it the format and the name of what lies below), refcount table, one refcount block, L1 table, each from a cluster of its own on (docs/interop/qcow2.txt
     in QEMU). An empty disk's tables are zeros, but for the reference counts of the clusters that they take themselves."""
     size_bytes = -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES

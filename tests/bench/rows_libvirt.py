@@ -12,6 +12,7 @@ from pathlib import Path
 
 import libvirt
 from rows_fork import fork_rows
+from rows_memory import memory_rows
 from rows_network import network_rows
 from rows_snapshot import live_fork_row, snapshot_row
 from rows_stack import apply_row
@@ -50,7 +51,8 @@ def rows() -> Iterator[Row]:
             yield apply_row(one, IMAGE, _prefix(), URI, _bare_copy)
             yield snapshot_row(one, IMAGE, _prefix())
             yield live_fork_row(one, IMAGE, _prefix())
-            yield from time_rows(one, IMAGE, _prefix(), URI)
+            yield from time_rows(one, IMAGE, _prefix())
+            yield from memory_rows(one, IMAGE, _prefix(), URI, _bare_copy)
             yield from network_rows(one, _prefix(), URI)
             yield plug_row(one)
             yield screenshot_row(one)

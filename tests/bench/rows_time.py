@@ -1,29 +1,29 @@
-"""Rows of clones, and of memory that is kept and brought back, on real libvirt against qemu-img and virsh."""
+"""Rows of clones, on real libvirt against qemu-img."""
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from stage import Daemon, Row, median, process_s, say, timed
+from stage import Daemon, Row, median, process_s, say
 
 from corral.client import Client, raise_for_operation
 from corral.client_types import Operation
 
 ROUNDS = 8
-MEMORY_ROUNDS = 4
-MEMORY_MIB = 256
+FULL_ROUNDS = 4
+MEMORY_MIB = 128
 FULL_MIB = 512
 LATE_S = 120.0
 
 
-def time_rows(one: Daemon, image: str, prefix: str, uri: str) -> Iterator[Row]:
+def time_rows(one: Daemon, image: str, prefix: str) -> Iterator[Row]:
     name = f"{prefix}-vm"
     one.run("create", "--name", name, "--image", image, "--memory", str(MEMORY_MIB), "--wait", "agent")
     with Client(one.socket) as client:
         yield _clone_row(client, name)
         yield _full_row(one, client, name)
-        yield from _memory_rows(one, client, name, uri)
+    one.run("delete", name, "--yes")
 
 
 def _done(client: Client, operation: Operation) -> Operation:
@@ -58,7 +58,7 @@ def _full_row(one: Daemon, client: Client, name: str) -> Row:
     layer = client.get_snapshot(name, "full")["spec"]["disks"][0]["layer_uid"]
     frozen, target = one.state_dir / "volumes" / f"{layer}.qcow2", one.state_dir / "bare.qcow2"
     ours, theirs, in_memory = [], [], []
-    for number in range(MEMORY_ROUNDS):
+    for number in range(FULL_ROUNDS):
         copy = f"{name}-full-{number}"
         began = time.perf_counter()
         _done(client, client.clone_vm(name, {"names": [copy], "from_snapshot": "full", "full": True})["operations"][0])
@@ -83,50 +83,6 @@ def _fill(head: Path) -> None:
     while subprocess.run(argv, check=False, capture_output=True).returncode:
         assert time.monotonic() < deadline, f"{head} stays locked"
         time.sleep(0.2)
-
-
-def _memory_rows(one: Daemon, client: Client, name: str, uri: str) -> Iterator[Row]:
-    say(f"{MEMORY_ROUNDS} times memory kept and brought back, virsh save and restore")
-    _done(client, client.vm_action(name, "start")["operation"])
-    client.wait_vm(name, "agent", LATE_S)
-    kept, saved, back, restored = [], [], [], []
-    file = one.state_dir / "bare.save"
-    for number in range(MEMORY_ROUNDS):
-        point = f"m{number}"
-        kept.append(
-            timed(
-                lambda point=point: _done(
-                    client, client.create_snapshot(name, {"name": point, "memory": True})["operation"]
-                )
-            )
-        )
-        back.append(timed(lambda point=point: _done(client, client.revert_to_snapshot(name, point)["operation"])))
-        _done(client, client.delete_snapshot(name, point)["operation"])
-        saved.append(_when_free(lambda: _virsh(uri, "save", name, str(file))))
-        restored.append(_virsh(uri, "restore", str(file)))
-        client.wait_vm(name, "agent", LATE_S)
-        file.unlink()
-    which = f"interleaved, {MEMORY_ROUNDS} times, {MEMORY_MIB} MiB micro guest"
-    how = f"{which}: {median(kept):.2f} s against {median(saved):.2f} s"
-    yield Row("a snapshot with memory against `virsh save`", 1.15, median(kept) / median(saved), "", how)
-    how = f"{which}, stopping what runs included: {median(back):.2f} s against {median(restored):.2f} s"
-    yield Row("back to a snapshot with memory against `virsh restore`", 1.2, median(back) / median(restored), "", how)
-
-
-def _when_free(save: Callable[[], float]) -> float:
-    """libvirt refuses as long as the layer of the snapshot that was deleted is being merged."""
-    deadline = time.monotonic() + LATE_S
-    while True:
-        try:
-            return save()
-        except subprocess.CalledProcessError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-
-
-def _virsh(uri: str, *words: str) -> float:
-    return timed(lambda: subprocess.run(["virsh", "-q", "-c", uri, *words], check=True, stdout=subprocess.DEVNULL))
 
 
 def _head(one: Daemon, client: Client, name: str) -> Path:

@@ -40,6 +40,8 @@ class ChainUse:
 
     async def stop_merges(self, path: Path) -> None:
         """What is merged into `path`, or into a file that it lies on, is merged later: somebody else comes to stand on it."""
+        if not self._merging:
+            return
         await self._give_way(await self._chain(path))
 
     async def merge(self, path: Path, work: Callable[[], Awaitable[None]]) -> None:

@@ -1,7 +1,6 @@
 """Layers as files of a pool, and what belongs to points in time. A head is made, frozen, merged, removed; never changed else."""
 
 import asyncio
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -145,28 +144,25 @@ class DirLayers:
 
     async def make(self, layer: Layer, backing: Backing | None) -> None:
         path = self._path(layer.uid, layer.spec.pool)
-        await self.write(layer)
         if backing is not None:
             await self.use.stop_merges(backing.path)
-        if await _blocking(f"look for {path}", path.exists):
-            return
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            if backing is None:
-                await qemu_img.create_empty(temporary, layer.spec.size_bytes)
-            else:
-                await qemu_img.create_overlay(temporary, backing.path, backing.format, layer.spec.size_bytes)
-            await _blocking(f"publish {path}", lambda: files.publish(temporary, path, FILE_MODE))
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        def make() -> None:
+            self._write(layer)
+            _make(path, layer.spec.size_bytes, backing)
+
+        await _blocking(f"make {path}", make)
 
     async def make_anew(self, layer: Layer, backing: Backing | None) -> None:
         await asyncio.to_thread(files.remove_file, self._path(layer.uid, layer.spec.pool))
         await self.make(layer, backing)
 
     async def write(self, layer: Layer) -> None:
+        await asyncio.to_thread(self._write, layer)
+
+    def _write(self, layer: Layer) -> None:
         path, content = self._sidecar(layer.uid, layer.spec.pool), layer.model_dump_json().encode()
-        await asyncio.to_thread(files.write_atomic, path, content, FILE_MODE)
+        files.write_atomic(path, content, FILE_MODE)
 
     async def remove(self, layer_uid: str, pool: str) -> None:
         for path in (self._path(layer_uid, pool), self._sidecar(layer_uid, pool)):
@@ -262,6 +258,17 @@ class DirLayers:
 
     def _sidecar(self, layer_uid: str, pool: str) -> Path:
         return self._path(layer_uid, pool).with_suffix(LAYER_SIDECAR)
+
+
+def _make(path: Path, size_bytes: int, backing: Backing | None) -> None:
+    """An empty file, beside and then in place, unless there is one."""
+    if path.exists():
+        return
+    with files.replacing(path, FILE_MODE) as temporary:
+        if backing is None:
+            qemu_img.write_empty(temporary, size_bytes)
+        else:
+            qemu_img.write_overlay(temporary, backing.path, backing.format, size_bytes)
 
 
 async def _blocking(asked: str, call: Callable[[], T]) -> T:
