@@ -137,7 +137,6 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             seed_files=backend.seed_files,
             dac_numbers=context.ledger.dac_uids if backend.own_dac_uids else None,
         )
-        context.followers.add(agent.firewall_keeper.follow)
         services = build_services(context, agent, backend.render)
         await ensure_project(context)
         subnets = Subnets(backend.used_subnets, backend.choose_subnet)
@@ -219,12 +218,17 @@ def build_context(
 def build_services(context: "Context", agent: "Agent", render: Callable[[DomainDefinition], str]) -> "Services":
     """Every noun's service over one context and the agent beside it."""
     from corral.agent.preview import preview_definition  # noqa: PLC0415
+    from corral.agent.sidecars import SidecarKeeper  # noqa: PLC0415
     from corral.services import bundle  # noqa: PLC0415
     from corral.store.backup import backup  # noqa: PLC0415
 
     async def draw(vm: Vm, volumes: Sequence[Volume]) -> str:
         return render(preview_definition(vm, volumes, agent.cache, agent.executor.places))
 
+    sidecars = SidecarKeeper(agent.cache, context.sidecars)
+    agent.wire.add(sidecars)
+    for follow in (agent.firewall_keeper.follow, sidecars.follow):
+        context.followers.add(follow)
     around = bundle.Surroundings(
         agent_ready=agent.ready.is_set,
         backup=lambda target: backup(context.settings.database, target),

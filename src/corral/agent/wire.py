@@ -30,7 +30,11 @@ class Wire:
     """Runs the keepers. `wake` after a change of an object, a guest's start, a relist, or word from the kernel."""
 
     def __init__(self, keepers: Iterable[Keeper]) -> None:
-        self._keepers = tuple((keeper, asyncio.Event()) for keeper in keepers)
+        self._keepers = [(keeper, asyncio.Event()) for keeper in keepers]
+
+    def add(self, keeper: Keeper) -> None:
+        """Before it runs."""
+        self._keepers.append((keeper, asyncio.Event()))
 
     def changed(self, kind: str) -> None:
         if kind in CHANGING_KINDS:

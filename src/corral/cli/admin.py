@@ -18,6 +18,8 @@ from corral.settings import load
 if TYPE_CHECKING:
     from corral.client_types import CreateTokenRequest, Right, Role
 
+_ALWAYS_SAID: Final = ("networks", "images", "volumes", "vms")
+_SAID_IF_ANY: Final = ("security_groups", "network_policies", "routers", "balancers", "forwards", "addresses")
 COLUMNS: Final = (
     Column("name", lambda token: token["name"]),
     Column("role", lambda token: token["spec"]["role"]),
@@ -173,7 +175,8 @@ def restore_db(session: Session, file: Path, state_dir: str | None) -> None:
 @output_option
 @pass_session
 def recover(session: Session, output: str) -> None:
-    """Rebuild a lost database: VMs, disks and images from domain metadata and the files that lie beside them.
+    """Rebuild a lost database: VMs, disks, images and networks from domain metadata and the files that lie beside them; routers,
+    security groups and what belongs to them from files beside the database.
 
     Start the daemon without its database first. What cannot be known is said.
 
@@ -186,8 +189,9 @@ def recover(session: Session, output: str) -> None:
     if output in ("json", "yaml"):
         show_document(report, output)
         return
-    for what in ("networks", "images", "volumes", "vms"):
+    for what in (*_ALWAYS_SAID, *_SAID_IF_ANY):
         found = report.get(what, [])
-        click.echo(f"{what}: {len(found)}{' (' + ', '.join(found) + ')' if found else ''}")
+        if found or what in _ALWAYS_SAID:
+            click.echo(f"{what.replace('_', ' ')}: {len(found)}{' (' + ', '.join(found) + ')' if found else ''}")
     for sentence in report.get("lost", []):
         click.echo(f"not known: {sentence}")

@@ -199,5 +199,11 @@ class RecoveryReport(Model):
     images: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     vms: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    network_policies: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
+    balancers: tuple[str, ...] = ()
+    forwards: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     """For people: one sentence for each thing that is not as it was."""

@@ -19,7 +19,7 @@ from corral.services.documents import Document, Listing
 from corral.store.objects import Transaction, claim_key
 
 
-def _listen_claim(spec: BalancerSpec) -> str:
+def listen_claim(spec: BalancerSpec) -> str:
     return claim_key("listen", spec.router_uid, str(spec.listen))
 
 
@@ -50,7 +50,7 @@ class BalancerService:
                 targets=_targets(vms),
                 check=request.check,
             )
-            if await context.objects.owner(_listen_claim(spec)) is not None:
+            if await context.objects.owner(listen_claim(spec)) is not None:
                 reason = f"another balancer of router {router.name!r} listens on {request.listen}"
                 raise CorralError("address-taken", asked, reason, "choose another port")
             balancer = Balancer(
@@ -62,7 +62,7 @@ class BalancerService:
                 spec=spec,
             )
             transaction.create(balancer)
-            transaction.claim(_listen_claim(spec), balancer.uid)
+            transaction.claim(listen_claim(spec), balancer.uid)
             transaction.update(router)  # as it is: who takes it away meanwhile looks again
             return balancer
 
@@ -97,7 +97,7 @@ class BalancerService:
                 reason = f"forward {forwards[0].name} leads to it"
                 raise CorralError("balancer-in-use", asked, reason, "corral forward remove")
             transaction.delete(balancer)
-            transaction.release(_listen_claim(balancer.spec))
+            transaction.release(listen_claim(balancer.spec))
             return balancer
 
         await change_at_once(context, Mutation(caller, project, "balancer.delete", name), draft)

@@ -17,6 +17,7 @@ from corral.services.ledger import Ledger
 from corral.services.passwords import PasswordHasher
 from corral.settings import Settings
 from corral.storage.base import VolumeStore
+from corral.storage.sidecars import Sidecars
 from corral.store.followers import Followers
 from corral.store.objects import Objects
 
@@ -47,6 +48,10 @@ class Context:
     denials: DenialLog = field(default_factory=DenialLog)
     """What the firewall denied lately."""
     followers: Followers = field(default_factory=Followers)
+
+    @property
+    def sidecars(self) -> Sidecars:
+        return Sidecars(self.settings.state_dir)
 
     async def capacity(self) -> Capacity:
         """What this host has and may promise."""

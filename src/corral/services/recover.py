@@ -1,6 +1,7 @@
-"""Recovery of a lost database: networks, images, volumes and VMs from what lies on the host.
+"""Recovery of a lost database: networks, images, volumes, VMs and all that is on their wires from what lies on the host.
 
-VMs come from the metadata in their domains, volumes from the sidecars beside their files, images from their manifests.
+VMs come from the metadata in their domains, volumes from the sidecars beside their files, images from their manifests; what
+nothing on the host tells of (groups, routers, …) from sidecars beside the database.
 Each object is written by itself, so that a recovery that was cut is simply run again.
 """
 
@@ -13,10 +14,16 @@ from pydantic import ValidationError
 from corral.errors import CorralError
 from corral.hypervisor.base import ObservedDomain
 from corral.images.base import FoundImage
+from corral.model.address import FloatingAddress
 from corral.model.answers import RecoveryReport
+from corral.model.balancer import Balancer
 from corral.model.base import DEFAULT_PROJECT, Object
+from corral.model.forward import Forward
 from corral.model.image import Image, ImageState, ImageStatus
 from corral.model.network import Network, NetworkSpec
+from corral.model.network_policy import NetworkPolicy
+from corral.model.router import Router
+from corral.model.security_group import SecurityGroup
 from corral.model.vm import (
     DAC_UID_ANNOTATION,
     DAC_UID_FIRST,
@@ -36,6 +43,7 @@ from corral.network.addresses import address6_of
 from corral.services.context import Context
 from corral.services.network_rules import reservation_claims
 from corral.services.recover_layers import find_tree, with_heads
+from corral.services.recover_wires import recover_wires
 from corral.store.objects import claim_key, name_claim
 
 GONE_FOR_GOOD: Final = (
@@ -94,6 +102,8 @@ async def recover(context: Context) -> RecoveryReport:
     for snapshot in tree.snapshots.values():
         await _write(work, snapshot)
     work.lost += tree.lost
+    wires = await recover_wires(context)
+    work.lost += wires.lost
     networks = [network.name for network in await context.objects.list(Network)]
     lost = (*work.lost, *GONE_FOR_GOOD)
     return RecoveryReport(
@@ -101,6 +111,12 @@ async def recover(context: Context) -> RecoveryReport:
         images=tuple(work.images),
         volumes=tuple(work.volumes),
         vms=tuple(work.vms),
+        security_groups=wires.names(SecurityGroup),
+        network_policies=wires.names(NetworkPolicy),
+        routers=wires.names(Router),
+        balancers=wires.names(Balancer),
+        forwards=wires.names(Forward),
+        addresses=wires.names(FloatingAddress),
         lost=lost,
     )
 
