@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from corral.cli.clone import clone_options, make_clones
 from corral.cli.completion import complete_snapshot, complete_vm
 from corral.cli.options import async_option
 from corral.cli.output import Column, Document, age, output_option, show_document, show_list, show_one
@@ -15,6 +16,9 @@ from corral.cli.snapshot_policy import policy
 from corral.names import format_bytes
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from corral.cli.clone import Wish
     from corral.client_types import CreateSnapshotRequest
 
 _VM: Final = click.argument("vm", metavar="VM", shell_complete=complete_vm)
@@ -231,6 +235,22 @@ def delete(session: Session, vm: str, names: tuple[str, ...], yes: bool, asynchr
         done="deleted",
         asynchronous=asynchronous,
     )
+
+
+@snapshot.command("clone-from")
+@_VM
+@_SNAPSHOT
+@click.argument("names", metavar="NEW…", nargs=-1, required=True)
+@clone_options
+@pass_session
+def clone_from(session: Session, vm: str, name: str, names: tuple[str, ...], **wish: "Unpack[Wish]") -> None:
+    """Make other VMs from what a VM was at a snapshot: `corral clone VM NEW --from-snapshot SNAPSHOT`.
+
+    \b
+    Examples:
+      corral snapshot clone-from web before-upgrade web-old --start
+    """
+    make_clones(session, vm, names, None, name, wish)
 
 
 snapshot.add_command(diff)

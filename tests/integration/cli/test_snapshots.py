@@ -56,3 +56,14 @@ def test_what_cannot_be_is_refused_with_the_reason(corral: Any) -> None:
     corral("destroy", web).ok()
     refused(corral, CONFLICT, "wrong-state", "snapshot", "create", web, "y", "--memory")
     corral("delete", web, "--yes").ok()
+
+
+def test_others_are_made_of_what_it_was(corral: Any) -> None:
+    web = vm(corral, "snapfrom")
+    corral("snapshot", "create", web, "then").ok()
+    said = corral("snapshot", "clone-from", web, "then", "snapfrom-a", "snapfrom-b").ok().out
+    assert said == "snapfrom-a: cloned\nsnapfrom-b: cloned\n"
+    assert corral("info", "snapfrom-a", "-o", "json").json["spec"]["power"] == "off"
+    assert corral("snapshot", "clone-from", web, "then", "snapfrom-c", "--start").ok().out == "snapfrom-c: running\n"
+    refused(corral, NOT_FOUND, "snapshot-not-found", "snapshot", "clone-from", web, "never", "snapfrom-d")
+    corral("delete", web, "snapfrom-a", "snapfrom-b", "snapfrom-c", "--yes").ok()
