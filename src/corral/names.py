@@ -124,9 +124,12 @@ def plain_text(text: str, max_chars: int) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:max_chars])
 
 
+TAP_PREFIX: Final = "crt"
+
+
 def tap_name(vm_uid: str, nic_name: str) -> str:
     """The host's end of a VM's card: the same whenever it runs, and nobody else's."""
-    return f"crt{hashlib.sha256(f'{vm_uid}/{nic_name}'.encode()).hexdigest()[:12]}"
+    return f"{TAP_PREFIX}{hashlib.sha256(f'{vm_uid}/{nic_name}'.encode()).hexdigest()[:12]}"
 
 
 def ifb_name(device: str) -> str:

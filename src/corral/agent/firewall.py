@@ -9,9 +9,10 @@ from corral.errors import CorralError
 from corral.log import logger
 from corral.model.vm import Vm
 from corral.names import tap_name
+from corral.network.bridge_ports import named_otherwise
 from corral.network.firewall.absent import NoFirewall
 from corral.network.firewall.base import Firewall
-from corral.network.firewall.desired import desired_policy
+from corral.network.firewall.desired import desired_policy, with_ports
 from corral.network.firewall.policy import Policy
 
 log: Final = logger("agent.firewall")
@@ -34,6 +35,8 @@ class FirewallKeeper:
     _begun: "asyncio.Future[None] | None" = None
     _made: tuple[object, Policy, frozenset[Port]] | None = None
     """What it was made of, the policy, and the ports that it speaks of."""
+    _renamed: dict[str, str] = field(default_factory=dict)
+    """Ports that are there under another name than theirs, by theirs."""
 
     @property
     def filters(self) -> bool:
@@ -46,6 +49,8 @@ class FirewallKeeper:
     async def sync(self) -> None:
         """Raises `firewall-unavailable`."""
         async with self._turn:
+            vms, networks = tuple(self.cache.vms.values()), dict(self.cache.networks)
+            self._renamed = await asyncio.to_thread(named_otherwise, vms, networks)
             policy, ports = self._policy()
             await self.firewall.ensure(policy)
             self.guarded = ports
@@ -83,6 +88,11 @@ class FirewallKeeper:
             if nic.network_uid in networks and networks[nic.network_uid].spec.filtered
         )
 
+    def _loaded(self) -> frozenset[Port]:
+        """A port that has another name now is not guarded under its own: its next one begins so."""
+        ports = (port for vm in self.cache.vms.values() for port in self._ports(vm))
+        return frozenset(port for port in ports if port[0] not in self._renamed)
+
     def _policy(self) -> tuple[Policy, frozenset[Port]]:
         """Made anew where something differs that it is made of: VMs' statuses change all the time, and with a thousand of
         them this takes 10 ms of everybody's."""
@@ -90,9 +100,9 @@ class FirewallKeeper:
         cards = tuple((vm.uid, vm.project, vm.spec.nics) for vm in cache.vms.values())
         others = (cache.networks, cache.security_groups, cache.network_policies, cache.routers)
         outside = (cache.forwards, cache.addresses, cache.balancers)
-        wished = (cards, *(tuple(table.values()) for table in (*others, *outside)))
+        wished = (cards, tuple(self._renamed.items()), *(tuple(table.values()) for table in (*others, *outside)))
         if self._made is None or self._made[0] != wished:
             groups, policies = cache.security_groups.values(), cache.network_policies.values()
-            policy = desired_policy(cache.layout, groups, policies)
-            self._made = wished, policy, frozenset(port for vm in cache.vms.values() for port in self._ports(vm))
+            policy = with_ports(desired_policy(cache.layout, groups, policies), self._renamed)
+            self._made = wished, policy, self._loaded()
         return self._made[1:]

@@ -9,8 +9,9 @@ from corral.errors import CorralError
 from corral.host.machine import Machine, info, ok, warning
 from corral.model.doctor import Finding
 from corral.model.network import Network
-from corral.model.vm import NicSpec, Vm, VmState
+from corral.model.vm import Vm, VmState
 from corral.names import tap_name
+from corral.network.bridge_ports import named_otherwise
 from corral.network.firewall.base import FirewallState
 
 NFT_TIMEOUT_S: Final = 5.0
@@ -32,20 +33,29 @@ async def check_filtering(state: FirewallState | None) -> tuple[Finding, ...]:
 
 
 def check_ports(machine: Machine, vms: Iterable[Vm], networks: Iterable[Network]) -> Finding:
-    """A card's port has a name of its own, which the guard at the bridge knows; an older document has another one."""
-    filtered = {network.uid for network in networks if network.spec.filtered}
+    """A card's port has a name of its own, which the guard at the bridge knows; under another one it is found by its MAC."""
+    filtered = {network.uid: network for network in networks if network.spec.filtered}
     running = [vm for vm in vms if vm.status.state is VmState.RUNNING]
-    cards = [(vm, nic) for vm in running for nic in vm.spec.nics if nic.network_uid in filtered]
-    bare = sorted(f"{vm.name} {nic.name}" for vm, nic in cards if not machine.exists(_port(vm, nic)))
+    sys_net = machine.path("/sys/class/net")
+    renamed = named_otherwise(running, filtered, sys_net)
+    cards = {
+        tap_name(vm.uid, nic.name): f"{vm.name} {nic.name}"
+        for vm in running
+        for nic in vm.spec.nics
+        if nic.network_uid in filtered
+    }
+    bare = sorted(name for tap, name in cards.items() if tap not in renamed and not (sys_net / tap).exists())
     if bare:
         found = f"these cards run on ports that are not guarded against spoofing: {', '.join(bare[:10])}"
-        action = "shut down and start their VMs, after any change of them (corral describe VM …); adopted ones stay so"
+        action = "their ports are not on their networks' bridges: shut their VMs down and start them again"
         return warning("guarded-ports", found, action)
+    if renamed:
+        shown = ", ".join(f"{cards[tap]} ({port})" for tap, port in sorted(renamed.items())[:10])
+        found = (
+            f"every running card is on a port that is guarded; these under another name, until they start anew: {shown}"
+        )
+        return info("guarded-ports", found)
     return ok("guarded-ports", "every running card is on a port that is guarded")
-
-
-def _port(vm: Vm, nic: NicSpec) -> str:
-    return f"/sys/class/net/{tap_name(vm.uid, nic.name)}"
 
 
 def check_others(listed: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from corral.agent.cache import Cache
 from corral.agent.firewall import FirewallKeeper
 from corral.model.network import Network, NetworkSpec
 from corral.model.vm import NicSpec, Vm, VmSpec, VmState, VmStatus
-from corral.names import new_mac, new_uid
+from corral.names import new_mac, new_uid, tap_name
 from corral.network.firewall.base import Count, FirewallState
 from corral.network.firewall.policy import Policy
 from corral.store.base import Change
@@ -110,5 +110,23 @@ def test_who_follows_it_hears_when_what_was_committed_is_loaded() -> None:
         assert len(firewall.asked) == 2, "it is not guarded so yet"
         await follower.guard(regrouped)
         assert len(firewall.asked) == 2
+
+    asyncio.run(run())
+
+
+def test_a_port_of_another_name_is_guarded_under_it_and_its_next_one_under_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        firewall = Slow()
+        firewall.let.set()
+        follower, vm = keeper(firewall)
+        own = tap_name(vm.uid, "net0")
+        monkeypatch.setattr(module, "named_otherwise", lambda _vms, _networks: {own: "vnet7"})
+        await follower.sync()
+        assert [card.tap for card in firewall.asked[-1].cards] == ["vnet7"]
+        monkeypatch.setattr(module, "named_otherwise", lambda _vms, _networks: {})
+        await follower.guard(vm)
+        assert [card.tap for card in firewall.asked[-1].cards] == [own]
 
     asyncio.run(run())

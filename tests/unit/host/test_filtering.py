@@ -56,3 +56,9 @@ def test_a_running_card_on_a_port_of_another_name_is_told(tmp_path: Path) -> Non
     assert (found.level, "old net0" in found.found) == (Level.WARNING, True)
     (tmp_path / "sys/class/net" / tap_name(vm.uid, "net0")).mkdir(parents=True)
     assert check_ports(Machine(tmp_path), [vm], [network]).level is Level.OK
+    (tmp_path / "sys/class/net" / tap_name(vm.uid, "net0")).rmdir()
+    for place in ("crl1/brif/vnet7", "vnet7"):
+        (tmp_path / "sys/class/net" / place).mkdir(parents=True)
+    (tmp_path / "sys/class/net/vnet7/address").write_text("fe:54:00:00:00:01\n")
+    found = check_ports(Machine(tmp_path), [vm], [network])
+    assert (found.level, "old net0 (vnet7)" in found.found) == (Level.INFO, True)

@@ -24,6 +24,14 @@ def desired_policy(layout: Layout, groups: Iterable[SecurityGroup], policies: It
     return _with_openings(build_policy(wishes), forward_openings(layout))
 
 
+def with_ports(policy: Policy, renamed: Mapping[str, str]) -> Policy:
+    """Cards whose ports have other names now are guarded under those."""
+    if not renamed:
+        return policy
+    cards = (replace(card, tap=renamed[card.tap]) if card.tap in renamed else card for card in policy.cards)
+    return replace(policy, cards=tuple(cards))
+
+
 def _with_openings(policy: Policy, openings: Mapping[tuple[str, str], tuple[Group, ...]]) -> Policy:
     """What forwards through a router open, as groups of the cards that they lead to."""
     if not openings:
