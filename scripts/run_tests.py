@@ -1,4 +1,4 @@
-"""The checks, then the test layers side by side, with a summary: what `make check`, `make test` and `make soak` run.
+"""The checks and the test layers side by side, with a summary: what `make check`, `make test` and `make soak` run.
 
 A layer that fails does not stop the ones after it; a layer without tests is left out; the exit status says it all.
 """
@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer import reaper
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv/bin"
 CHECKS = {
@@ -25,9 +27,11 @@ CHECKS = {
     "imports": ["lint-imports", "--no-logo"],
 }
 LAYERS = ["unit", "contract", "golden", "faults", "real-faults", "integration", "e2e", "debian"]
-# What is run side by side, the longest first. Most of these tests' time is waiting for guests and daemons: one lane more
-# than there are processors keeps them busy. The Debian guest of tests/e2e boots beside the micro guests' tests.
-ORDER = ["real-faults", "integration", "e2e", "debian", "faults", "contract", "unit", "golden"]
+# What is run side by side, the longest first; a layer "1/2" is every second file of it, so that at the end no lane is alone
+# with a long one. Much of these tests' time is waiting for guests and daemons: one lane more than there are processors
+# keeps them busy. The Debian guest of tests/e2e boots beside the micro guests' tests.
+ORDER = ["e2e 1/2", "real-faults 1/2", "integration 1/2", "debian", "real-faults 2/2", "e2e 2/2", "integration 2/2",
+         "faults", "contract", "unit", "golden"]  # fmt: skip
 LANES = (os.cpu_count() or 1) + 1
 WHERE = {"debian": "e2e", "real-faults": "faults/real"}
 LEFT_OUT = {"faults": "faults/real"}
@@ -53,6 +57,25 @@ class Outcome:
     unsteady: int = 0
 
 
+def layer_of(part: str) -> str:
+    return part.partition(" ")[0]
+
+
+def files_of(part: str) -> list[str]:
+    """What pytest is given: a layer's directory, or each so manyth of its test files."""
+    layer, _, which = part.partition(" ")
+    place = f"tests/{WHERE.get(layer, layer)}"
+    if not which:
+        return [place]
+    number, of = map(int, which.split("/"))
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / place).rglob("test_*.py"))[number - 1 :: of]]
+
+
+def run_checks() -> list[Outcome]:
+    print("== checks", flush=True)
+    return [run_check(name, argv) for name, argv in CHECKS.items()]
+
+
 def run_check(name: str, argv: list[str]) -> Outcome:
     began = time.monotonic()
     environment = {**os.environ, "MYPYPATH": str(ROOT / "scripts")} if name == "types of scripts" else None
@@ -61,12 +84,12 @@ def run_check(name: str, argv: list[str]) -> Outcome:
         env=environment,
     )  # fmt: skip
     if done.returncode:
-        print(done.stdout + done.stderr, flush=True)
+        print(f"\n== {name}\n{done.stdout}{done.stderr}", flush=True)
     return Outcome(name, done.returncode == 0, time.monotonic() - began)
 
 
-def run_layer(name: str, extra: list[str]) -> Outcome:
-    """One layer's tests. The few that fail are run once more by themselves: on a busy machine a guest may be later than
+def run_part(name: str, extra: list[str]) -> Outcome:
+    """The tests of a layer or of a part of one. The few that fail are run once more by themselves: on a busy machine a guest may be later than
     any bound that a test can sensibly have. Those that pass then are counted as unsteady and named, never hidden."""
     began = time.monotonic()
     ok, passed, failed, skipped = run_pytest(name, extra)
@@ -80,14 +103,14 @@ def run_layer(name: str, extra: list[str]) -> Outcome:
 
 def run_pytest(name: str, extra: list[str]) -> tuple[bool, int, int, int]:
     """Whether pytest was content; passed, failed, skipped."""
-    soak, stem = name.endswith(".py"), name.replace("/", "-").removesuffix(".py")
+    layer, soak, stem = layer_of(name), name.endswith(".py"), re.sub("[ /]", "-", name).removesuffix(".py")
     report, log = ROOT / f"var/junit-{stem}.xml", ROOT / f"var/test-{stem}.log"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    argv = [str(BIN / "pytest"), "-q", "-m", MARKED.get(name, "soak" if soak else "not soak"), f"--junitxml={report}"]
+    argv = [str(BIN / "pytest"), "-q", "-m", MARKED.get(layer, "soak" if soak else "not soak"), f"--junitxml={report}"]
     argv += [f"--timeout={SOAK_TIMEOUT_S}"] if soak else []
-    argv += [f"--ignore=tests/{LEFT_OUT[name]}"] if name in LEFT_OUT else []
-    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{stem}'}", *extra, f"tests/{WHERE.get(name, name)}"]
+    argv += [f"--ignore=tests/{LEFT_OUT[layer]}"] if layer in LEFT_OUT else []
+    argv += ["-o", f"cache_dir={ROOT / 'var' / f'pytest-{stem}'}", *extra, *files_of(name)]
     late, limit_s = "", SOAK_TIMEOUT_S if soak else LAYER_TIMEOUT_S
     try:
         with log.open("wb") as output:
@@ -103,10 +126,12 @@ def run_pytest(name: str, extra: list[str]) -> tuple[bool, int, int, int]:
     return status == 0, passed, max(failed, int(status != 0)), skipped
 
 
-def run_layers(names: list[str], extra: list[str]) -> list[Outcome]:
-    """Side by side; a layer's output is printed in one piece when it has ended."""
-    with ThreadPoolExecutor(max_workers=LANES) as pool:
-        return list(pool.map(lambda name: run_layer(name, extra), names))
+def run_all(parts: list[str], extra: list[str], *, check: bool) -> list[Outcome]:
+    """Side by side, the checks in a lane of their own; a part's output is printed in one piece when it has ended."""
+    with ThreadPoolExecutor(max_workers=1) as aside, ThreadPoolExecutor(max_workers=LANES) as lanes:
+        checks = aside.submit(run_checks) if check else None
+        outcomes = list(lanes.map(lambda part: run_part(part, extra), parts))
+        return [*(checks.result() if checks else []), *outcomes]
 
 
 def counted(report: Path) -> tuple[int, int, int]:
@@ -164,15 +189,12 @@ def main() -> int:
     # Whoever starts this in the background has it ignored; the commands whose interruption is tested would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = [] if chosen.soak else chosen.only or ["check", *LAYERS]
-    outcomes = []
     began = time.monotonic()
-    if "check" in stages:
-        print("== checks", flush=True)
-        outcomes += [run_check(name, argv) for name, argv in CHECKS.items()]
-    layers = soak_files() if chosen.soak else [name for name in ORDER if name in stages and has_tests(name)]
-    outcomes += run_layers(layers, chosen.pytest)
+    parts = [part for part in ORDER if layer_of(part) in stages and has_tests(layer_of(part))]
+    outcomes = run_all(soak_files() if chosen.soak else parts, chosen.pytest, check="check" in stages)
     return 0 if summarize(outcomes, time.monotonic() - began) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Daemons and the tests' own libvirtds leave orphans, and wait for their ends, which process 1 may be slow to see.
+    sys.exit(reaper.under(main))
