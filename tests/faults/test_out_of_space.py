@@ -7,6 +7,7 @@ import pytest
 from corral.hypervisor.base import NO_SPACE
 from corral.model.base import ConditionStatus
 from corral.model.operation import DestroyVm, OperationState, PauseVm, ResumeVm, ShutdownVm
+from corral.model.pool import Pool, PoolLevel
 from corral.model.vm import Power, VmState
 
 
@@ -30,6 +31,10 @@ async def full(w):
     return vm
 
 
+async def pool_is(w, level: PoolLevel) -> bool:
+    return any(pool.status.level is level for pool in await w.objects.list(Pool))
+
+
 def condition(vm, kind: str) -> ConditionStatus:
     return next(found.status for found in vm.status.conditions if found.type == kind)
 
@@ -41,6 +46,7 @@ def test_it_is_said_and_it_goes_on_by_itself(world):
         assert condition(found, "OutOfSpace") is ConditionStatus.TRUE
         assert found.spec.power is Power.ON
         assert "VmOutOfSpace" in await w.events()
+        await w.until(lambda: pool_is(w, PoolLevel.CRITICAL))  # it is looked at with it, not at the next relist
         await asyncio.sleep(1.3)  # looked at once, and there was none
         assert await stands_still(w, vm)
         w.volumes.full = False

@@ -104,7 +104,8 @@ class Agent:
         reconciler = Reconciler(self.cache, self.executor, self.recorder, self.progress, clock, definition_hash)
         self.dispatcher = Dispatcher(reconciler, clock, self._situation, self._after_turn)
         self.guests = GuestWatch(self.cache, self.drivers, self.dispatcher, clock, log_failure)
-        self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, log_failure)
+        self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
+        self.space = SpaceWatch(self.cache, volumes, self.dispatcher, clock, log_failure, self.pools.wake)
         self.host = HostKeeper(objects, hypervisor, volumes, settings, identity, clock)
         self.network_keeper = NetworkKeeper(objects, self.cache, self.executor, clock)
         router_keeper = RouterKeeper(objects, self.cache, routers, networks, clock, settings)
@@ -115,7 +116,6 @@ class Agent:
         routers.tell(self.wire.wake)
         networks.tell(self.wire.wake)
         self.image_keeper = ImageKeeper(objects, self.cache, library, self.progress, clock)
-        self.pools = PoolKeeper(objects, self.cache, volumes, settings, clock)
         self.volume_keeper = VolumeKeeper(
             objects, self.cache, VolumeWork(self.cache, volumes, library), self.progress, clock, self.pools.wake
         )

@@ -34,6 +34,8 @@ class SpaceWatch:
     dispatcher: Dispatcher
     clock: Clock
     on_error: Callable[[BaseException], None]
+    noticed: Callable[[], None]
+    """A guest stands still for want of space, or goes on."""
     _looking: dict[str, _Looking] = field(default_factory=dict)
     _went_on: dict[str, tuple[float, float]] = field(default_factory=dict)
     """When it last went on, and how long it was waited before."""
@@ -50,6 +52,7 @@ class SpaceWatch:
             at_s, pause_s = self._went_on.get(uid, (0.0, 0.0))
             soon = pause_s and self.clock.monotonic_s() - at_s < SOON_S
             self._arm(uid, min(pause_s * 2, LOOK_MAX_S) if soon else LOOK_FIRST_S)
+            self.noticed()
 
     async def stop(self) -> None:
         for known in self._looking.values():
@@ -83,6 +86,7 @@ class SpaceWatch:
                 self._arm(uid, known.pause_s)
             return
         self._looking.pop(uid, None)
+        self.noticed()
         self._went_on = {u: seen for u, seen in self._went_on.items() if self.clock.monotonic_s() - seen[0] < SOON_S}
         self._went_on[uid] = (self.clock.monotonic_s(), known.pause_s)
         memory = self.dispatcher.memory(uid)

@@ -6,7 +6,7 @@ from typing import Final
 from corral.errors import CorralError
 from corral.model.base import DEFAULT_POOL, DEFAULT_PROJECT
 from corral.model.operation import MoveVolume, Operation
-from corral.model.pool import Pool, PoolSpec
+from corral.model.pool import Pool, PoolSpec, PoolStatus
 from corral.model.requests import ListRequest
 from corral.model.volume import Volume
 from corral.model.volume_requests import CreatePoolRequest
@@ -60,6 +60,10 @@ class PoolService:
                 )
                 # The place first: a pool that is known is there. Cut here, the agent finds the place and makes the object.
                 await context.volumes.open_pool(pool)
+                usage = await context.volumes.usage(pool.name)
+                total, free = usage.total_bytes, usage.free_bytes
+                status = PoolStatus(total_bytes=total, free_bytes=free, used_bytes=total - free)
+                pool = pool.model_copy(update={"status": status})
                 transaction = context.objects.transaction()
                 transaction.create(pool)
                 try:
