@@ -5,13 +5,20 @@ import hashlib
 from corral.agent.cache import Cache
 from corral.model.network import Network, Reservation
 from corral.names import port_name
+from corral.network.router_wish import router_address6
 
 
 def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ...]:
     """The addresses that routers hold in `network`, so that nobody else is given them. One that is on its way out holds none:
     the claim in the store keeps them from VMs until it is gone."""
     ports = [
-        Reservation(mac=port.mac, address=port.address, hostname=port_name(router.uid, network.uid), vm_uid=router.uid)
+        Reservation(
+            mac=port.mac,
+            address=port.address,
+            hostname=port_name(router.uid, network.uid),
+            vm_uid=router.uid,
+            address6=router_address6(network.spec, port),
+        )
         for router in cache.routers.values()
         for port in router.spec.all_ports
         if port.network_uid == network.uid and not router.being_deleted

@@ -95,9 +95,26 @@ def served_lines(spec: NetworkSpec, upstream: str) -> tuple[str, ...]:
     lines = ["no-hosts", "no-poll", f"domain={spec.domain}", f"local=/{spec.domain}/", "expand-hosts"]
     lines += [range_line(spec), "dhcp-no-override", "dhcp-authoritative"]
     lines += [f"dhcp-lease-max={1000 if is_narrow(spec) else leases}"]
+    if spec.subnet6:
+        lines += ["enable-ra", _range6_line(spec)]
     if spec.mtu:
         lines.append(f"dhcp-option=26,{spec.mtu}")
     lines += settings_lines(spec)
     if not spec.dns:
         lines += ["no-resolv", *([f"server={upstream}"] if upstream else [])]
     return tuple(lines)
+
+
+def advertised_lines(spec: NetworkSpec) -> tuple[str, ...]:
+    """Of one that serves nothing, but says that its router leads out: who serves says that guests are to ask for addresses."""
+    subnet = ipaddress.IPv6Network(spec.subnet6)
+    asked = f"dhcp-range={subnet[0]},static,{subnet.prefixlen}" if spec.ipv6 == "dhcp" else _range6_line(spec)
+    return "no-hosts", "no-resolv", "port=0", "enable-ra", asked
+
+
+def _range6_line(spec: NetworkSpec) -> str:
+    subnet = ipaddress.IPv6Network(spec.subnet6)
+    if spec.ipv6 == "slaac":
+        return f"dhcp-range={subnet[1]},ra-only"
+    first, last = dhcp_range6(spec)
+    return f"dhcp-range={first},{last},{subnet.prefixlen}"

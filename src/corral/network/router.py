@@ -18,20 +18,25 @@ class PortWish:
     prefix_length: int
     floating: tuple[str, ...] = ()
     """Further addresses, each a host's own (/32)."""
+    address6: str = ""
+    """Of its network's /64; empty: the network has no IPv6."""
 
     @property
     def cidrs(self) -> tuple[str, ...]:
-        return (f"{self.address}/{self.prefix_length}", *(f"{address}/32" for address in self.floating))
+        six = (f"{self.address6}/64",) if self.address6 else ()
+        return (f"{self.address}/{self.prefix_length}", *(f"{address}/32" for address in self.floating), *six)
 
 
 @dataclass(frozen=True)
 class ServedWish:
-    """A network whose gateway the router is: dnsmasq serves addresses and names on it."""
+    """A network whose gateway the router is: dnsmasq serves addresses and names on it, or advertises the router alone."""
 
     network_uid: str
     interface: str
     lines: tuple[str, ...]
     """dnsmasq's words."""
+    gateway: bool = True
+    """Guests ask it; else they ask the host, and it says which way leads out."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class RouteWish:
     to: str
     """A CIDR, or `default`."""
     via: str
+
+    @property
+    def six(self) -> bool:
+        return ":" in self.via
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ _TIMEOUT_S: Final = 10.0
 # Of what is in /etc/iproute2/rt_protos nothing has it: by it, other people's routes are known from ours.
 PROTOCOL: Final = "157"
 _TABLE4: Final = Path("/proc/net/route")
+_TABLE6: Final = Path("/proc/net/ipv6_route")
 _COLUMNS: Final = 8
+_COLUMNS6: Final = 10
+_VIA6: Final = 4
 _DEVICE, _TO, _VIA, _MASK = 0, 1, 2, 7
 
 
@@ -52,7 +55,25 @@ def present() -> frozenset[tuple[str, str, str]]:
         if len(words) >= _COLUMNS:
             length = int(words[_MASK], 16).bit_count()
             found.add((f"{_dotted(words[_TO])}/{length}", _dotted(words[_VIA]), words[_DEVICE]))
+    return frozenset(found) | _present6()
+
+
+def _present6() -> frozenset[tuple[str, str, str]]:
+    found = set()
+    try:
+        lines = _TABLE6.read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return frozenset()
+    for line in lines:
+        words = line.split()
+        if len(words) >= _COLUMNS6:
+            to, length, via = words[0], int(words[1], 16), words[_VIA6]
+            found.add((f"{_spelt(to)}/{length}", _spelt(via), words[-1]))
     return frozenset(found)
+
+
+def _spelt(number: str) -> str:
+    return str(ipaddress.IPv6Address(int(number, 16)))
 
 
 def stand(wished: Iterable[HostRouteWish]) -> bool:

@@ -28,8 +28,15 @@ from corral.network.router_rules import MARK, TABLE, build_mark, build_rules, ma
 from corral.network.router_served import NAMESPACES, RouterServers
 
 INTERFACES: Final = Path("/sys/class/net")
-# Each namespace begins without forwarding; strict reverse paths keep guests from sending under others' addresses.
-_SWITCHES: Final = ("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify")
+# Strict reverse paths keep guests from sending under others' addresses; with IPv6 a rule does.
+_SWITCHES: Final = (
+    *("net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/all/arp_notify"),
+    "net/ipv6/conf/all/forwarding",
+)
+_FORWARDS: Final[dict[str, dict[str, object]]] = {
+    "inet": {"forwarding": True, "rp_filter": "strict"},
+    "inet6": {"forwarding": True},
+}
 _SOURCE: Final = re.compile(r"\bsrc=([0-9.]+)")
 _TIMEOUT_S: Final = 10.0
 
@@ -63,13 +70,14 @@ class KernelRouters:
             await _make(wish.namespace)
         observed = await _observe(wish)
         fresh = observed.mark != mark_of(wish)
-        # Rules first, forwarding last: there is no instant in which it forwards without them.
+        # Rules first: there is no instant in which it forwards without them. Then that it is a router, which takes no
+        # other's advertisements.
         if fresh:
             await _inside(wish.namespace, ("nft", "-j", "-f", "-"), stdin=build_rules(wish))
-        await _ensure_links(wish, observed)
         if not observed.forwarding:
-            for switch in _SWITCHES:
-                await _inside(wish.namespace, ("tee", f"/proc/sys/{switch}"), stdin=b"1\n")
+            switches = [f"/proc/sys/{switch}" for switch in _SWITCHES if _has_switch(switch)]
+            await _inside(wish.namespace, ("tee", *switches), stdin=b"1\n")
+        await _ensure_links(wish, observed)
         if fresh:
             await _end_misled(wish)
             await _inside(wish.namespace, ("nft", "-j", "-f", "-"), stdin=build_mark(wish))
@@ -85,8 +93,9 @@ class KernelRouters:
         if (NAMESPACES / namespace).exists():
             # The interfaces go with it, but only once the kernel gets round to it: not before somebody else has the address.
             if await asyncio.to_thread(_exists, namespace):
-                inner = await _links_in(namespace)
-                await _batch(("-n", namespace), [f"link del {name}" for name in inner if name.startswith(PORT_PREFIX)])
+                (links,) = await _shown(namespace, "addr show")
+                inner = [name for name in _ports(links) if name.startswith(PORT_PREFIX)]
+                await _batch(("-n", namespace), [f"link del {name}" for name in inner])
             await proc.run((proc.require("ip", "iproute2"), "netns", "del", namespace), timeout_s=_TIMEOUT_S)
         self._mark(uid).unlink(missing_ok=True)
 
@@ -135,15 +144,32 @@ async def _observe(wish: RouterWish) -> ObservedRouter:
     chains = _parsed(await _inside(namespace, ("nft", "-j", "list", "chains"), check=False))
     names = (one.get("chain", {}) for one in chains.get("nftables", ())) if isinstance(chains, dict) else ()
     marks = [chain["name"] for chain in names if chain.get("table") == TABLE and _is_mark(chain["name"])]
-    switches = await _inside(namespace, ("cat", *(f"/proc/sys/{switch}" for switch in _SWITCHES)))
+    links, routes, switches = await _shown(namespace, "addr show", "route show", "netconf show")
+    routes += await _routes6(wish)
     return ObservedRouter(
         exists=True,
         outer=await asyncio.to_thread(_outer, wish),
-        inner=await _links_in(namespace),
-        routes=await _routes(namespace),
+        inner=_ports(links),
+        routes=_hops(routes),
         mark=marks[0] if len(marks) == 1 else "",
-        forwarding=switches.split() == [b"1"] * len(_SWITCHES),
+        forwarding=_is_router(switches),
     )
+
+
+def _is_router(switches: list[Any]) -> bool:
+    """As netconf says it of all interfaces."""
+    found = {one["family"]: one for one in switches if one.get("interface") == "all"}
+    return "inet" in found and all(
+        found[family].get(key) == value
+        for family, wished in _FORWARDS.items()
+        if family in found
+        for key, value in wished.items()
+    )
+
+
+def _has_switch(switch: str) -> bool:
+    """A kernel may be without IPv6."""
+    return Path(f"/proc/sys/{switch}").exists()
 
 
 def _outer(wish: RouterWish) -> dict[str, ObservedPort]:
@@ -163,25 +189,51 @@ def _is_mark(name: str) -> bool:
     return re.fullmatch(f"{MARK}[0-9a-f]{{16}}", name) is not None
 
 
-async def _links_in(namespace: str) -> dict[str, ObservedPort]:
-    argv = (proc.require("ip", "iproute2"), "-n", namespace, "-j", "addr")
-    links = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
+async def _shown(namespace: str, *queries: str) -> list[list[Any]]:
+    """What ip(8) answers to each, asked by one process."""
+    argv = (proc.require("ip", "iproute2"), "-j", "-n", namespace, "-batch", "-")
+    text = "".join(f"{query}\n" for query in queries).encode()
+    said = (await proc.run(argv, timeout_s=_TIMEOUT_S, stdin=text)).stdout.decode()
+    answers: list[list[Any]] = []
+    decoder, at = json.JSONDecoder(), 0
+    while len(answers) < len(queries) and (found := said.find("[", at)) >= 0:
+        answer, at = decoder.raw_decode(said, found)
+        answers.append(answer)
+    return [*answers, *([] for _ in range(len(queries) - len(answers)))]
+
+
+def _ports(links: list[Any]) -> dict[str, ObservedPort]:
     return {
         link["ifname"]: ObservedPort(
             up="UP" in link["flags"],
             mac=link.get("address", ""),
             cidrs=frozenset(
-                f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["family"] == "inet"
+                f"{one['local']}/{one['prefixlen']}"
+                for one in link["addr_info"]
+                if one["family"] == "inet" or one.get("scope") == "global"
             ),
         )
         for link in links
+        if link
     }
 
 
-async def _routes(namespace: str) -> frozenset[tuple[str, str]]:
-    argv = (proc.require("ip", "iproute2"), "-n", namespace, "-j", "-4", "route")
-    routes = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
-    return frozenset((route["dst"], route["gateway"]) for route in routes if "gateway" in route)
+async def _routes(wish: RouterWish) -> frozenset[tuple[str, str]]:
+    (routes,) = await _shown(wish.namespace, "route show")
+    return _hops(routes + await _routes6(wish))
+
+
+async def _routes6(wish: RouterWish) -> list[Any]:
+    """Asked where there may be any."""
+    if not any(port.address6 for port in wish.all_ports):
+        return []
+    argv = (proc.require("ip", "iproute2"), "-n", wish.namespace, "-j", "-6", "route")
+    found: list[Any] = _parsed((await proc.run(argv, timeout_s=_TIMEOUT_S)).stdout)
+    return found
+
+
+def _hops(routes: list[Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((route["dst"], route["gateway"]) for route in routes if route and "gateway" in route)
 
 
 def _parsed(output: bytes) -> Any:
@@ -196,7 +248,7 @@ async def _ensure_links(wish: RouterWish, observed: ObservedRouter) -> None:
     await _batch((), commands.outer)
     await _batch(("-n", wish.namespace), commands.inner)
     # With an interface or address its routes go, too.
-    routes = await _routes(wish.namespace) if commands.outer or commands.inner else observed.routes
+    routes = await _routes(wish) if commands.outer or commands.inner else observed.routes
     await _batch(("-n", wish.namespace), plan_routes(wish, routes))
     await asyncio.gather(*(_announce(wish.namespace, *one) for one in arriving_addresses(wish, observed)))
 

@@ -27,7 +27,7 @@ class ObservedRouter:
     outer: Mapping[str, ObservedPort] = field(default_factory=dict)
     inner: Mapping[str, ObservedPort] = field(default_factory=dict)
     routes: frozenset[tuple[str, str]] = frozenset()
-    """Of those with a next hop: destination and via."""
+    """Of those with a next hop: destination and via, of both families."""
     mark: str = ""
     """Of the packet filter's rules."""
     forwarding: bool = False
@@ -73,7 +73,8 @@ def _inner(port: PortWish, found: ObservedPort) -> Iterator[str]:
         yield f"addr del {cidr} dev {port.interface}"
     for cidr in port.cidrs:
         if cidr not in found.cidrs:
-            yield f"addr add {cidr} dev {port.interface}"
+            # Nobody else has it, by construction: it need not be asked for first.
+            yield f"addr add {cidr} dev {port.interface}{' nodad' if ':' in cidr else ''}"
     if not found.up:
         yield f"link set {port.interface} up"
 
@@ -82,8 +83,8 @@ def plan_routes(wish: RouterWish, routes: frozenset[tuple[str, str]]) -> tuple[s
     """Those with a next hop; the kernel makes the others with the addresses. One that leads nowhere yet is left for later:
     its network is not there."""
     wanted = {(route.to, route.via) for route in wish.routes}
-    near = [ipaddress.IPv4Interface(port.cidrs[0]).network for port in wish.all_ports]
-    wanted = {(to, via) for to, via in wanted if any(ipaddress.IPv4Address(via) in one for one in near)}
+    near = [ipaddress.ip_interface(cidr).network for port in wish.all_ports for cidr in port.cidrs]
+    wanted = {(to, via) for to, via in wanted if any(ipaddress.ip_address(via) in one for one in near)}
     gone = [f"route del {to} via {via}" for to, via in sorted(routes - wanted)]
     return (*gone, *(f"route add {to} via {via}" for to, via in sorted(wanted - routes)))
 
@@ -94,5 +95,6 @@ def arriving_addresses(wish: RouterWish, observed: ObservedRouter) -> tuple[tupl
         (port.interface, cidr.partition("/")[0])
         for port in wish.all_ports
         for cidr in port.cidrs
+        if ":" not in cidr
         if port.interface not in observed.inner or cidr not in observed.inner[port.interface].cidrs
     )

@@ -9,18 +9,23 @@ from corral.network.router import PortWish, RouterWish
 
 TABLE: Final = "corral"
 FAMILY: Final = "ip"
+SIX: Final = "ip6"
 MARK: Final = "v"
 """An empty chain is called so, followed by the digest of the rules: by it, rules that are there already are known."""
 _ECHO_PER_SECOND: Final = 100
-SERVICES: Final = (("udp", 67), ("udp", 53), ("tcp", 53))
-"""Of a gateway: DHCP and DNS."""
+_DNS: Final = 53
+_DHCP: Final = {FAMILY: 67, SIX: 547}
+# Solicitations and advertisements of routers and neighbours, and the reports of groups.
+_NEIGHBOURS: Final = (130, 131, 132, 133, 135, 136, 143)
 
 Json = dict[str, Any]
 
 
 def build_rules(wish: RouterWish) -> bytes:
-    """One transaction that puts the table in the place of whatever table was there. It bears no mark yet."""
-    commands: list[Json] = [{"add": {"table": _table()}}, {"delete": {"table": _table()}}, {"add": {"table": _table()}}]
+    """One transaction that puts the tables in the place of whatever tables were there. They bear no mark yet."""
+    commands: list[Json] = []
+    for table in (_table(), _table(SIX)):
+        commands += [{"add": {"table": table}}, {"delete": {"table": table}}, {"add": {"table": table}}]
     return _document([*commands, *({"add": one} for one in _content(wish))])
 
 
@@ -35,7 +40,9 @@ def mark_of(wish: RouterWish) -> str:
 
 
 def _content(wish: RouterWish) -> list[Json]:
-    return [*_arriving(wish), *_passing(wish), *_own(wish), *_leaving(wish)]
+    four = [*_arriving(wish), *_passing(wish), *_own(wish), *_leaving(wish)]
+    six = [*_passing(wish, SIX), *_own6(wish), *_leaving6(wish)]
+    return [*four, *six]
 
 
 def _document(commands: list[Json]) -> bytes:
@@ -61,18 +68,22 @@ def _arriving(wish: RouterWish) -> list[Json]:
     return found
 
 
-def _passing(wish: RouterWish) -> list[Json]:
+def _passing(wish: RouterWish, family: str = FAMILY) -> list[Json]:
     """What may pass from one network to another. Who may talk to whom is the security groups' matter; here only: behind
     NAT nobody comes in from outside unasked."""
-    found = [
-        _base("passing", "filter", "forward", 0, "accept"),
-        _rule("passing", _match(_state(), ["established", "related"], "in"), {"accept": None}),
-        _rule("passing", _match(_state(), "invalid", "in"), {"drop": None}),
+    found = [_base("passing", "filter", "forward", 0, "accept", family)]
+    if family == SIX:  # IPv4 has a switch for that
+        reverse = {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}
+        found.append(_rule("passing", _match(reverse, False), {"drop": None}, family=family))
+    found += [
+        _rule("passing", _match(_state(), ["established", "related"], "in"), {"accept": None}, family=family),
+        _rule("passing", _match(_state(), "invalid", "in"), {"drop": None}, family=family),
     ]
     if wish.masquerade and wish.uplink is not None:
         outside = _match({"meta": {"key": "iifname"}}, wish.uplink.interface)
-        found.append(_rule("passing", outside, _match({"ct": {"key": "status"}}, "dnat", "in"), {"accept": None}))
-        found.append(_rule("passing", outside, {"drop": None}))
+        if family == FAMILY:
+            found.append(_rule("passing", outside, _match({"ct": {"key": "status"}}, "dnat", "in"), {"accept": None}))
+        found.append(_rule("passing", outside, {"drop": None}, family=family))
     return found
 
 
@@ -85,13 +96,49 @@ def _own(wish: RouterWish) -> list[Json]:
         _rule("own", _match({"meta": {"key": "iifname"}}, "lo"), {"accept": None}),
         _rule("own", echo, {"limit": {"rate": _ECHO_PER_SECOND, "per": "second"}}, {"accept": None}),
     ]
-    for served in wish.served:
-        here = _match({"meta": {"key": "iifname"}}, served.interface)
-        for protocol, port in SERVICES:
-            found.append(_rule("own", here, _match(_field(protocol, "dport"), port), {"accept": None}))
+    found += _served(wish, FAMILY)
     if wish.balancers:
         ports = {"set": sorted({one.listen for one in wish.balancers})}
         found.append(_rule("own", _match(_field("tcp", "dport"), ports), {"accept": None}))
+    return found
+
+
+def _own6(wish: RouterWish) -> list[Json]:
+    """And what neighbours say to each other (RFC 4890, section 4.4)."""
+    kind = _field("icmpv6", "type")
+    limited = {"limit": {"rate": _ECHO_PER_SECOND, "per": "second"}}
+    return [
+        _base("own", "filter", "input", 0, "drop", SIX),
+        _rule("own", _match(_state(), ["established", "related"], "in"), {"accept": None}, family=SIX),
+        _rule("own", _match({"meta": {"key": "iifname"}}, "lo"), {"accept": None}, family=SIX),
+        _rule("own", _match(kind, {"set": sorted(_NEIGHBOURS)}), {"accept": None}, family=SIX),
+        _rule("own", _match(kind, "echo-request"), limited, {"accept": None}, family=SIX),
+        *_served(wish, SIX),
+    ]
+
+
+def _served(wish: RouterWish, family: str) -> list[Json]:
+    """What those ask it whose gateway it is."""
+    dhcp = ("udp", _DHCP[family])
+    return [
+        _rule(
+            "own",
+            _match({"meta": {"key": "iifname"}}, served.interface),
+            _match(_field(protocol, "dport"), port),
+            {"accept": None},
+            family=family,
+        )
+        for served in wish.served
+        if served.gateway
+        for protocol, port in (dhcp, ("udp", _DNS), ("tcp", _DNS))
+    ]
+
+
+def _leaving6(wish: RouterWish) -> list[Json]:
+    found = [_base("leaving", "nat", "postrouting", 100, family=SIX)]
+    if wish.masquerade and wish.uplink is not None and wish.uplink.address6:
+        out = _match({"meta": {"key": "oifname"}}, wish.uplink.interface)
+        found.append(_rule("leaving", out, {"snat": {"family": SIX, "addr": wish.uplink.address6}}, family=SIX))
     return found
 
 
@@ -122,22 +169,22 @@ def _subnet(port: PortWish) -> Json:
 # ---- words of nft's ------------------------------------------------------------------------------------------------
 
 
-def _table() -> Json:
-    return {"family": FAMILY, "name": TABLE}
+def _table(family: str = FAMILY) -> Json:
+    return {"family": family, "name": TABLE}
 
 
-def _chain(name: str) -> Json:
-    return {"chain": {"family": FAMILY, "table": TABLE, "name": name}}
+def _chain(name: str, family: str = FAMILY) -> Json:
+    return {"chain": {"family": family, "table": TABLE, "name": name}}
 
 
-def _base(name: str, kind: str, hook: str, priority: int, policy: str = "accept") -> Json:
-    found = _chain(name)
+def _base(name: str, kind: str, hook: str, priority: int, policy: str = "accept", family: str = FAMILY) -> Json:
+    found = _chain(name, family)
     found["chain"] |= {"type": kind, "hook": hook, "prio": priority, "policy": policy}
     return found
 
 
-def _rule(chain: str, *expressions: Json) -> Json:
-    return {"rule": {"family": FAMILY, "table": TABLE, "chain": chain, "expr": list(expressions)}}
+def _rule(chain: str, *expressions: Json, family: str = FAMILY) -> Json:
+    return {"rule": {"family": family, "table": TABLE, "chain": chain, "expr": list(expressions)}}
 
 
 def _match(left: Json, right: object, operator: str = "==") -> Json:

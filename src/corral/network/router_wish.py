@@ -3,10 +3,11 @@
 import ipaddress
 from collections.abc import Iterator
 
-from corral.model.network import Network
+from corral.model.network import Network, NetworkSpec
 from corral.model.router import Router, RouterPort
 from corral.names import port_name
-from corral.network.dnsmasq import served_lines
+from corral.network.addresses import address6_of
+from corral.network.dnsmasq import advertised_lines, served_lines
 from corral.network.paths import Layout, address_behind, path_to
 from corral.network.router import (
     BalancerWish,
@@ -47,7 +48,15 @@ def _port(router: Router, port: RouterPort, layout: Layout, floating: tuple[str,
         return None
     length = ipaddress.IPv4Network(network.spec.subnet).prefixlen
     name = port_name(router.uid, network.uid)
-    return PortWish(name, network.spec.bridge, port.mac, port.address, length, floating)
+    six = router_address6(network.spec, port)
+    return PortWish(name, network.spec.bridge, port.mac, port.address, length, floating, six)
+
+
+def router_address6(spec: NetworkSpec, port: RouterPort) -> str:
+    """A gateway's is the first of its subnet, as in IPv4; another's follows from what it has, as a card's."""
+    if port.address == spec.router_address:
+        return spec.first_address6
+    return address6_of(spec, port.address, port.mac)
 
 
 def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
@@ -56,20 +65,28 @@ def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
     network = layout.networks.get(uplink.network_uid) if uplink is not None else None
     if network is not None and network.spec.gateway and "0.0.0.0/0" not in named:
         yield RouteWish("default", network.spec.gateway)
+    if network is not None and network.spec.gateway6:
+        yield RouteWish("default", network.spec.gateway6)
     for route in router.spec.routes:
         # As ip(8) says them: one host's has no length.
         yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to.removesuffix("/32"), route.via)
 
 
 def _served(router: Router, layout: Layout) -> Iterator[ServedWish]:
-    """The networks whose gateway it is."""
+    """The networks whose gateway it is, and those that the host serves addresses on, but leads nobody out of by IPv6: there
+    the router says that it does."""
     uplink = router.spec.uplink_port
     outer = layout.networks.get(uplink.network_uid) if uplink is not None else None
     for port in router.spec.ports:
         network = layout.networks.get(port.network_uid)
-        if network is not None and port.address == network.spec.router_address:
+        if network is None:
+            continue
+        spec, interface = network.spec, port_name(router.uid, network.uid)
+        if port.address == spec.router_address:
             upstream = outer.spec.gateway if outer is not None else ""
-            yield ServedWish(network.uid, port_name(router.uid, network.uid), served_lines(network.spec, upstream))
+            yield ServedWish(network.uid, interface, served_lines(spec, upstream))
+        elif spec.hosted and spec.mode == "isolated" and spec.subnet6 and _is_way_out(router, network, layout):
+            yield ServedWish(network.uid, interface, advertised_lines(spec), gateway=False)
 
 
 def _host_routes(router: Router, layout: Layout) -> Iterator[HostRouteWish]:
@@ -81,6 +98,8 @@ def _host_routes(router: Router, layout: Layout) -> Iterator[HostRouteWish]:
         network = layout.networks.get(port.network_uid)
         if network is not None:
             yield HostRouteWish(network.spec.subnet, uplink.address, outer.spec.bridge)
+            if network.spec.subnet6 and outer.spec.subnet6:
+                yield HostRouteWish(network.spec.subnet6, router_address6(outer.spec, uplink), outer.spec.bridge)
 
 
 def _forwards(router: Router, layout: Layout) -> Iterator[ForwardWish]:
@@ -124,19 +143,28 @@ def _balancers(router: Router, layout: Layout) -> Iterator[BalancerWish]:
         )
 
 
+def _routers_on(network: Network, layout: Layout) -> list[tuple[Router, RouterPort]]:
+    """The way out first."""
+    ordered = sorted(layout.routers.values(), key=lambda one: (one.spec.uplink == "none", one.created_at, one.uid))
+    return [
+        (router, port)
+        for router in ordered
+        for port in router.spec.ports
+        if port.network_uid == network.uid and not router.being_deleted
+    ]
+
+
+def _is_way_out(router: Router, network: Network, layout: Layout) -> bool:
+    on_it = _routers_on(network, layout)
+    return bool(on_it) and on_it[0][0].uid == router.uid
+
+
 # ---- what guests are told ------------------------------------------------------------------------------------------
 
 
 def dhcp_lines(network: Network, layout: Layout) -> tuple[str, ...]:
     """dnsmasq's `dhcp-optsfile` lines: which way out, and which routers lead where else. None: no router is on it."""
-    on_it = [
-        (router, port)
-        for router in sorted(
-            layout.routers.values(), key=lambda one: (one.spec.uplink == "none", one.created_at, one.uid)
-        )
-        for port in router.spec.ports
-        if port.network_uid == network.uid and not router.being_deleted
-    ]
+    on_it = _routers_on(network, layout)
     if not on_it or not network.spec.ours:
         return ()
     gateway = network.spec.router_address

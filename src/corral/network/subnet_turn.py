@@ -12,7 +12,8 @@ from typing import Final
 from corral.errors import CorralError
 from corral.files import storage_error
 
-WAIT_S: Final = 10.0
+# Longer than a network that is made is waited for, in the turn.
+WAIT_S: Final = 20.0
 LOOK_S: Final = 0.05
 _ASKED: Final = "find a free subnet"
 

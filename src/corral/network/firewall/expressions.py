@@ -105,3 +105,7 @@ def log(group: int, text: str) -> Json:
 
 def at_most(per_s: int, burst: int) -> Json:
     return {"limit": {"rate": per_s, "per": "second", "burst": burst}}
+
+
+TO_MANY: Final = masked(TO_MAC, "01:00:00:00:00:00", "00:00:00:00:00:00", "!=")
+"""A frame for everybody, or for many."""

@@ -17,6 +17,7 @@ from corral.model.router import Router
 from corral.model.security_group import DEFAULT_GROUP, SecurityGroup, groups_in_force, rule_uid
 from corral.model.vm import NicSpec, Vm
 from corral.names import tap_name
+from corral.network.addresses import link_local
 from corral.network.firewall import policy as wall
 from corral.network.realms import led, realms
 
@@ -112,8 +113,13 @@ def _doors(networks: Mapping[str, Network], routers: Iterable[Router]) -> dict[s
         for port in router.spec.ports:
             network = networks.get(port.network_uid)
             if network is not None and port.address == network.spec.router_address:
-                found[network.uid] = (wall.Door(port.mac, (port.address,)),)
+                found[network.uid] = (wall.Door(port.mac, _door_addresses(network, port.mac)),)
     return found
+
+
+def _door_addresses(network: Network, mac: str) -> tuple[str, ...]:
+    six = (network.spec.first_address6, link_local(mac)) if network.spec.subnet6 else ()
+    return network.spec.router_address, *six
 
 
 def _card(vm: Vm, nic: NicSpec, names: _Names) -> wall.Card:

@@ -121,7 +121,9 @@ def judge_sets(layout: Layout) -> dict[str, NftSet]:
         **_card_maps(layout.cards),
         "doored": NftSet(("ifname",), {(bridge,): "" for bridge, _ in doors}),
         "doors4": NftSet((*_ETHER, "ipv4_addr"), {door: "" for door in entered if is4(door[2])}),
+        "doors6": NftSet((*_ETHER, "ipv6_addr"), {door: "" for door in entered if not is4(door[2])}),
         "hosts4": NftSet(("ifname", "ipv4_addr"), {host: "" for host in layout.hosts if is4(host[1])}),
+        "hosts6": NftSet(("ifname", "ipv6_addr"), {host: "" for host in layout.hosts if not is4(host[1])}),
         "gates4": NftSet(("ifname", "ipv4_addr"), {gate: "" for gate in gates if is4(gate[1])}),
         "gates6": NftSet(("ifname", "ipv6_addr"), {gate: "" for gate in gates if not is4(gate[1])}),
         "openings": NftSet(("ifname", "inet_proto", "inet_service"), dict.fromkeys(openings, "")),
@@ -188,14 +190,21 @@ def _closed() -> list[str]:
 def _doors() -> list[str]:
     """What is always let through: a guest to the router that is its gateway, as to a host that is it, and the host to its
     guests, as it comes through a router."""
-    for_all = nft.match(nft.TO_MAC, "ff:ff:ff:ff:ff:ff")
-    asks = (nft.match(nft.field("udp", "sport"), 68), nft.match(nft.field("udp", "dport"), 67))
-    found = [rule([nft.among(nft.IIF, "doored"), for_all, *asks, nft.goto("admit")])]
-    door = nft.among(nft.concat(nft.IIF, nft.TO_MAC, nft.TO4), "doors4")
+    found = []
     dns = (nft.one_of(nft.L4, ("tcp", "udp")), nft.match(nft.DPORT, 53))
-    echo = nft.match(nft.field("icmp", "type"), "echo-request")
-    found += [rule([door, *what, nft.goto("admit")]) for what in (asks, dns, (echo,))]
-    return [*found, rule([nft.among(nft.concat(nft.IIF, nft.FROM4), "hosts4"), nft.goto("admit")])]
+    echoes = (nft.match(nft.field("icmp", "type"), "echo-request"), nft.match(_ICMP6_TYPE, 128))
+    asked_of_all = (nft.match(nft.TO4, "255.255.255.255"), nft.match(nft.TO6, "ff02::1:2"))
+    families = ((nft.TO4, nft.FROM4, "4"), (nft.TO6, nft.FROM6, "6"))
+    for (to, source, number), ports, echo, all_of_them in zip(
+        families, DHCP_ANSWERS, echoes, asked_of_all, strict=True
+    ):
+        server, client = ports
+        asks = (nft.match(nft.field("udp", "sport"), client), nft.match(nft.field("udp", "dport"), server))
+        found.append(rule([nft.among(nft.IIF, "doored"), nft.TO_MANY, all_of_them, *asks, nft.goto("admit")]))
+        door = nft.among(nft.concat(nft.IIF, nft.TO_MAC, to), f"doors{number}")
+        found += [rule([door, *what, nft.goto("admit")]) for what in (asks, dns, (echo,))]
+        found.append(rule([nft.among(nft.concat(nft.IIF, source), f"hosts{number}"), nft.goto("admit")]))
+    return found
 
 
 def _transit() -> list[str]:
