@@ -91,6 +91,33 @@ def test_a_restarted_a_killed_and_a_hung_libvirtd(private_libvirtd: PrivateLibvi
     asyncio.run(run())
 
 
+SILENT_S = 25.0  # longer than libvirt's keep-alive would bear it
+
+
+@pytest.mark.soak
+def test_several_wait_for_a_libvirtd_that_is_silent(
+    private_libvirtd: PrivateLibvirtd, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither their number nor the length of it is anybody's end: libvirt's client says on stderr that it spoils memory."""
+
+    async def run() -> None:
+        driver = await LibvirtDriver.open(private_libvirtd.uri, timeout_s=4 * SILENT_S)
+        try:
+            for _ in range(2):
+                private_libvirtd.hang()
+                waiting = [asyncio.ensure_future(driver.observe_all()) for _ in range(4)]
+                await asyncio.sleep(SILENT_S)
+                assert not any(call.done() for call in waiting)
+                private_libvirtd.resume()
+                await asyncio.gather(*waiting)
+        finally:
+            private_libvirtd.resume()
+            await driver.close()
+
+    asyncio.run(run())
+    assert "GLib" not in capfd.readouterr().err
+
+
 def test_a_call_right_after_the_start_waits_for_its_connection(private_libvirtd: PrivateLibvirtd) -> None:
     """The one for what takes its time may be opened later than the one for what answers at once."""
 

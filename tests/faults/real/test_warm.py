@@ -2,8 +2,10 @@
 runs and knows what the template knew, and nothing is left over."""
 
 import contextlib
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,12 @@ from corral.errors import CorralError
 
 NAME, TEMPLATE = "flt-src", "flt-base"
 THOUGHT = "/tmp/thought"
+READ_READY = """
+import json, sqlite3, sys
+slots = sqlite3.connect(sys.argv[1]).execute("SELECT value FROM records WHERE key LIKE '/slots/%'")
+found = [json.loads(value) for (value,) in slots]
+print(json.dumps([slot["uid"] for slot in found if slot.get("status", {}).get("ready")]))
+"""
 
 
 def prepare(world: World) -> None:
@@ -31,15 +39,30 @@ def waiting(world: World) -> set[str]:
 
 
 def filled(world: World) -> str:
-    """One waits, and is known; its name."""
+    """One waits, and is known; its name. What a template tells of its slots may be older than the daemon: one that is being
+    thrown away since is on record as not ready, and no fork takes it."""
 
-    def one_waits() -> set[str]:
+    def one_waits() -> str:
         with contextlib.suppress(CorralError), world.client() as client:
-            if client.get_template(TEMPLATE)["status"].get("waiting") == 1 and len(waiting(world)) == 1:
-                return waiting(world)
-        return set()
+            told, found = client.get_template(TEMPLATE)["status"].get("waiting"), waiting(world)
+            if told == 1 and len(found) == 1 and ready(world) == [uid_of(world, *found)]:
+                return found.pop()
+        return ""
 
-    return until("a domain waits", one_waits).copy().pop()
+    return until("a domain waits", one_waits)
+
+
+def ready(world: World) -> list[str]:
+    """Slots that a fork may take, by their uids."""
+    told: list[str] = json.loads(world.inside(sys.executable, "-c", READ_READY, world.state / "corral.db"))
+    return told
+
+
+def uid_of(world: World, domain: str) -> str:
+    """Empty where it is gone meanwhile."""
+    return dict(line.split()[::-1] for line in world.virsh("list", "--uuid", "--name").splitlines() if line).get(
+        domain, ""
+    )
 
 
 def ask(world: World, name: str) -> None:
@@ -47,14 +70,17 @@ def ask(world: World, name: str) -> None:
         client.fork_template(TEMPLATE, {"names": [name]})
 
 
-def judge(world: World, name: str, *, slot: str = "") -> None:
-    """It is itself, on the template's memory; it was `slot` if there is one."""
+def judge(world: World, name: str, *, uid: str = "", slot: str = "") -> None:
+    """It is itself, on the template's memory; its uid is that of the slot that it took. It runs in the slot's domain, unless the
+    daemon died while that was loaded: then it was made anew, under its own name."""
     world.settled()
     assert world.state_of(name) == ("on", "running")
     world.wait_agent(name)
     assert world.run_in(name, "cat", THOUGHT, "/etc/hostname").split() == ["remembered", name]
+    if uid:
+        assert world.vm(name)["uid"] == uid
     if slot:
-        assert world.virsh("domuuid", slot).strip() == world.vm(name)["uid"]
+        assert uid_of(world, slot) == uid
     assert len(waiting(world)) <= 1
     world.delete(name)
 
@@ -71,12 +97,12 @@ def end(world: World) -> None:
 def killed_daemon(world: World, rounds: int) -> None:
     prepare(world)
     for number in range(rounds):
-        slot = filled(world)
+        uid = uid_of(world, filled(world))
         ask(world, f"flt-fork-{number}")
         time.sleep(world.random.uniform(0, 0.4))
         world.kill()
         world.start()
-        judge(world, f"flt-fork-{number}", slot=slot if number % 2 else "")
+        judge(world, f"flt-fork-{number}", uid=uid)
         with world.client() as client:  # while it is emptied and filled
             client.set_warm(TEMPLATE, number % 2)
             client.set_warm(TEMPLATE, 1)
@@ -103,8 +129,9 @@ def test_what_waits_outlives_the_holder_and_libvirtd(world: World) -> None:
     world.libvirtd.restart()
     until("libvirtd is back", lambda: _ready(world))
     assert filled(world) == slot
+    uid = uid_of(world, slot)
     ask(world, "flt-kept")
-    judge(world, "flt-kept", slot=slot)
+    judge(world, "flt-kept", uid=uid, slot=slot)
     slot = filled(world)  # another holder was started for it
     os.kill(world.pid(slot), signal.SIGKILL)
     until("another one waits", lambda: waiting(world) - {slot})

@@ -11,9 +11,10 @@ from corral.errors import CorralError
 
 T = TypeVar("T")
 
-# libvirtd serves at most five requests of one connection at a time (`max_client_requests`); one stays free for pings.
+# libvirtd serves at most five requests of one connection at a time (`max_client_requests`).
 WORKERS: Final = 4
-# Threads that hang in a call whose caller gave up. They end when libvirt answers or its keep-alive cuts the connection.
+# Threads that hang in a call whose caller gave up. They end when libvirt answers or dies. More than one
+# connection's are rare: the next one is opened first, and a libvirtd that hangs opens none.
 LOST_MAX: Final = 16
 
 _Job = Callable[[], None]

@@ -1,4 +1,4 @@
-"""libvirt's own event loop: one for the process, in one daemon thread; keep-alive, events and streams live on it."""
+"""libvirt's own event loop: one for the process, in one daemon thread; events and streams live on it."""
 
 import functools
 import threading
