@@ -4,10 +4,9 @@ with DHCP, names, a way out and a way in, and none of the one meets the other.""
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from beyond_host import beyond_host, eventually, fetched, neighbour
+from beyond_host import beyond_host, eventually, fetched, neighbour, served_by
 from walk import PATIENCE, Walk
 
 pytestmark = pytest.mark.timeout(900)
@@ -132,34 +131,20 @@ def test_groups_and_gateway_hold_there_as_elsewhere(walk: Walk, tenants: str) ->
 
 def test_it_goes_on_without_the_daemon_and_is_mended_by_it(walk: Walk, tenants: str, outside: tuple[str, str]) -> None:
     red = f"{tenants}-red"
-    namespace = namespace_of(walk, red)
+    namespace, uid = namespace_of(walk, red), str(walk.json("network", "show", red)["uid"])
+    before = served_by(uid)
+    assert len(before) == 1
     walk("daemon", "stop").ok()
     assert fetched(*outside, PORTS["red"]) == red
-    before = served_by(walk, red)
-    assert before
     walk("daemon", "start").ok()
-    assert served_by(walk, red) == before, "it served on"
+    assert served_by(uid) == before, "it served on"
     os.kill(before[0], 9)
-    assert eventually(lambda: bool(served_by(walk, red)) and served_by(walk, red) != before, 5.0)
+    assert eventually(lambda: bool(served_by(uid)) and served_by(uid) != before, 5.0)
     subprocess.run(["ip", "netns", "del", namespace], check=True)
     assert eventually(lambda: fetched(*outside, PORTS["red"]) == red, 5.0)
-    assert eventually(lambda: len(served_by(walk, red)) == 1, 5.0)
+    assert eventually(lambda: len(served_by(uid)) == 1, 5.0)
     renewed = walk.guest(red, "udhcpc -i eth0 -n -q -f -t 5 -T 2 2>&1; true")
     assert "lease of" in renewed or "obtained" in renewed, renewed
-
-
-def served_by(walk: Walk, name: str) -> list[int]:
-    """Processes that serve the network, wherever they are."""
-    uid = walk.json("network", "show", name)["uid"].encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        if b"dnsmasq" in words and uid in words:
-            found.append(int(path.parent.name))
-    return found
 
 
 def test_what_the_host_would_have_to_know_is_refused(walk: Walk, tenants: str) -> None:

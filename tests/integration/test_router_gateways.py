@@ -10,71 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gateway_site import SUBNET, Tenant, opened
 from router_site import port
 from wired_guest import WiredGuest, wired_guest
 from wires import Wires, eventually, inside, ip, reaches
 
-from corral.hypervisor.libvirt.network_files import NetworkFiles
-from corral.model.network import NetworkSpec, Reservation
-from corral.names import new_mac, new_uid, port_name
+from corral.model.network import NetworkSpec
+from corral.names import new_mac, new_uid
 from corral.network.addresses import eui64
 from corral.network.base import Lease
-from corral.network.dnsmasq import advertised_lines, served_lines
-from corral.network.router import HostRouteWish, PortWish, RouterWish, RouteWish, ServedWish
+from corral.network.dnsmasq import advertised_lines
+from corral.network.router import HostRouteWish, RouteWish, ServedWish
 from corral.network.router_kernel import KernelRouters
-from corral.network.router_served import router_leases, tell_to_read
+from corral.network.router_served import router_leases
 
 pytestmark = pytest.mark.timeout(180)
-SUBNET = "10.232.1.0/24"
-
-
-class Tenant:
-    """One router with one network, which it is the gateway of."""
-
-    def __init__(self, place: Path, driver: KernelRouters, wires: Wires, **spec: str) -> None:
-        self.place, self.driver, self.uid, self.network_uid = place, driver, new_uid(), new_uid()
-        self.bridge = wires.bridge()
-        wished = {"mode": "isolated", "gateway_at": "router", "subnet": SUBNET, "domain": "t.test", **spec}
-        self.spec = NetworkSpec.model_validate({**wished, "bridge": self.bridge})
-        self.files = NetworkFiles(place, self.network_uid, of_router=True)
-        self.files.prepare()
-        self.wish = RouterWish(uid=self.uid, ports=(self.port,), served=(self.served,))
-
-    @property
-    def port(self) -> PortWish:
-        made = port(self.uid, self.bridge, self.spec.router_address)
-        return replace(made, address6=self.spec.first_address6)
-
-    @property
-    def served(self) -> ServedWish:
-        return ServedWish(self.network_uid, port_name(self.uid, self.bridge), served_lines(self.spec, ""))
-
-    def ensure(self, **changes: object) -> None:
-        self.wish = replace(self.wish, **changes)  # type: ignore[arg-type]
-
-        async def run() -> None:
-            await self.driver.ensure(self.wish)
-            assert await self.driver.stands(self.wish)
-
-        asyncio.run(run())
-
-    def reserve(self, address: str, name: str, address6: str = "") -> str:
-        mac = new_mac()
-        kept = Reservation(mac=mac, address=address, hostname=name, vm_uid=new_uid(), address6=address6)
-        if self.files.put(kept, ()):
-            tell_to_read(self.files)
-        return mac
-
-    def pid(self) -> int:
-        return int(self.files.pid.read_text())
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """dnsmasq reads there as a user of its own."""
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    return tmp_path
+    return opened(tmp_path)
 
 
 @pytest.fixture

@@ -5,15 +5,20 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from router_site import Site, made_site
-from wires import fetch, reaches
+from beyond_host import served_by
+from gateway_site import SUBNET, Tenant, opened
+from router_site import Site, made_site, port
+from wired_guest import wired_guest
+from wires import Wires, fetch, ip, reaches
 
 from corral import proc
-from corral.network.router import BalancerWish, FloatingWish, ForwardWish, ServerWish
+from corral.network.router import BalancerWish, FloatingWish, ForwardWish, HostRouteWish, RouteWish, ServerWish
+from corral.network.router_kernel import KernelRouters
 
 pytestmark = pytest.mark.timeout(300)
 COMMANDS_MAX = 60
@@ -68,3 +73,34 @@ def test_made_and_removed_whole_wherever_it_was_cut(site: Site) -> None:
         assert not any(Path("/sys/class/net", port.interface).exists() for port in site.wish.all_ports)
     else:
         pytest.fail("it never came to its end")
+
+
+def test_a_gateway_serves_and_is_led_to_wherever_it_was_cut(tmp_path: Path) -> None:
+    wires, place = Wires(), opened(tmp_path)
+    tenant = Tenant(place, KernelRouters(place / "run", place), wires)
+    try:
+        out = wires.bridge()
+        ip("addr", "add", "10.232.9.1/24", "dev", out)
+        uplink, led = port(tenant.uid, out, "10.232.9.2"), HostRouteWish(SUBNET, "10.232.9.2", out)
+        wished = {"uplink": uplink, "routes": (RouteWish("default", "10.232.9.1"),), "host_routes": (led,)}
+        tenant.wish = replace(tenant.wish, **wished)
+        mac = tenant.reserve("10.232.1.77", "web")
+        with wired_guest(tenant.bridge, mac, place) as guest:
+            for number in range(1, COMMANDS_MAX):
+                cut = killed_before(number, lambda: tenant.driver.ensure(tenant.wish))
+                tenant.ensure()
+                assert guest.dhcp()["ip"] == "10.232.1.77", number
+                assert guest.pings("10.232.9.1"), number
+                assert len(served_by(tenant.network_uid)) == 1, number
+                if not cut:
+                    break
+                killed_before(number, lambda: tenant.driver.remove(tenant.uid))
+                asyncio.run(KernelRouters(place / "run", place).remove(tenant.uid))
+                assert served_by(tenant.network_uid) == [], number
+                left = subprocess.run(["ip", "route", "show", SUBNET], check=True, capture_output=True, text=True)
+                assert left.stdout == "", number
+            else:
+                pytest.fail("it never came to its end")
+    finally:
+        asyncio.run(tenant.driver.remove(tenant.uid))
+        wires.close()
