@@ -1,24 +1,16 @@
-"""One daemon on real libvirt for the whole session, the micro guest in it, and the Debian image from a cache."""
+"""One daemon on real libvirt for the whole session, the micro guest in it, and images from a cache."""
 
-import asyncio
-import fcntl
-import os
-import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
+from kept import keep_findings, kept_image, kept_library, put_findings, put_image
 from walk import PATIENCE, Walk, make_walk
 
 from corral.images.library import DirLibrary
-from corral.images.recipes import recipe_version
-from corral.model.image import ImageFacts, ImageSource, ImageSpec
+from corral.model.image import ImageFacts
 
-CACHE = Path(os.environ.get("CORRAL_TEST_CACHE", "/var/cache/corral-test"))
-KEPT_S = 86400.0
 LOG_TAIL_CHARS = 6000
 
 
@@ -45,9 +37,11 @@ def walk() -> Iterator[Walk]:
         CORRAL_TLS_CERT=str(certificate),
         CORRAL_TLS_KEY=str(key),
     )
+    put_findings(made.state_dir)
     try:
         made("daemon", "start").ok()
-        made("image", "build", "micro").ok()
+        keep_findings(made.state_dir)
+        _put(made, "micro")
         yield made
     finally:
         made.clear()
@@ -78,60 +72,30 @@ def vm(walk: Walk, made_vm: str) -> str:
 
 @pytest.fixture(scope="session")
 def library() -> DirLibrary:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return DirLibrary(CACHE / "images")
+    return kept_library("debian-12")
 
 
 @pytest.fixture(scope="session")
-def debian(library: DirLibrary) -> ImageFacts:
-    return _cached(library, "debian-12")
-
-
-def _cached(library: DirLibrary, name: str) -> ImageFacts:
-    """An image from the cache, or built into it; a lock lets one builder at a time through."""
-
-    async def silent(_phase: str, _part: float | None) -> None:
-        return None
-
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for found in asyncio.run(library.found()):
-            if found.name != name:
-                continue
-            disk = library.files(found.facts).disk
-            young = disk is not None and time.time() - disk.stat().st_mtime < KEPT_S
-            if young and found.facts.recipe == recipe_version("debian"):
-                return found.facts
-            asyncio.run(library.remove(found.facts.digest))
-        spec = ImageSpec(catalogue=name, source=ImageSource.BUILD)
-        return asyncio.run(library.make(name, spec, silent))
+def debian() -> ImageFacts:
+    return kept_image("debian-12")
 
 
 @pytest.fixture(scope="session")
-def debian_image(walk: Walk, library: DirLibrary) -> str:
+def debian_image(walk: Walk) -> str:
     """The name of the Debian image in the daemon."""
-    return _put(walk, library, "debian-12")
+    return _put(walk, "debian-12")
 
 
 @pytest.fixture(scope="session")
-def debian_13_image(walk: Walk, library: DirLibrary) -> str:
-    return _put(walk, library, "debian-13")
+def debian_13_image(walk: Walk) -> str:
+    return _put(walk, "debian-13")
 
 
-def _put(walk: Walk, library: DirLibrary, name: str) -> str:
-    """An image's files are put into the daemon's directory, and found as after a lost database."""
-    digest = _cached(library, name).digest
-    shutil.copytree(CACHE / "images" / digest, walk.state_dir / "images" / digest, copy_function=_link_or_copy)
+def _put(walk: Walk, name: str) -> str:
+    put_image(name, walk.state_dir)
     walk("recover").ok()
     assert name in walk("image", "list", "-o", "name").ok().split()
     return name
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 @pytest.hookimpl(wrapper=True)

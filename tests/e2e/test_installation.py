@@ -13,6 +13,7 @@ from walk import PATIENCE, Walk
 
 from corral.images import cpio
 from corral.images.bootdisk import BootDisk, build_bootdisk
+from corral.images.build_micro import CMDLINE
 from corral.names import MIB
 
 pytestmark = pytest.mark.timeout(900)
@@ -24,10 +25,10 @@ serial --unit=0 --speed=115200
 terminal_output serial console
 set timeout=0
 menuentry 'Start' {
-  linux /boot/linux console=ttyS0 quiet panic=1 no_timer_check tsc=reliable mitigations=off nokaslr random.trust_cpu=on
+  linux /boot/linux CMDLINE
   initrd /boot/initrd
 }
-"""
+""".replace("CMDLINE", CMDLINE)
 # In place of what the micro guest starts beside its shell. The guest resets itself: nobody outside has a part in it.
 INSTALLER = """\
 #!/bin/sh

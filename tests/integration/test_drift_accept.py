@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from kept import put_findings, put_image
 from walk import Walk, make_walk, virsh
 
 
@@ -10,9 +11,11 @@ from walk import Walk, make_walk, virsh
 def walk() -> Iterator[Walk]:
     made = make_walk()
     made.environment["CORRAL_RELIST_INTERVAL_S"] = "5"  # of some of virsh's changes libvirt tells nobody
+    put_findings(made.state_dir)
     try:
         made("daemon", "start").ok()
-        made("image", "build", "micro").ok()
+        put_image("micro", made.state_dir)
+        made("recover").ok()
         yield made
     finally:
         made.clear()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from kept import put_findings
 from walk import Walk, make_walk, virsh
 
 from corral.client import Client
@@ -22,6 +23,7 @@ DIRECTORIES = ("volumes", "seeds", "consoles", "run/vm")
 def walk() -> Iterator[Walk]:
     made = make_walk()
     made.environment["CORRAL_CPU_OVERCOMMIT"] = "100"  # some are still there while others come
+    put_findings(made.state_dir)
     try:
         made("daemon", "start").ok()
         made("image", "build", "micro").ok()
