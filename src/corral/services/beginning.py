@@ -14,6 +14,7 @@ from corral.names import new_uid
 from corral.network.subnet_turn import subnet_turn
 from corral.services.context import Context
 from corral.services.network import DEFAULT_NETWORK
+from corral.services.security_group import finish_deletions
 from corral.settings import subnet_lock
 
 NETWORK_RETRY_S: Final = 5.0
@@ -32,11 +33,12 @@ class Subnets:
 
 
 async def ensure_project(context: Context) -> None:
-    """The one project there is, `default`."""
+    """The one project there is, `default`; and what of it a daemon had begun to delete when it was killed is gone."""
     if await context.objects.find(Project, DEFAULT_PROJECT, DEFAULT_PROJECT) is None:
         transaction = context.objects.transaction()
         transaction.create(Project(name=DEFAULT_PROJECT, uid=new_uid(), created_at=context.clock.now()))
         await transaction.commit()
+    await finish_deletions(context)
 
 
 async def ensure_network(context: Context, subnets: Subnets) -> bool:

@@ -94,15 +94,21 @@ async def change_at_once(
     mutation: Mutation,
     draft: Callable[[Transaction], Awaitable[T]],
     detail: Callable[[T], str] = lambda value: "",
+    counted: str = "",
 ) -> T:
     """Authorize, draft and commit what needs no operation, since whoever carries it out follows it: answered when they
     have, or with `not-in-force`. Drafted anew after a lost race.
 
-    `draft` writes into a transaction and answers with the object as it is then; without a write there is nothing to do."""
+    `draft` writes into a transaction and answers with the object as it is then; without a write there is nothing to do.
+    Where it counts what there is of a kind, `counted` names that: what it has counted still holds when it is written."""
     caller, project, action, target = mutation.caller, mutation.project, mutation.action, mutation.target
     await authorize(context, caller, project, action, target)
     async with audited(context, caller, project, action, target):
-        value = await _committed(context, mutation, draft, detail)
+        if not counted:
+            value = await _committed(context, mutation, draft, detail, "")
+        else:  # in turn: of many that begin at once all but one would have counted in vain
+            async with context.ledger.name(f"{project}/{counted}", "*"):
+                value = await _committed(context, mutation, draft, detail, f"/turns/{counted}/{project}")
     await context.followers.until(value.revision, f"{action} {target[:64]!r}")
     return value
 
@@ -112,13 +118,17 @@ async def _committed(
     mutation: Mutation,
     draft: Callable[[Transaction], Awaitable[T]],
     detail: Callable[[T], str],
+    turn: str,
 ) -> T:
     caller, project, action, target = mutation.caller, mutation.project, mutation.action, mutation.target
     for _ in range(ATTEMPTS_MAX):
         transaction = context.objects.transaction()
+        last = await context.objects.store.get(turn) if turn else None
         value = await draft(transaction)
         if not transaction.writes:
             return value
+        if turn:
+            transaction.take_turn(turn, last)
         revision = await try_commit(context, transaction, caller, project, action, target, detail(value))
         if revision is not None:
             return value.model_copy(update={"revision": revision})

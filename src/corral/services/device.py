@@ -52,6 +52,7 @@ from corral.services.nics import (
     authorize_networks,
     card_claims,
     check_filtered,
+    check_host_name,
     mac_of,
     moved_card,
     network_of,
@@ -281,6 +282,7 @@ class DeviceService:
                 network = await network_of(context, project, request)
                 await authorize_networks(context, caller, (network,), name)
                 check_filtered(network, request.groups)
+                check_host_name(network, name)
                 groups = await find_groups(context, project, request.groups)
                 support = await read_support(context)
                 address = allocated.address(network, request.address)

@@ -102,6 +102,7 @@ class NetworkService:
                 changed = await self._changed(now, request, asked)
                 if changed is None:
                     return now
+                await self._check_names(now, changed, asked)
                 await check_network(context, changed, asked)
                 transaction = context.objects.transaction()
                 transaction.update(changed)
@@ -267,6 +268,14 @@ class NetworkService:
             await asyncio.sleep(LOOK_S)
         reason = "the hypervisor has not removed it yet; that is tried on"
         raise CorralError("hypervisor-timeout", asked, reason, f"corral network show {network.name}")
+
+    async def _check_names(self, now: Network, changed: Network, asked: str) -> None:
+        """A name is reserved for nobody whom it is found at already."""
+        new = {kept.name for kept in changed.spec.reservations} - {kept.name for kept in now.spec.reservations}
+        for vm in await self._context.objects.list(Vm) if new else ():
+            if vm.name in new and any(nic.network_uid == now.uid for nic in vm.spec.nics):
+                reason = f"VM {vm.name} is on the network under that name"
+                raise CorralError("name-taken", asked, reason, "choose another name: the VM has its address reserved")
 
     async def _check_unused(self, network: Network, asked: str) -> None:
         on_it = sorted(

@@ -48,14 +48,15 @@ class NetworkPolicyService:
                 uid=new_uid(),
                 created_at=context.clock.now(),
                 labels=request.labels,
-                spec=_spec(request.tiers, request.unless, request.description, asked),
+                spec=policy_spec(request.tiers, request.unless, request.description, asked),
             )
             await self._check_number(project, asked)
             (await self._tiers(project, policy.spec.tiers)).hold(transaction)
             transaction.create(policy)
             return policy
 
-        return await change_at_once(context, Mutation(caller, project, "network-policy.create", name), draft)
+        mutation = Mutation(caller, project, "network-policy.create", name)
+        return await change_at_once(context, mutation, draft, counted=NetworkPolicy.PLURAL)
 
     async def update(
         self,
@@ -74,7 +75,7 @@ class NetworkPolicyService:
             tiers = now.spec.tiers if request.tiers is None else request.tiers
             unless = [one.text for one in now.spec.unless] if request.unless is None else request.unless
             described = now.spec.description if request.description is None else request.description
-            spec = _spec(tiers, unless, described, asked)
+            spec = policy_spec(tiers, unless, described, asked)
             labels = now.labels if request.labels is None else request.labels
             if (spec, labels) == (now.spec, now.labels):
                 return now
@@ -108,7 +109,8 @@ class NetworkPolicyService:
             raise CorralError("wrong-state", asked, reason, "one policy can keep many tiers apart")
 
 
-def _spec(tiers: Sequence[str], unless: Sequence[str], description: str, asked: str) -> NetworkPolicySpec:
+def policy_spec(tiers: Sequence[str], unless: Sequence[str], description: str, asked: str) -> NetworkPolicySpec:
+    """Raises `invalid-rule`."""
     parsed = tuple(parse_tier(tier) for tier in tiers)
     check_tiers(parsed, asked)
     exceptions: dict[str, PolicyException] = {}

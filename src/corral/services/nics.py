@@ -77,6 +77,17 @@ class Allocated:
         return ipam.address_at(subnet, number)
 
 
+def check_host_name(network: Network, name: str) -> None:
+    """A name that a network keeps for a machine of somebody's is no VM's there: it would be found at either's address."""
+    if any(kept.name == name for kept in network.spec.reservations):
+        raise CorralError(
+            "name-taken",
+            f"VM {name!r} on network {network.name!r}",
+            "the network has reserved an address for a machine of that name",
+            f"another name, another network, or corral network unreserve {network.name} {name}",
+        )
+
+
 def with_address6(nic: NicSpec, network: Network) -> NicSpec:
     """The card with the IPv6 address that goes with its MAC and its IPv4 address."""
     return nic.model_copy(update={"address6": address6_of(network.spec, nic.address, nic.mac)})
@@ -120,6 +131,8 @@ async def network_of(context: Context, project: str, card: NicRequest) -> Networ
 
 def allocate_nics(allocated: Allocated, networks: Sequence[Network], request: CreateVmRequest) -> tuple[NicSpec, ...]:
     cards = _cards(request)
+    for network in networks:
+        check_host_name(network, request.name)
     macs = [card.mac for card in cards if card.mac is not None]
     if len(set(macs)) != len(macs):
         raise CorralError("address-taken", "MAC addresses", "two cards ask for the same one", "give each its own")
@@ -164,6 +177,7 @@ async def moved_card(
     check_filtered(network, nic.groups if request.groups is None else request.groups)
     if network.uid == nic.network_uid and request.address in (None, nic.address):
         return {}
+    check_host_name(network, mutation.target)
     await authorize_networks(context, mutation.caller, (network,), mutation.target)
     address = allocated.address(network, request.address)
     address6 = address6_of(network.spec, address, nic.mac)

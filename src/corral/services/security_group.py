@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from corral.errors import CorralError
+from corral.log import logger
 from corral.model import limits
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.firewall_requests import CreateSecurityGroupRequest, UpdateSecurityGroupRequest
 from corral.model.firewall_rule import SecurityRule, parse_rule
-from corral.model.identity import Project
+from corral.model.identity import Identity, Project, Role
 from corral.model.network import Network
 from corral.model.network_policy import NetworkPolicy
 from corral.model.requests import ListRequest
@@ -34,6 +35,8 @@ from corral.store.base import Precondition, Record
 from corral.store.objects import Transaction, claim_key, encode, name_claim
 
 HINT: Final = "corral security-group list"
+_NOBODY: Final = Caller(Identity(name="daemon", roles={"*": Role.ADMIN}), "start")
+_log: Final = logger("security-groups")
 
 
 class SecurityGroupService:
@@ -79,7 +82,8 @@ class SecurityGroupService:
             transaction.create(group)
             return group
 
-        return await change_at_once(context, Mutation(caller, project, "security-group.create", name), draft)
+        mutation = Mutation(caller, project, "security-group.create", name)
+        return await change_at_once(context, mutation, draft, counted=SecurityGroup.PLURAL)
 
     async def update(
         self,
@@ -108,11 +112,17 @@ class SecurityGroupService:
                 transaction.create(changed)
             return changed
 
-        return await change_at_once(context, Mutation(caller, project, "security-group.update", name), draft)
+        mutation = Mutation(caller, project, "security-group.update", name)
+        return await change_at_once(context, mutation, draft, counted=SecurityGroup.PLURAL)
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         """While no card, rule or policy names it. From the claim on, nothing new can."""
-        context, action, asked = self._context, "security-group.delete", f"delete security group {name[:64]!r}"
+        asked = f"delete security group {name[:64]!r}"
+        revision = await self._deleted(caller, project, name, asked)
+        await self._context.followers.until(revision, asked)
+
+    async def _deleted(self, caller: Caller, project: str, name: str, asked: str) -> int:
+        context, action = self._context, "security-group.delete"
         await authorize(context, caller, project, action, name)
         async with audited(context, caller, project, action, name):
             if name in PREDEFINED:
@@ -122,7 +132,7 @@ class SecurityGroupService:
                 group = await context.objects.require(SecurityGroup, project, name)
                 await self._check_unused(group, asked)
                 going, doing = _going(project, name), context.objects.transaction()
-                doing.hand_over(going, group.uid)  # one that a daemon left when it was killed is taken over
+                doing.hand_over(going, group.uid)  # what a daemon leaves that is killed now, the next one ends
                 await doing.commit()
                 is_gone = False
                 try:
@@ -138,7 +148,7 @@ class SecurityGroupService:
                         undo = context.objects.transaction()
                         undo.release(going)
                         await undo.commit()
-        await context.followers.until(revision, asked)
+        return revision
 
     # ---- what it leans on, and what leans on it --------------------------------------------------------------------
 
@@ -191,6 +201,20 @@ class SecurityGroupService:
             reason = f"named by {', '.join(sorted(users)[:4])}{' …' if len(users) > 4 else ''}"
             hint = "give the cards other groups first: corral nic set VM CARD --groups default"
             raise CorralError("security-group-in-use", asked, reason, hint, {"users": len(users)})
+
+
+async def finish_deletions(context: Context) -> None:
+    """What a daemon that was killed had begun to delete goes; where somebody came to need it, it stays."""
+    begun, groups = _going("", "")[:-1], SecurityGroupService(context)
+    for record in (await context.objects.store.range(begun)).records:
+        project, _, name = record.key.removeprefix(begun).partition("/")
+        try:
+            await groups._deleted(_NOBODY, project, name, f"finish deleting security group {name!r}")
+        except CorralError as error:
+            _log.info("a group stays", group=name, code=error.code, reason=error.reason)
+            undo = context.objects.transaction()
+            undo.release(record.key)
+            await undo.commit()
 
 
 # ---- for others ----------------------------------------------------------------------------------------------------

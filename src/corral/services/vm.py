@@ -7,6 +7,7 @@ from corral.hypervisor.hardware_rules import check_hardware
 from corral.hypervisor.support import HardwareSupport
 from corral.model.answers import DriftAnswer, WaitAnswer
 from corral.model.base import DEFAULT_PROJECT
+from corral.model.network import Network
 from corral.model.operation import (
     DeleteVm,
     DestroyVm,
@@ -45,6 +46,7 @@ from corral.services.documents import Document, Listing, without_vm_secrets
 from corral.services.domain_name import check_domain_name_free
 from corral.services.drift import find_drift
 from corral.services.hardware import read_support
+from corral.services.nics import check_host_name
 from corral.services.update import changes_machine, takes_from_host, updated
 from corral.services.waiting import wait_for
 from corral.storage.room import has_room
@@ -205,6 +207,10 @@ class VmService:
             own_uid = await objects.owner(name_claim(Vm.KIND, project, name)) or ""
             async with audited(self._context, caller, project, "vm.update", name):
                 asked = f"rename VM {name!r} to {new_name!r}"
+                vm = await objects.find(Vm, project, name)
+                for uid in {nic.network_uid for nic in vm.spec.nics} if vm is not None else ():
+                    if (network := await objects.get(Network, uid)) is not None:
+                        check_host_name(network, new_name)
                 await check_domain_name_free(self._context, project, new_name, asked, own_uid)
 
     async def _power(

@@ -101,6 +101,11 @@ class Transaction:
         self.preconditions[key] = Precondition(key, NO_KEY)
         self.writes[key] = Put(key, owner_uid.encode())
 
+    def take_turn(self, key: str, last: Record | None) -> None:
+        """Nobody else took it since it was read."""
+        self.preconditions[key] = Precondition(key, last.revision if last is not None else NO_KEY)
+        self.writes[key] = Put(key, b"")
+
     def require_unclaimed(self, key: str) -> None:
         """Condition alone: nobody holds it."""
         self.preconditions.setdefault(key, Precondition(key, NO_KEY))

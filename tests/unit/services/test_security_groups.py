@@ -22,9 +22,11 @@ from corral.model.requests import ChangeNicRequest, CreateVmRequest, ListRequest
 from corral.model.security_group import SecurityGroup
 from corral.model.vm import Vm
 from corral.names import new_uid
+from corral.services.beginning import ensure_project
 from corral.services.device import DeviceService
 from corral.services.network_policy import NetworkPolicyService
 from corral.services.security_group import SecurityGroupService
+from corral.store.objects import claim_key
 
 
 def group(name: str, *rules: str) -> CreateSecurityGroupRequest:
@@ -153,6 +155,54 @@ def test_rules_are_bounded_in_a_group_and_in_a_project(play: Any) -> None:
         with refused("invalid-rule"):
             await groups.create(caller, "default", group("more", "in udp/1"))
         await groups.create(caller, "default", group("none"))
+
+    play(scene)
+
+
+def test_many_at_once_stay_within_the_bounds_of_the_project(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Any) -> None:
+        monkeypatch.setattr(limits, "PROJECT_RULES_MAX", 20)
+        monkeypatch.setattr(limits, "PROJECT_POLICIES_MAX", 3)
+        groups, policies = SecurityGroupService(world.context), NetworkPolicyService(world.context)
+        caller = world.caller(Role.ADMIN)
+        await groups.create(caller, "default", group("one", "in tcp/1"))
+        await groups.create(caller, "default", group("two", "in tcp/1"))
+        more = [
+            groups.update(caller, "default", name, UpdateSecurityGroupRequest(add_rules=(f"in tcp/{port}",)))
+            for port in range(10, 40)
+            for name in ("one", "two")
+        ]
+        apart = [
+            policies.create(
+                caller, "default", CreateNetworkPolicyRequest(name=f"p{n}", tiers=("group:one", "group:two"))
+            )
+            for n in range(10)
+        ]
+        done = await asyncio.gather(*more, *apart, return_exceptions=True)
+        failed = [one.code for one in done if isinstance(one, CorralError)]
+        assert len(failed) == len(done) - 18 - 3
+        assert set(failed) == {"invalid-rule", "wrong-state"}
+        assert sum(len(one.spec.rules) for one in await world.objects.list(SecurityGroup)) == 20
+
+    play(scene)
+
+
+def test_a_deletion_that_was_cut_is_finished_by_the_next_daemon(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        groups, caller = SecurityGroupService(world.context), world.caller()
+        for name in ("gone", "kept"):
+            await groups.create(caller, "default", group(name))
+        await vm_with(world, "one", "kept")
+        left = world.objects.transaction()
+        for name in ("gone", "kept", "never"):
+            found = await world.objects.find(SecurityGroup, "default", name)
+            left.claim(claim_key("group-going", "default", name), found.uid if found else "x")
+        await left.commit()
+        await ensure_project(world.context)
+        assert [one.name for one in await world.objects.list(SecurityGroup)] == ["kept"]
+        await vm_with(world, "three", "kept")
+        assert (await world.objects.store.range("/claims/group-going/")).records == ()
+        assert ("security-group.delete", "accepted") in await world.audit_outcomes()
 
     play(scene)
 

@@ -92,7 +92,7 @@ class NetworkFiles(ServedFiles):
         return forget
 
     def put(self, reservation: Reservation, lessees: Sequence[str]) -> bool:
-        """One more; another one of its address or name is away then. As `sync`."""
+        """One more; another one of its address, or another VM's of its name, is away then. As `sync`."""
         known, name = self._read(), _file_name(reservation.mac)
         there = known.get(name)
         if there is not None and _same(there, reservation) and (self.names / name).exists():
@@ -177,7 +177,9 @@ def _same(one: Reservation, other: Reservation) -> bool:
 
 
 def _clash(one: Reservation, other: Reservation) -> bool:
-    return one.address == other.address or one.hostname == other.hostname
+    """The cards of one VM have its name together; whose a file is that lay there already is not known."""
+    taken_over = one.hostname == other.hostname and one.vm_uid not in ("", other.vm_uid)
+    return one.address == other.address or taken_over
 
 
 def dhcp_host_line(reservation: Reservation, lessees: Sequence[str] = ()) -> str:
