@@ -12,6 +12,7 @@ from corral.errors import CorralError
 from corral.model.balancer import BalancerCheck
 from corral.model.identity import Identity, Role
 from corral.model.network import Network
+from corral.model.network_requests import ChangeNetworkRequest, CreateNetworkRequest
 from corral.model.router import Router
 from corral.model.router_requests import (
     AssignAddressRequest,
@@ -244,3 +245,94 @@ def test_ports_beyond_the_kernels_are_no_ports(port: int) -> None:
         CreateForwardRequest(vm="web", host_port=port, port=80)
     with pytest.raises(ValueError, match="port"):
         CreateForwardRequest(vm="web", host_port=80, port=port)
+
+
+async def tenants(w: Any, desk: Desk) -> None:
+    for name in ("red", "blue"):
+        request = CreateNetworkRequest(name=name, gateway_at="router", subnet="10.7.9.0/24")
+        assert (await desk.networks.create(*ME, request)).status.active
+
+
+def test_tenants_overlap_until_the_host_would_have_to_tell_them_apart(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        await tenants(w, desk)
+        for name in ("red", "blue"):
+            made = await desk.routers.create(*ME, CreateRouterRequest(name=name, connect=(name,)))
+            assert [port.address for port in made.spec.ports] == ["10.7.9.1"]
+            assert w.routers.known[made.uid].served[0].gateway
+        second = await desk.routers.create(*ME, CreateRouterRequest(name="aside", connect=("red",), uplink="none"))
+        assert second.spec.ports[0].address == "10.7.9.2"
+        assert w.routers.known[second.uid].served == ()
+        both = CreateRouterRequest(name="both", connect=("red", "blue"), uplink="none")
+        await refused(desk.routers.create(*ME, both), "invalid-argument", "in common")
+
+        routed = await desk.routers.update(*ME, "red", UpdateRouterRequest(uplink="routed"))
+        assert routed.spec.uplink_port is not None
+        led = w.routers.known[routed.uid].host_routes
+        assert [(one.to, one.via) for one in led] == [("10.7.9.0/24", routed.spec.uplink_port.address)]
+        work = desk.routers.update(*ME, "blue", UpdateRouterRequest(uplink="routed"))
+        await refused(work, "no-free-subnet", "10.7.9.0/24 is in use: network 'red'")
+        taken = CreateNetworkRequest(name="late", mode="routed", subnet="10.7.9.0/25")
+        await refused(desk.networks.create(*ME, taken), "no-free-subnet", "network 'red'")
+        await desk.networks.create(*ME, CreateNetworkRequest(name="third", gateway_at="router", subnet="10.7.9.0/24"))
+        # As it is back, others may.
+        await desk.routers.update(*ME, "red", UpdateRouterRequest(uplink="nat"))
+        assert w.routers.known[routed.uid].host_routes == ()
+        await desk.routers.update(*ME, "blue", UpdateRouterRequest(uplink="routed"))
+        free = await desk.networks.create(*ME, CreateNetworkRequest(name="free", gateway_at="router"))
+        assert free.spec.subnet != "10.7.9.0/24", "unasked it is nobody's"
+
+    world(play)
+
+
+def test_only_one_of_two_that_ask_at_once_is_led_to(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        await tenants(w, desk)
+        tries = await asyncio.gather(
+            *(
+                desk.routers.create(*ME, CreateRouterRequest(name=name, connect=(name,), uplink="routed"))
+                for name in ("red", "blue")
+            ),
+            return_exceptions=True,
+        )
+        codes = [one.code for one in tries if isinstance(one, CorralError)]
+        assert codes == ["no-free-subnet"]
+        (left,) = await w.objects.list(Router)
+        for port in left.spec.all_ports:
+            assert await w.objects.owner(claim_key("address", port.network_uid, port.address)) == left.uid
+
+    world(play)
+
+
+def test_gateways_that_cannot_be_are_refused(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+
+        def make(**body: Any) -> Any:
+            return desk.networks.create(*ME, CreateNetworkRequest.model_validate({"name": "no", **body}))
+
+        behind = {"gateway_at": "router"}
+        await refused(make(**behind, mode="nat"), "invalid-argument", "leads out by itself")
+        await refused(make(**behind, bridge="br0"), "invalid-argument", "leads out by itself")
+        await refused(make(**behind, host_names=True), "invalid-argument", "not the host's")
+        await refused(make(**behind, subnet="8.8.8.0/24"), "invalid-argument", "private")
+        await refused(make(**behind, bandwidth_in={"average_bytes_per_s": 1000}), "invalid-argument", "no queue")
+        await refused(make(**behind, subnet="10.7.9.0/24", dns=("10.7.9.1",)), "invalid-argument", "ask itself")
+        await desk.networks.create(*ME, CreateNetworkRequest(name="red", gateway_at="router"))
+        await refused(
+            desk.networks.change(*ME, "red", ChangeNetworkRequest(mode="routed")), "invalid-argument", "its gateway"
+        )
+        out = CreateRouterRequest(name="edge", connect=("front",), uplink="routed")
+        await refused(desk.routers.create(*ME, out), "invalid-argument", "past the router")
+        await refused(
+            desk.routers.create(*ME, CreateRouterRequest(name="edge", uplink_network="red")),
+            "invalid-argument",
+            "leads nowhere",
+        )
+
+    world(play)
