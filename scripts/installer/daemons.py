@@ -2,6 +2,7 @@
 
 import grp
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,12 @@ VIRSH = ["virsh", "-c", "qemu:///system"]
 LIBVIRT_START_S = 30.0
 DAEMON_START_S = 90.0
 PID_FILES = {"virtlogd": Path("/run/virtlogd.pid"), "libvirtd": Path("/run/libvirtd.pid")}
+# Where no systemd runs, process 1 may be one that reaps no guest of libvirt's.
+_REAPER = [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py")), "--detach"]
+_START = {
+    "virtlogd": ["virtlogd", "-d"],
+    "libvirtd": [*_REAPER, "libvirtd", "--pid-file", str(PID_FILES["libvirtd"])],
+}
 
 
 def libvirt_answers(context: Context) -> bool:
@@ -46,7 +53,7 @@ def ensure_libvirt(context: Context, say: Callable[[str], None]) -> str:
     else:
         started = [name for name in PID_FILES if not _alive(PID_FILES[name])]
         for name in started:
-            shell.must(f"start {name}", shell.as_root([name, "-d"]), say)
+            shell.must(f"start {name}", shell.as_root(_START[name]), say)
         context.note(started=sorted({*context.recall().get("started", []), *started}))
     if not until(lambda: libvirt_answers(context), LIBVIRT_START_S):
         how = "journalctl -u libvirtd" if systemd_runs() else "libvirtd --verbose shows why"

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from libvirt_fixtures import Make
@@ -13,6 +14,7 @@ from corral.errors import CorralError
 from corral.hypervisor.base import DomainEvent, StopCause
 from corral.hypervisor.libvirt import LibvirtDriver
 from corral.hypervisor.libvirt.confinement import find_host
+from corral.hypervisor.libvirt.monitor import ask
 from corral.model.vm import VmState
 from corral.names import new_uid
 
@@ -64,6 +66,10 @@ def test_a_restarted_a_killed_and_a_hung_libvirtd(private_libvirtd: PrivateLibvi
                 await next_event("connected")
                 assert await state(driver, definition.uid) == VmState.RUNNING
                 os.kill(pid, 0)  # the guest never noticed
+                # A guest that is stopped while libvirtd still looks for it again stops without an event.
+                await until_answered(
+                    lambda: driver._slow_on(definition.uid, "ask", partial(ask, command="query-status"))
+                )
 
                 private_libvirtd.hang()
                 with pytest.raises(CorralError) as hung:

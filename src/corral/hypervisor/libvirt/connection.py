@@ -8,7 +8,7 @@ machine: who dies closes it, and whoever hangs is told by our own bounds.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -28,8 +28,9 @@ RETRY_MAX_S: Final = 5.0
 OPEN_BOUND_S: Final = 60.0
 OPENS_MAX: Final = 4
 
-Setup = Callable[[libvirt.virConnect], None]
-"""Called in the opening thread with each new connection, before anyone may use it."""
+Setup = Callable[[libvirt.virConnect], Sequence[int]]
+"""Called in the opening thread with each new connection, before anyone may use it. Returns the events that it asked for: each
+holds the connection open until it is taken back."""
 
 
 @dataclass
@@ -37,6 +38,7 @@ class _Link:
     """One open connection and who uses it: closing it under a running call would free it in use."""
 
     handle: libvirt.virConnect
+    events: Sequence[int]
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
     retired: bool = False
@@ -66,6 +68,9 @@ class _Link:
     def _close(self) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             self.handle.unregisterCloseCallback()
+        for event in self.events:
+            with contextlib.suppress(libvirt.libvirtError):
+                self.handle.domainEventDeregisterAny(event)
         with contextlib.suppress(libvirt.libvirtError):
             self.handle.close()
 
@@ -219,5 +224,4 @@ class Connection:
 
     def _opened(self) -> _Link:
         handle = libvirt.open(self._uri)
-        self._setup(handle)
-        return _Link(handle)
+        return _Link(handle, self._setup(handle))

@@ -76,7 +76,7 @@ class LibvirtDriver:
             lambda uid: self._left.heard(uid, "defined"),
         )
         self._quick = Connection(uri, timeout_s, "quick", setup=self._set_up, changed=self._changed)
-        self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: None, changed=lambda _: None)
+        self._slow = Connection(uri, timeout_s, "slow", setup=lambda _: (), changed=lambda _: None)
 
     @classmethod
     async def open(cls, uri: str, *, timeout_s: float) -> Self:
@@ -91,13 +91,14 @@ class LibvirtDriver:
         await self._quick.close()
         await self._slow.close()
 
-    def _set_up(self, handle: libvirt.virConnect) -> None:
+    def _set_up(self, handle: libvirt.virConnect) -> Sequence[int]:
         """In the opening thread."""
-        self._events.register(handle)
+        subscriptions = self._events.register(handle)
         self._facts = domains.facts(handle, self._uri)
         self._versions = abilities.versions(handle)
         self._capabilities.clear()  # another libvirtd, maybe another QEMU
         self.forking.forget_key()
+        return subscriptions
 
     def _changed(self, connected: bool) -> None:
         self._events.publish(DomainEvent("", "", "connected" if connected else "disconnected"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -76,16 +76,16 @@ class Events:
 
         return events()
 
-    def register(self, handle: libvirt.virConnect) -> None:
-        """Subscribe to all domains' events on a new connection; called before it is used."""
-        for event_id, callback in (
+    def register(self, handle: libvirt.virConnect) -> Sequence[int]:
+        """Subscribe to all domains' events on a new connection; called before it is used. Returns the subscriptions."""
+        wanted = (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_unplugged),
-        ):
-            handle.domainEventRegisterAny(None, event_id, callback, None)
+        )
+        return [handle.domainEventRegisterAny(None, event_id, callback, None) for event_id, callback in wanted]
 
     def _send(self, event: DomainEvent) -> None:
         """From libvirt's thread."""
