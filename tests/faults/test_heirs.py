@@ -69,3 +69,17 @@ def test_what_cannot_be_kept_is_told_and_leaves_nothing(tmp_path, point, monkeyp
         assert list((tmp_path / "state" / "inherited").iterdir()) == []
 
     asyncio.run(scene())
+
+
+def test_it_goes_with_the_next_daemon_where_one_died_after_the_vm_was_defined(world):
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        await w.volumes.layers.inherit(vm.uid, Path("point"), ("nvram.fd",))
+        await w.kill()
+        await w.start()
+        await w.quiet()
+        assert w.volumes.layers.inheritance(vm.uid) is None
+
+    world(scene)

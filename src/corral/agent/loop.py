@@ -280,7 +280,6 @@ class Agent:
         await self.volumes.clean()
         await self.library.clean()
         await self.cache.load()
-        await self.volumes.layers.forget_heirs(self.cache.vms.keys())
 
     def _image_files(self, image: Image) -> ImageFiles | None:
         return self.library.files(image.status.facts) if image.status.facts is not None else None
@@ -295,6 +294,8 @@ class Agent:
             await self.network_keeper.look()
         self.wire.wake()
         if not self.dispatcher.open:
+            # A VM whose domain is there has taken what was kept for it, though its daemon died before it was removed.
+            await self.volumes.layers.forget_heirs(self.cache.vms.keys() - by_uid.keys())
             self._open(by_uid)
         first = not self.ready.is_set()
         for number, (uid, vm) in enumerate(list(self.cache.vms.items())):

@@ -10,7 +10,7 @@ from typing import Final
 from corral.agent.cache import Cache
 from corral.agent.definition import Places
 from corral.agent.executor import Drivers
-from corral.agent.failures import WAITED_FOR, backoff_s
+from corral.agent.failures import ATTEMPTS_MAX, WAITED_FOR, backoff_s
 from corral.agent.fork import template_files
 from corral.agent.hidden_points import forgetting, is_forgotten
 from corral.agent.operations import Progress, Shown, ended, ended_event, write_end
@@ -44,6 +44,8 @@ LOOK_S: Final = 0.2
 """How often it is looked whether the point in time was taken."""
 MEMORY: Final = "memory"
 NVRAM: Final = "nvram.fd"
+
+PASSING: Final = frozenset({"hypervisor-error", "wrong-state", "domain-not-found"})
 
 log = logger("agent.template")
 
@@ -158,7 +160,9 @@ class TemplateKeeper:
             template, layers = await self._with_layers(template, snapshot)
             frozen = await self._freeze(template, snapshot, layers)
         except CorralError as error:
-            if error.code in WAITED_FOR:
+            # A daemon that died in the middle may have left libvirt with half a guest, which is in the way for a moment.
+            tried = self._tries.get(operation.uid, (0, 0.0))[0] + 1
+            if error.code in WAITED_FOR or (error.code in PASSING and tried < ATTEMPTS_MAX):
                 raise
             await self._remove(operation, OperationState.FAILED, template, problem_of(error))
             return True

@@ -20,8 +20,9 @@ def through(world: World, rounds: int) -> None:
     for number in range(rounds):
         template = f"{TEMPLATE}-{number}"
         with world.client() as client:
-            client.create_template({"name": template, "source": NAME, "hot": True})
+            accepted = client.create_template({"name": template, "source": NAME, "hot": True})
         _killed_after(world, world.random.uniform(0, 4))
+        world.done(accepted)
         with world.client() as client:
             assert client.get_template(template)["status"]["ready"]
         fork = f"flt-fork-{number}"
