@@ -287,6 +287,7 @@ class ChangeNetworkRequest(TypedDict):
     dhcp_last: NotRequired[str | None]
     dhcp_options: NotRequired[list[DhcpOption] | None]
     boot: NotRequired[NetworkBoot | Literal[''] | None]
+    dhcp_relay: NotRequired[str | None]
     reservations: NotRequired[list[StaticReservation] | None]
     host_names: NotRequired[bool | None]
     bandwidth_in: NotRequired[Bandwidth | None]
@@ -426,6 +427,7 @@ class CreateNetworkRequest(TypedDict):
     dhcp_last: NotRequired[str]
     dhcp_options: NotRequired[list[DhcpOption]]
     boot: NotRequired[NetworkBoot | None]
+    dhcp_relay: NotRequired[str]
     reservations: NotRequired[list[StaticReservation]]
     host_names: NotRequired[bool]
     name: str
@@ -1136,6 +1138,7 @@ class NetworkSpec(TypedDict):
     dhcp_last: NotRequired[str]
     dhcp_options: NotRequired[list[DhcpOption]]
     boot: NotRequired[NetworkBoot | None]
+    dhcp_relay: NotRequired[str]
     reservations: NotRequired[list[StaticReservation]]
     nic: NotRequired[str]
     vlan: NotRequired[int]
@@ -1835,7 +1838,7 @@ class SnapshotVm(TypedDict):
 
 class StackAction(TypedDict):
     id: str
-    kind: Literal['forward', 'image', 'network', 'router', 'security-group', 'vm', 'volume']
+    kind: Literal['address', 'balancer', 'forward', 'image', 'network', 'network-policy', 'router', 'security-group', 'vm', 'volume']
     name: str
     verb: StackVerb
     device: NotRequired[str]

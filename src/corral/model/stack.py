@@ -6,30 +6,26 @@ What is declared is the whole truth of a VM: a field that is left out has its de
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from corral.errors import CorralError
 from corral.model import limits
 from corral.model.bandwidth import UNLIMITED, Bandwidth
-from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Model, Name
+from corral.model.base import ImageName, LabelKey, LabelValue, Mac, Name
 from corral.model.firewall_requests import Rules
 from corral.model.hardware import HardwareSpec
-from corral.model.network_parts import (
-    Address,
-    Cidr,
-    DhcpOptions,
-    DnsServers,
-    Interface,
-    Ipv6Mode,
-    MakeableMode,
-    Mtu,
-    NetworkBoot,
-    NetworkName,
-    Reservations,
-    Vlan,
-)
+from corral.model.network_parts import NetworkName
 from corral.model.requests import CardGroups, Description, WaitCondition
-from corral.model.router import RouterRoute, Uplink
+from corral.model.stack_wires import (
+    ForwardedPort,
+    ForwardTarget,
+    StackAddress,
+    StackBalancer,
+    StackModel,
+    StackNetwork,
+    StackNetworkPolicy,
+    StackRouter,
+)
 from corral.model.vm import Bus, Firmware, RunPolicy
 from corral.names import MIB, parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
 
@@ -115,16 +111,8 @@ Count = Annotated[
     Field(ge=1, le=limits.STACK_VMS_MAX),
     BeforeValidator(_plainly(int), json_schema_input_type=int),  # a text, where --set gave it
 ]
-ForwardedPort = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}(/(tcp|udp))?$")]
-ForwardTarget = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:[1-9][0-9]{0,4}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 VariableValue = Annotated[str, StringConstraints(max_length=limits.STACK_VARIABLE_MAX_CHARS)] | bool | int | float
-
-
-class StackModel(Model):
-    """Its fields' words are shown by editors."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class StackDisk(StackModel):
@@ -247,44 +235,6 @@ class StackDefaults(StackModel):
     """Allow disks larger than the free space."""
 
 
-class StackNetwork(StackModel):
-    """A network of the stack's own; `corral down` removes it."""
-
-    name: Name
-    mode: MakeableMode | None = None
-    """`bridge` where a bridge or a card is named, else `nat`."""
-    subnet: Annotated[str, StringConstraints(max_length=18)] = ""
-    """IPv4 CIDR; empty: a free one is found."""
-    ipv6: Ipv6Mode = ""
-    subnet6: Cidr = ""
-    """IPv6 CIDR, a /64; empty: with `ipv6` a unique local one."""
-    domain: Annotated[str, StringConstraints(max_length=200)] = ""
-    """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
-    mtu: Mtu | None = None
-    bridge: Interface | None = None
-    """A bridge of the host's."""
-    nic: Interface | None = None
-    """A card of the host's, for a bridge over it or for macvtap."""
-    vlan: Vlan | None = None
-    dns: DnsServers = ()
-    dhcp_first: Address = ""
-    dhcp_last: Address = ""
-    dhcp_options: DhcpOptions = ()
-    boot: NetworkBoot | None = None
-    reservations: Reservations = ()
-    host_names: bool = False
-
-
-class StackRouter(StackModel):
-    """A router between networks; `corral down` removes it."""
-
-    connect: Annotated[tuple[Name, ...], Field(max_length=limits.ROUTER_PORTS_MAX)]
-    """The networks that it joins; guests of isolated ones get it as their way out."""
-    uplink: Uplink = "nat"
-    uplink_network: Name = "default"
-    routes: Annotated[tuple[RouterRoute, ...], Field(max_length=limits.ROUTER_ROUTES_MAX)] = ()
-
-
 class StackVm(StackDefaults):
     """One VM; with `count`, as many, called NAME-1, NAME-2 …"""
 
@@ -318,7 +268,20 @@ class StackDocument(StackModel):
     forwards: Annotated[dict[ForwardedPort, ForwardTarget], Field(max_length=limits.STACK_FORWARDS_MAX)] = Field(
         default_factory=dict
     )
-    """Ports of the host's that lead to its VMs: `"8080": web:80`, `5353/udp: dns:53`."""
+    """Ports of the host's that lead to its VMs, or to its balancers: `"8080": web:80`, `5353/udp: dns:53`,
+    `"80": {balancer: front}`."""
+    network_policies: Annotated[dict[Name, StackNetworkPolicy], Field(max_length=limits.STACK_POLICIES_MAX)] = Field(
+        default_factory=dict
+    )
+    """What keeps tiers apart: `tiers: {tiers: ["network:web", "network:db"], unless: ["network:web to network:db tcp/5432"]}`."""
+    balancers: Annotated[dict[Name, StackBalancer], Field(max_length=limits.STACK_BALANCERS_MAX)] = Field(
+        default_factory=dict
+    )
+    """Before VMs, on a router: `front: {router: edge, listen: 80, to: [web]}`."""
+    addresses: Annotated[dict[Name, StackAddress], Field(max_length=limits.STACK_ADDRESSES_MAX)] = Field(
+        default_factory=dict
+    )
+    """Addresses that move between VMs: `shop: {router: edge, vm: web}`."""
     volumes: Annotated[dict[Name, Volume], Field(max_length=limits.STACK_VOLUMES_MAX)] = Field(default_factory=dict)
     """Disks that stand alone, for the VMs that name them: `disks: [20, {volume: data}]`."""
     vms: Annotated[dict[Name, StackVm], Field(max_length=limits.STACK_VMS_MAX)] = Field(default_factory=dict)

@@ -68,6 +68,11 @@ class ExportStackRequest(Model):
     selector: Annotated[str, StringConstraints(max_length=1024)] = ""
 
 
+ActionKind = Literal[
+    "address", "balancer", "forward", "image", "network", "network-policy", "router", "security-group", "vm", "volume"
+]
+
+
 class StackVerb(StrEnum):
     """What an action does."""
 
@@ -97,7 +102,7 @@ class StackAction(Model):
     """One request, what comes before it, and what it changes, for people."""
 
     id: str
-    kind: Literal["forward", "image", "network", "router", "security-group", "vm", "volume"]
+    kind: ActionKind
     name: str
     verb: StackVerb
     device: str = ""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from corral.errors import CorralError
 from corral.model.network import Network
+from corral.model.network_policy import NetworkPolicy
 from corral.model.operation import Operation
 from corral.model.requests import CreateVmRequest, WaitCondition
 from corral.model.security_group import SecurityGroup
@@ -41,9 +42,11 @@ from corral.services.os import warnings_of
 from corral.services.stack_actions import Sketch, Target
 from corral.services.stack_diff import compare
 from corral.services.stack_document import Stack, Trouble, Wish, read_stack, refuse
+from corral.services.stack_entrances import declared_entrances, sketch_entrances
 from corral.services.stack_export import export_stack
 from corral.services.stack_groups import declared_groups, sketch_groups, sketch_groups_gone
 from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks
+from corral.services.stack_policies import declared_policies, sketch_policies, sketch_policies_gone
 from corral.services.stack_routers import declared_routing, sketch_forwards, sketch_routers, sketch_routing_gone
 from corral.services.stack_state import (
     ImageNeed,
@@ -74,6 +77,8 @@ class StackService:
         networks = await declared_networks(context, caller, project, stack, troubles)
         groups = await declared_groups(context, caller, project, stack, troubles)
         routing = await declared_routing(context, caller, project, stack, troubles)
+        policies = await declared_policies(context, caller, project, stack, troubles)
+        entrances = await declared_entrances(context, caller, project, stack, troubles)
         needs = Needs(images, volumes, networks)
         targets = await self._targets(caller, project, stack, request, needs, troubles)
         refuse(asked, troubles)
@@ -90,6 +95,7 @@ class StackService:
             sketch.network(network)
         sketch_routers(sketch, routing)
         sketch_groups(sketch, groups)
+        sketch_policies(sketch, policies, prune=request.prune)
         for volume in volumes.values():
             sketch.volume(volume)
         self._leave(sketch, going)
@@ -99,6 +105,7 @@ class StackService:
             if request.delete_disks:
                 sketch.free(target.wish.name, target.difference.freed)
             sketch.blocked += _blocks(target)
+        sketch_entrances(sketch, entrances, prune=request.prune)
         sketch_forwards(sketch, routing)
         return StackPlan(
             stack=stack.name,
@@ -137,6 +144,7 @@ class StackService:
             )
         kept = {nic.network_uid for vm in order if vm.spec.protected for nic in vm.spec.nics}
         if not kept:
+            sketch_policies_gone(sketch, await find_of_stack(context, NetworkPolicy, project, request.stack))
             await sketch_routing_gone(context, project, request.stack, sketch)
         for network in await find_of_stack(context, Network, project, request.stack):
             if network.uid not in kept:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from corral.model.image import ImageState
 from corral.model.requests import CreateVmRequest
-from corral.model.stack_plan import StackAction, StackBlock, StackVerb, StackWait
+from corral.model.stack_plan import ActionKind, StackAction, StackBlock, StackVerb, StackWait
 from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import format_bytes
@@ -52,7 +52,7 @@ class Sketch:
 
     def add(
         self,
-        kind: Literal["forward", "image", "network", "router", "security-group", "vm", "volume"],
+        kind: ActionKind,
         name: str,
         verb: StackVerb,
         changes: Sequence[str],

@@ -1,34 +1,35 @@
 """From a stack's document to the VMs that it wishes: variables, defaults, counts, dependencies. Pure; refuses with places."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from corral.errors import CorralError
 from corral.model import limits
-from corral.model.firewall_requests import CreateSecurityGroupRequest
+from corral.model.firewall_requests import CreateNetworkPolicyRequest, CreateSecurityGroupRequest
 from corral.model.network_requests import CreateNetworkRequest
 from corral.model.requests import CreateVmRequest, WaitCondition
-from corral.model.stack import (
-    STACK_LABEL,
-    StackDisk,
-    StackDocument,
-    StackNetwork,
-    StackNic,
-    StackRouter,
-    StackSecurityGroup,
-    StackVm,
-    StackVolume,
-)
+from corral.model.router_requests import CreateAddressRequest, CreateBalancerRequest
+from corral.model.stack import STACK_LABEL, StackDisk, StackDocument, StackNic, StackVm
+from corral.model.stack_wires import StackBalancedPort, StackRouter
 from corral.model.volume_requests import CreateVolumeRequest
-from corral.names import plain_text
+from corral.services.stack_parts import (
+    DISK_WORDS,
+    PROBLEMS_SHOWN,
+    address_of,
+    balancer_of,
+    group_of,
+    instances,
+    invalid,
+    network_of,
+    policy_of,
+    shown,
+    validated,
+    volume_of,
+)
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
-_PROBLEMS_SHOWN: Final = 10
-_TEXT_SHOWN: Final = 40
 # The document's word, and the request's.
 _SAME: Final = (
     "image", "os", "vcpus", "cpu_shares", "firmware", "hostname", "user", "ssh_keys", "user_data", "network_config", "labels",
@@ -37,7 +38,6 @@ _SAME: Final = (
 _BOOT: Final = {
     "autostart": "autostart", "priority": "priority", "delay": "delay_s", "shutdown_deadline": "shutdown_deadline_s",
 }  # fmt: skip
-_DISK: Final = {"size": "size_bytes", "iops": "iops_max", "bandwidth": "bytes_per_s_max"}
 
 Scalar = str | int | float | bool
 
@@ -72,8 +72,11 @@ class Stack:
     new_networks: Mapping[str, CreateNetworkRequest]
     groups: Mapping[str, CreateSecurityGroupRequest]
     routers: Mapping[str, StackRouter]
-    forwards: Mapping[str, str]
+    forwards: Mapping[str, str | StackBalancedPort]
     """From `8080` to `web:80`."""
+    policies: Mapping[str, CreateNetworkPolicyRequest]
+    balancers: Mapping[str, CreateBalancerRequest]
+    addresses: Mapping[str, CreateAddressRequest]
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,9 @@ def refuse(asked: str, troubles: list[Trouble]) -> None:
     """Nothing without troubles; else one error with all of them, each with its place."""
     if not troubles:
         return
-    shown = [f"{one.place}: {_reason(one.error)}" for one in troubles[:_PROBLEMS_SHOWN]]
-    if len(troubles) > _PROBLEMS_SHOWN:
-        shown.append(f"and {len(troubles) - _PROBLEMS_SHOWN} more")
+    shown = [f"{one.place}: {_reason(one.error)}" for one in troubles[:PROBLEMS_SHOWN]]
+    if len(troubles) > PROBLEMS_SHOWN:
+        shown.append(f"and {len(troubles) - PROBLEMS_SHOWN} more")
     first = troubles[0].error
     reason = shown[0] if len(shown) == 1 else "\n  ".join(["nothing was done:", *shown])
     raise CorralError(first.code, asked, reason, first.hint, first.context)
@@ -108,29 +111,40 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
     _check_shape(document, asked)
     budget = _Budget(asked)
     rest = {key: value for key, value in document.items() if key != "variables"}
-    whole = _validated(StackDocument, _present(budget.replaced(rest, {**variables, "index": 1, "vm": "vm"})), "", asked)
+    whole = validated(StackDocument, _present(budget.replaced(rest, {**variables, "index": 1, "vm": "vm"})), "", asked)
     wishes: list[Wish] = []
     defaults = document.get("defaults") or {}
     for base, declared in whole.vms.items():
         merged = _merged(defaults, document["vms"][base] or {})
-        for name, index in _instances(base, declared):
+        for name, index in instances(base, declared):
             values = {**variables, "index": index, "vm": name}
-            vm = _validated(StackVm, budget.replaced(merged, values), f"vms.{base}", asked)
+            vm = validated(StackVm, budget.replaced(merged, values), f"vms.{base}", asked)
             wishes.append(_wish(whole, name, f"vms.{base}", vm, asked))
             if len(wishes) > limits.STACK_VMS_MAX:
-                raise _invalid(asked, "vms", f"with their counts they are more than {limits.STACK_VMS_MAX} VMs")
+                raise invalid(asked, "vms", f"with their counts they are more than {limits.STACK_VMS_MAX} VMs")
     _check_names(wishes, asked)
-    volumes = {name: _volume(whole, name, volume, asked) for name, volume in whole.volumes.items()}
+    volumes = {name: volume_of(whole, name, volume, asked) for name, volume in whole.volumes.items()}
     named = tuple(network for network in whole.networks if isinstance(network, str))
-    made = [_network(whole, network, asked) for network in whole.networks if not isinstance(network, str)]
+    made = [network_of(whole, network, asked) for network in whole.networks if not isinstance(network, str)]
     if twice := {
         name for name in (*named, *(one.name for one in made)) if [*named, *(one.name for one in made)].count(name) > 1
     }:
-        raise _invalid(asked, "networks", f"{min(twice)} is there twice")
+        raise invalid(asked, "networks", f"{min(twice)} is there twice")
     networks = {network.name: network for network in made}
-    groups = {name: _group(whole, name, group, asked) for name, group in whole.security_groups.items()}
-    rest_of_it = (networks, groups, whole.routers, whole.forwards)
-    return Stack(whole.stack, whole.images, named, _in_order(wishes, asked), volumes, *rest_of_it)
+    return Stack(
+        name=whole.stack,
+        images=whole.images,
+        networks=named,
+        vms=_in_order(wishes, asked),
+        volumes=volumes,
+        new_networks=networks,
+        groups={name: group_of(whole, name, group, asked) for name, group in whole.security_groups.items()},
+        routers=whole.routers,
+        forwards=whole.forwards,
+        policies={name: policy_of(whole, name, one, asked) for name, one in whole.network_policies.items()},
+        balancers={name: balancer_of(whole, name, one, asked) for name, one in whole.balancers.items()},
+        addresses={name: address_of(whole, name, one, asked) for name, one in whole.addresses.items()},
+    )
 
 
 # ---- variables -----------------------------------------------------------------------------------------------------
@@ -139,12 +153,12 @@ def read_stack(document: Mapping[str, Any], overrides: Mapping[str, str]) -> Sta
 def _variables(document: Mapping[str, Any], overrides: Mapping[str, str], asked: str) -> dict[str, Scalar]:
     given = document.get("variables") or {}
     head = {"stack": "x", "variables": given}
-    known: dict[str, Scalar] = dict(_validated(StackDocument, head, "", asked).variables)
+    known: dict[str, Scalar] = dict(validated(StackDocument, head, "", asked).variables)
     for name in overrides:
         if name not in known:
             raise CorralError(
                 "invalid-argument",
-                f"--set {_shown(name)}=…",
+                f"--set {shown(name)}=…",
                 "the stack has no such variable",
                 f"its variables: {', '.join(known) or 'none'}",
             )
@@ -161,7 +175,7 @@ class _Budget:
     def replaced(self, value: Any, variables: Mapping[str, Scalar], place: str = "", depth: int = 0) -> Any:
         """`value` with the variables in its texts replaced; a text that is one variable alone takes its very value."""
         if depth > limits.STACK_DEPTH_MAX:
-            raise _invalid(self._asked, place, f"it is nested deeper than {limits.STACK_DEPTH_MAX} levels")
+            raise invalid(self._asked, place, f"it is nested deeper than {limits.STACK_DEPTH_MAX} levels")
         if isinstance(value, Mapping):
             return {
                 key: self.replaced(inner, variables, f"{place}.{key}" if place else str(key), depth + 1)
@@ -183,7 +197,7 @@ class _Budget:
         found = _REFERENCE.sub(word, text) if "${" in text else text
         self._left -= len(found)
         if self._left < 0:
-            raise _invalid(self._asked, place, "the stack is too large once its variables are replaced")
+            raise invalid(self._asked, place, "the stack is too large once its variables are replaced")
         return found
 
     def _value(self, match: re.Match[str], variables: Mapping[str, Scalar], place: str) -> Scalar:
@@ -193,7 +207,7 @@ class _Budget:
         raise CorralError(
             "invalid-document",
             self._asked,
-            f"{place}: there is no variable {_shown(match[0])}",
+            f"{place}: there is no variable {shown(match[0])}",
             f"its variables: {', '.join(variables)}; write $${{ for a ${{ of the text's own",
         )
 
@@ -209,10 +223,10 @@ def _check_shape(document: Mapping[str, Any], asked: str) -> None:
     """What is looked at before it is validated: which VMs there are."""
     for key, inner in (("vms", document.get("vms")), ("defaults", document.get("defaults"))):
         if inner is not None and not isinstance(inner, Mapping):
-            raise _invalid(asked, key, "it is no mapping of names to values")
+            raise invalid(asked, key, "it is no mapping of names to values")
     for name, vm in (document.get("vms") or {}).items():
         if vm is not None and not isinstance(vm, Mapping):
-            raise _invalid(asked, f"vms.{_shown(name)}", "it is no mapping of fields to values")
+            raise invalid(asked, f"vms.{shown(name)}", "it is no mapping of fields to values")
 
 
 def _present(document: dict[str, Any]) -> dict[str, Any]:
@@ -232,33 +246,10 @@ def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _instances(base: str, declared: StackVm) -> Iterator[tuple[str, int]]:
-    if declared.count is None:
-        yield base, 1
-        return
-    for index in range(1, declared.count + 1):
-        yield f"{base}-{index}", index
-
-
-def _validated(cls: Any, value: object, place: str, asked: str) -> Any:
-    try:
-        return cls.model_validate(value)
-    except ValidationError as error:
-        lines = []
-        for one in error.errors(include_url=False, include_input=False)[:_PROBLEMS_SHOWN]:
-            where = ".".join(_shown(str(part)) for part in (place, *one["loc"]) if part != "")
-            lines.append(f"{where or 'the document'}: {one['msg'].removeprefix('Value error, ')}")
-        more = error.error_count() - len(lines)
-        reason = "\n  ".join([*lines, *([f"and {more} more"] if more > 0 else [])])
-        raise CorralError(
-            "invalid-document", asked, reason, "corral stack schema describes what can be said"
-        ) from error
-
-
 def _wish(whole: StackDocument, name: str, place: str, vm: StackVm, asked: str) -> Wish:
     for field in ("user_data_file", "network_config_file"):
         if getattr(vm, field):
-            raise _invalid(asked, f"{place}.{field}", "files are read by the command line, not by the daemon")
+            raise invalid(asked, f"{place}.{field}", "files are read by the command line, not by the daemon")
     given = vm.model_dump(mode="json", exclude_unset=True)
     body: dict[str, Any] = {field: given[field] for field in _SAME if given.get(field) is not None}
     if "memory" in given:
@@ -272,43 +263,20 @@ def _wish(whole: StackDocument, name: str, place: str, vm: StackVm, asked: str) 
     if vm.nics is not None:
         body["nics"] = [_nic_body(nic) for nic in vm.nics]
     body["labels"] = {**body.get("labels", {}), STACK_LABEL: whole.stack}
-    request: CreateVmRequest = _validated(CreateVmRequest, {"name": name, **body}, place, asked)
+    request: CreateVmRequest = validated(CreateVmRequest, {"name": name, **body}, place, asked)
     after: dict[str, WaitCondition] = {}
     for base, condition in vm.after.items():
         other = whole.vms.get(base)
         if other is None:
             known = ", ".join(whole.vms)
-            raise _invalid(asked, f"{place}.after.{base}", f"the stack has no VM {base!r}", f"its VMs: {known}")
-        after.update({instance: condition for instance, _ in _instances(base, other)})
+            raise invalid(asked, f"{place}.after.{base}", f"the stack has no VM {base!r}", f"its VMs: {known}")
+        after.update({instance: condition for instance, _ in instances(base, other)})
     return Wish(name, place, request, after)
-
-
-def _volume(whole: StackDocument, name: str, volume: StackVolume, asked: str) -> CreateVolumeRequest:
-    given = volume.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    body = {_DISK.get(key, key): value for key, value in given.items()}
-    labels = {STACK_LABEL: whole.stack}
-    made: CreateVolumeRequest = _validated(
-        CreateVolumeRequest, {"name": name, "labels": labels, **body}, f"volumes.{name}", asked
-    )
-    return made
-
-
-def _network(whole: StackDocument, network: StackNetwork, asked: str) -> CreateNetworkRequest:
-    given = network.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    body = {**given, "labels": {STACK_LABEL: whole.stack}}
-    made: CreateNetworkRequest = _validated(CreateNetworkRequest, body, f"networks.{network.name}", asked)
-    return made
-
-
-def _group(whole: StackDocument, name: str, group: StackSecurityGroup, asked: str) -> CreateSecurityGroupRequest:
-    body = {**group.model_dump(mode="json"), "name": name, "labels": {STACK_LABEL: whole.stack}}
-    made: CreateSecurityGroupRequest = _validated(CreateSecurityGroupRequest, body, f"security_groups.{name}", asked)
-    return made
 
 
 def _disk_body(disk: StackDisk) -> dict[str, Any]:
     given = disk.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    body = {_DISK.get(key, key): value for key, value in given.items() if key != "keep"}
+    body = {DISK_WORDS.get(key, key): value for key, value in given.items() if key != "keep"}
     return {**body, "delete_with_vm": False} if disk.keep else body
 
 
@@ -325,13 +293,13 @@ def _check_names(wishes: list[Wish], asked: str) -> None:
     for wish in wishes:
         if wish.name in seen:
             reason = f"{seen[wish.name].place} makes a VM {wish.name!r} as well"
-            raise _invalid(asked, wish.place, reason, "give one of the two another name")
+            raise invalid(asked, wish.place, reason, "give one of the two another name")
         seen[wish.name] = wish
         for number, nic in enumerate(wish.request.nics or ()):
             for key in ((nic.network, nic.address), ("mac", nic.mac)):
                 if key[1] is not None and (other := addresses.setdefault((key[0], key[1]), wish.name)) != wish.name:
                     place = f"{wish.place}.nics[{number}]"
-                    raise _invalid(
+                    raise invalid(
                         asked, place, f"{other} has {key[1]} already", "leave it out, or write ${index} in it"
                     )
 
@@ -342,14 +310,14 @@ def _in_order(wishes: list[Wish], asked: str) -> tuple[Wish, ...]:
     for wish in wishes:
         for other, condition in wish.after.items():
             if why := _never(by_name[other].request, condition):
-                raise _invalid(asked, f"{wish.place}.after.{other}", f"{other} {why}, so it is never {condition.value}")
+                raise invalid(asked, f"{wish.place}.after.{other}", f"{other} {why}, so it is never {condition.value}")
     ordered: list[Wish] = []
     waiting = dict(by_name)
     while waiting:
         ready = [wish for wish in waiting.values() if not any(other in waiting for other in wish.after)]
         if not ready:
             circle = _circle(waiting)
-            raise _invalid(asked, f"{by_name[circle[0]].place}.after", f"it goes in a circle: {' after '.join(circle)}")
+            raise invalid(asked, f"{by_name[circle[0]].place}.after", f"it goes in a circle: {' after '.join(circle)}")
         ordered += ready
         for wish in ready:
             del waiting[wish.name]
@@ -375,12 +343,4 @@ def _circle(waiting: Mapping[str, Wish]) -> list[str]:
 
 def _name_of(document: Mapping[str, Any]) -> str:
     name = document.get("stack")
-    return repr(_shown(name)) if isinstance(name, str) else "without a name"
-
-
-def _shown(text: object) -> str:
-    return plain_text(str(text), _TEXT_SHOWN)
-
-
-def _invalid(asked: str, place: str, reason: str, hint: str = "") -> CorralError:
-    return CorralError("invalid-document", asked, f"{place or 'the document'}: {reason}", hint)
+    return repr(shown(name)) if isinstance(name, str) else "without a name"

@@ -15,6 +15,7 @@ from corral.services.context import Context
 from corral.services.listing import read_objects
 from corral.services.selectors import matches, parse_selector
 from corral.services.stack_diff import There
+from corral.services.stack_export_wires import exported_wires
 from corral.services.stack_state import read_there
 
 # What a known system decides where nothing is said (services/os.py): to be said, so that it stays as it is.
@@ -44,7 +45,8 @@ async def export_stack(context: Context, project: str, request: ExportStackReque
         documents[vm.name] = document_of(await read_there(context, vm))
         notes += _notes(vm, request.stack)
     images = await _catalogued(context, project, vms)
-    document = {"stack": request.stack, **({"images": images} if images else {}), "vms": documents}
+    wires = await exported_wires(context, project, request.stack, documents.keys())
+    document = {"stack": request.stack, **({"images": images} if images else {}), **wires, "vms": documents}
     StackDocument.model_validate(document)
     return StackExport(document=document, notes=tuple(notes))
 

@@ -12,11 +12,13 @@ from corral.model.router import Router
 from corral.model.router_requests import CreateForwardRequest, CreateRouterRequest
 from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import StackVerb
+from corral.model.stack_wires import StackBalancedPort
 from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
+from corral.services.stack_entrances import sketch_entrances_gone
 from corral.services.stack_state import find_of_stack
 
 _OWN: Final = ("the stack's own",)
@@ -58,7 +60,11 @@ async def declared_routing(
             reason = "ports are numbers from 1 to 65535"
             troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, '"8080": web:80')))
             continue
-        if wished.vm not in names:
+        if wished.balancer is not None and wished.balancer not in stack.balancers:
+            reason = f"the stack has no balancer {wished.balancer!r}"
+            troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, "balancers: …")))
+            continue
+        if wished.balancer is None and wished.vm not in names:
             reason = f"the stack has no VM {wished.vm!r}"
             troubles.append(Trouble(place, CorralError("invalid-document", asked, reason, ", ".join(sorted(names)))))
             continue
@@ -66,18 +72,28 @@ async def declared_routing(
         found = known.get(name)
         if found is None and await context.objects.find(Forward, project, name) is not None:
             troubles.append(Trouble(place, _foreign(asked)))
-        same = found is not None and (found.spec.vm, found.spec.port) == (wished.vm, wished.port)
+        same = found is not None and _leads(found, wished)
         kept |= {name} if same else set()
         forwards.append((wished, found if same else None))
     stale = tuple(one for name, one in known.items() if name not in kept)
     return RoutingNeeds(tuple(routers), tuple(forwards), stale)
 
 
-def _forward(stack: str, port: str, target: str) -> CreateForwardRequest:
+def _forward(stack: str, port: str, target: str | StackBalancedPort) -> CreateForwardRequest:
     number, _, protocol = port.partition("/")
-    vm, _, inner = target.partition(":")
-    body = {"vm": vm, "protocol": protocol or "tcp", "host_port": int(number), "port": int(inner)}
+    body: dict[str, object] = {"protocol": protocol or "tcp", "host_port": int(number)}
+    if isinstance(target, str):
+        vm, _, inner = target.partition(":")
+        body |= {"vm": vm, "port": int(inner)}
+    else:
+        body["balancer"] = target.balancer
     return CreateForwardRequest.model_validate({**body, "labels": {STACK_LABEL: stack}})
+
+
+def _leads(found: Forward, wished: CreateForwardRequest) -> bool:
+    if wished.balancer is not None:
+        return found.spec.balancer == wished.balancer
+    return (found.spec.vm, found.spec.port) == (wished.vm, wished.port)
 
 
 def _foreign(asked: str) -> CorralError:
@@ -134,10 +150,11 @@ def sketch_forwards(sketch: Sketch, needs: RoutingNeeds) -> None:
     for request, there in needs.forwards:
         name = f"{request.protocol}-{request.host_port}"
         if there is None:
-            vm = sketch.last.get(f"vm/{request.vm}")
+            to = sketch.last.get(f"balancer/{request.balancer}" if request.balancer else f"vm/{request.vm}")
             body = request.model_dump(mode="json", exclude_unset=True)
-            change = f"{CREATED}: {request.host_port} → {request.vm}:{request.port or request.host_port}"
-            after = [*([vm] if vm else []), *(sketch.last[key] for key in sketch.last if key.startswith("router/"))]
+            where = request.balancer or f"{request.vm}:{request.port or request.host_port}"
+            change = f"{CREATED}: {request.host_port} → {where}"
+            after = [*([to] if to else []), *(sketch.last[key] for key in sketch.last if key.startswith("router/"))]
             sketch.add("forward", name, StackVerb.CREATE, (change,), path="/forwards", body=body, after=after)
 
 
@@ -150,6 +167,7 @@ async def sketch_routing_gone(context: Context, project: str, stack: str, sketch
     """Forwards and routers that the stack made: after its VMs, before its networks."""
     for forward in await find_of_stack(context, Forward, project, stack):
         _gone(sketch, forward, _OWN[0], ())
+    await sketch_entrances_gone(context, project, stack, sketch)
     after = tuple(sketch.last.values())
     for router in await find_of_stack(context, Router, project, stack):
         path = f"/routers/{router.name}"

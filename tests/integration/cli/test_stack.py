@@ -225,3 +225,41 @@ def test_every_example_can_be_planned(corral: Corral, example: str) -> None:
 
 def test_the_schema_is_printed(corral: Corral) -> None:
     assert corral("stack", "schema").json["title"] == "Corral stack"
+
+
+def test_a_stack_with_everything_on_its_wires(corral: Corral, stack: str, tmp_path: Path) -> None:
+    front, edge, web = f"{stack}-front", f"{stack}-edge", f"{stack}-web"
+    document: dict[str, Any] = {
+        "stack": stack,
+        "networks": [{"name": front, "mode": "isolated"}],
+        "security_groups": {web: ["in tcp/80", "out any"]},
+        "network_policies": {f"{stack}-apart": {"tiers": [f"network:{front}", "network:default"]}},
+        "routers": {edge: {"connect": [front]}},
+        "balancers": {f"{stack}-shop": {"router": edge, "listen": 80, "to": [web]}},
+        "addresses": {f"{stack}-face": {"router": edge, "vm": f"{web}-1"}},
+        "forwards": {"18431": {"balancer": f"{stack}-shop"}},
+        "defaults": {"image": "micro", "memory": "128M"},
+        "vms": {web: {"count": 2, "nics": [{"network": front, "groups": [web]}]}},
+    }
+    file = write(tmp_path, document)
+    corral("apply", "-f", file).ok()
+    again = corral("apply", "-f", file).ok().out
+    assert again == f"stack {stack}: 2 unchanged\n"
+    document["addresses"][f"{stack}-face"]["vm"] = f"{web}-2"
+    document["network_policies"][f"{stack}-apart"]["unless"] = [f"network:default to network:{front} tcp/80"]
+    file = write(tmp_path, document)
+    planned = corral("diff", "-f", file).ok().out
+    assert f"~ address {stack}-face: update (vm: {web}-1 → {web}-2)" in planned
+    corral("apply", "-f", file).ok()
+    exported = yaml.safe_load(corral("export-spec", "--stack", stack).ok().out)
+    assert exported["addresses"][f"{stack}-face"]["vm"] == f"{web}-2"
+    assert exported["balancers"][f"{stack}-shop"]["to"] == [f"{web}-1", f"{web}-2"]
+    for section in ("network_policies", "balancers", "addresses", "forwards"):
+        del document[section]
+    file = write(tmp_path, document)
+    assert "unchanged" in corral("apply", "-f", file).ok().out
+    corral("apply", "-f", file, "--prune").ok()
+    for noun in ("network-policy", "balancer", "address", "forward"):
+        assert stack not in corral(noun, "list").ok().out
+    corral("down", stack, "--yes").ok()
+    assert stack not in corral("router", "list").ok().out
