@@ -1,6 +1,7 @@
-"""What every layer of tests shares: the guard that keeps unit tests pure, and the logs that a failed test keeps."""
+"""What every layer of tests shares: the guard that keeps unit tests pure, and that an interruption is heard."""
 
 import asyncio
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +11,13 @@ import pytest
 pytest_plugins = ["libvirt_fixtures"]
 
 UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_configure() -> None:
+    """Whoever starts tests in the background has the interruption ignored; the commands whose interruption is tested would
+    inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
