@@ -140,7 +140,8 @@ def test_it_goes_on_without_the_daemon_and_is_mended_by_it(walk: Walk, tenants: 
     assert served_by(uid) == before, "it served on"
     os.kill(before[0], 9)
     assert eventually(lambda: bool(served_by(uid)) and served_by(uid) != before, 5.0)
-    subprocess.run(["ip", "netns", "del", namespace], check=True)
+    # The daemon may be quicker with a new one than this is with the name of the old.
+    subprocess.run(["ip", "netns", "del", namespace], check=False)
     assert eventually(lambda: fetched(*outside, PORTS["red"]) == red, 5.0)
     assert eventually(lambda: len(served_by(uid)) == 1, 5.0)
     renewed = walk.guest(red, "udhcpc -i eth0 -n -q -f -t 5 -T 2 2>&1; true")

@@ -323,7 +323,15 @@ def test_gateways_that_cannot_be_are_refused(world: Any) -> None:
         await refused(make(**behind, subnet="8.8.8.0/24"), "invalid-argument", "private")
         await refused(make(**behind, bandwidth_in={"average_bytes_per_s": 1000}), "invalid-argument", "no queue")
         await refused(make(**behind, subnet="10.7.9.0/24", dns=("10.7.9.1",)), "invalid-argument", "ask itself")
+        relay = {"dhcp_relay": "192.0.2.9"}
+        await refused(make(**relay), "invalid-argument", "serves DHCP")
+        await refused(make(**behind, subnet="10.7.9.0/24", dhcp_relay="10.7.9.5"), "invalid-argument", "in the network")
+        await refused(make(**behind, dhcp_relay="there"), "invalid-argument", "no address")
+        await refused(make(**behind, **relay, boot={"file": "x"}), "invalid-argument", "boot file would come from")
         await desk.networks.create(*ME, CreateNetworkRequest(name="red", gateway_at="router"))
+        passed = await desk.networks.change(*ME, "red", ChangeNetworkRequest(dhcp_relay="192.0.2.9"))
+        assert passed.spec.dhcp_relay == "192.0.2.9"
+        assert (await desk.networks.change(*ME, "red", ChangeNetworkRequest(dhcp_relay=""))).spec.dhcp_relay == ""
         await refused(
             desk.networks.change(*ME, "red", ChangeNetworkRequest(mode="routed")), "invalid-argument", "its gateway"
         )

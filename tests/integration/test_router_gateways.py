@@ -200,3 +200,26 @@ def test_the_host_leads_to_what_is_behind_as_long_as_it_is_wished(
 
 def shown() -> str:
     return subprocess.run(["ip", "route", "show", SUBNET], check=True, capture_output=True, text=True).stdout
+
+
+def test_what_guests_ask_is_passed_on_to_a_server_elsewhere(made: "list[Tenant]", place: Path, wires: Wires) -> None:
+    one = tenant(made, place, wires, dhcp_relay="10.232.9.1")
+    out = wires.bridge()
+    served = replace(one.served, relay="10.232.9.1")
+    uplink = port(one.uid, out, "10.232.9.2")
+    one.ensure(uplink=uplink, routes=(RouteWish("default", "10.232.9.1"),), served=(served,))
+    server = wires.host(out, "10.232.9.1/24")
+    ip("-n", server, "route", "add", SUBNET, "via", "10.232.9.2")
+    mac = new_mac()
+    words = ("--port=0", "--keep-in-foreground", "--conf-file=/dev/null", "--no-ping", "--leasefile-ro")
+    words += ("--dhcp-range=10.232.1.0,static,255.255.255.0", f"--dhcp-host={mac},10.232.1.99,web")
+    words += ("--dhcp-option=3,10.232.1.1", f"--pid-file={place}/elsewhere.pid")
+    wires.servers.append(subprocess.Popen(["ip", "netns", "exec", server, "dnsmasq", *words]))
+    with wired_guest(one.bridge, mac, place) as guest:
+        told = guest.dhcp()
+        assert (told["ip"], told["router"]) == ("10.232.1.99", "10.232.1.1")
+        assert guest.pings("10.232.9.1")
+    one.reserve("10.232.1.99", "web")
+    with wired_guest(one.bridge, mac, place) as guest:
+        guest.dhcp()
+        assert "10.232.1.99" in guest.resolves("web.t.test", "10.232.1.1"), "names are the router's still"

@@ -28,7 +28,19 @@ COLUMNS: Final = (
 
 
 SERVED: Final = (
-    *("mtu", "dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "reservations", "nic", "vlan", "host_names"),
+    *(
+        "mtu",
+        "dns",
+        "dhcp_first",
+        "dhcp_last",
+        "dhcp_options",
+        "boot",
+        "dhcp_relay",
+        "reservations",
+        "nic",
+        "vlan",
+        "host_names",
+    ),
     *("gateway_at", "bandwidth_in", "bandwidth_out"),
 )
 

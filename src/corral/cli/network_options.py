@@ -27,6 +27,11 @@ _OPTIONS: Final = (
     click.option("--dhcp-range", metavar="FIRST-LAST", help="What is given out unasked; all: the whole subnet."),
     click.option("--dhcp-option", multiple=True, metavar="NUMBER=VALUE", help="One more option of DHCP; again: more."),
     click.option("--boot", metavar="FILE[@SERVER]", help="What machines boot over the network (PXE), and from where."),
+    click.option(
+        "--dhcp-relay",
+        metavar="ADDRESS",
+        help="Whom DHCP is asked of, where a router is the gateway: it passes on what guests ask.",
+    ),
     click.option("--host-names/--no-host-names", default=None, help="Its guests' names resolve on this host, too."),
     click.option("--in", "bandwidth_in", metavar="LIMIT", help=f"All of its guests from beyond it: {NETWORK_HELP}."),
     click.option("--out", "bandwidth_out", metavar="LIMIT", help="What they send there, likewise."),
@@ -50,6 +55,8 @@ def parse_serving(options: Mapping[str, Any]) -> dict[str, Any]:
         body["dhcp_first"], body["dhcp_last"] = _range(options["dhcp_range"])
     if options["dhcp_option"]:
         body["dhcp_options"] = [_option(text) for text in options["dhcp_option"] if text != NONE]
+    if (relay := options["dhcp_relay"]) is not None:
+        body["dhcp_relay"] = "" if relay == NONE else relay
     if options["boot"] is not None:
         body["boot"] = _boot(options["boot"])
     for word in ("in", "out"):

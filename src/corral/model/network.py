@@ -57,6 +57,8 @@ class NetworkSpec(Model):
     dhcp_last: Annotated[Address, written_unless("")] = ""
     dhcp_options: Annotated[DhcpOptions, written_unless(())] = ()
     boot: Annotated[NetworkBoot | None, written_unless(None)] = None
+    dhcp_relay: Annotated[Address, written_unless("")] = ""
+    """Who gives addresses, elsewhere: the router that is the gateway passes on what guests ask. Empty: it gives them."""
     reservations: Annotated[Reservations, written_unless(())] = ()
     """For machines that are no VMs of ours."""
     nic: Annotated[str, written_unless("")] = ""

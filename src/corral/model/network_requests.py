@@ -36,6 +36,9 @@ class NetworkServing(Model):
     dhcp_options: DhcpOptions = ()
     boot: NetworkBoot | None = None
     """What machines that boot from the network are told."""
+    dhcp_relay: Address = ""
+    """A DHCP server elsewhere that the router, where it is the gateway, passes guests' questions on to; it has to give each
+    card the address that is reserved for it here."""
     reservations: Reservations = ()
     """Addresses of machines that are no VMs of ours."""
     host_names: bool = False
@@ -97,6 +100,8 @@ class ChangeNetworkRequest(Model):
     dhcp_options: DhcpOptions | None = None
     boot: NetworkBoot | Literal[""] | None = None
     """An empty text takes it away."""
+    dhcp_relay: Address | None = None
+    """Likewise."""
     reservations: Reservations | None = None
     host_names: bool | None = None
     bandwidth_in: Bandwidth | None = None

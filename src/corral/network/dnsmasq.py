@@ -10,6 +10,8 @@ from corral.model.network import NetworkSpec
 FIRST_GUEST_OFFSET = 2
 # As many addresses as a /16 has: more are never given out.
 RANGE6_ADDRESSES = 2**16
+LEASES_MAX = 1000
+"""dnsmasq's own, where not the whole subnet is given out unasked."""
 
 
 @dataclass
@@ -90,19 +92,24 @@ def range_line(spec: NetworkSpec) -> str:
 def served_lines(spec: NetworkSpec, upstream: str) -> tuple[str, ...]:
     """All that a dnsmasq of a router's is told, but for its interface and its files. `upstream`: whom names from elsewhere
     are asked of, where the network names nobody; empty: nobody is asked."""
-    first, last = dhcp_range(spec)
-    leases = int(ipaddress.IPv4Address(last)) - int(ipaddress.IPv4Address(first)) + 1
     lines = ["no-hosts", "no-poll", f"domain={spec.domain}", f"local=/{spec.domain}/", "expand-hosts"]
-    lines += [range_line(spec), "dhcp-no-override", "dhcp-authoritative"]
-    lines += [f"dhcp-lease-max={1000 if is_narrow(spec) else leases}"]
+    if spec.dhcp_relay:
+        lines.append(f"dhcp-relay={spec.router_address},{spec.dhcp_relay}")
+    else:
+        lines += [range_line(spec), "dhcp-no-override", "dhcp-authoritative", f"dhcp-lease-max={_leases_max(spec)}"]
     if spec.subnet6:
         lines += ["enable-ra", _range6_line(spec)]
-    if spec.mtu:
+    if spec.mtu and not spec.dhcp_relay:
         lines.append(f"dhcp-option=26,{spec.mtu}")
     lines += settings_lines(spec)
     if not spec.dns:
         lines += ["no-resolv", *([f"server={upstream}"] if upstream else [])]
     return tuple(lines)
+
+
+def _leases_max(spec: NetworkSpec) -> int:
+    first, last = dhcp_range(spec)
+    return LEASES_MAX if is_narrow(spec) else int(ipaddress.IPv4Address(last)) - int(ipaddress.IPv4Address(first)) + 1
 
 
 def advertised_lines(spec: NetworkSpec) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class ServedWish:
     interface: str
     lines: tuple[str, ...]
     """dnsmasq's words."""
+    relay: str = ""
+    """The DHCP server elsewhere that answers what is passed on."""
     gateway: bool = True
     """Guests ask it; else they ask the host, and it says which way leads out."""
 

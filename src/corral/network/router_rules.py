@@ -97,6 +97,9 @@ def _own(wish: RouterWish) -> list[Json]:
         _rule("own", echo, {"limit": {"rate": _ECHO_PER_SECOND, "per": "second"}}, {"accept": None}),
     ]
     found += _served(wish, FAMILY)
+    for server in sorted({served.relay for served in wish.served if served.relay}):
+        answers = _match(_field("udp", "dport"), _DHCP[FAMILY])
+        found.append(_rule("own", _match(_field("ip", "saddr"), server), answers, {"accept": None}))
     if wish.balancers:
         ports = {"set": sorted({one.listen for one in wish.balancers})}
         found.append(_rule("own", _match(_field("tcp", "dport"), ports), {"accept": None}))

@@ -84,7 +84,7 @@ def _served(router: Router, layout: Layout) -> Iterator[ServedWish]:
         spec, interface = network.spec, port_name(router.uid, network.uid)
         if port.address == spec.router_address:
             upstream = outer.spec.gateway if outer is not None else ""
-            yield ServedWish(network.uid, interface, served_lines(spec, upstream))
+            yield ServedWish(network.uid, interface, served_lines(spec, upstream), spec.dhcp_relay)
         elif spec.hosted and spec.mode == "isolated" and spec.subnet6 and _is_way_out(router, network, layout):
             yield ServedWish(network.uid, interface, advertised_lines(spec), gateway=False)
 

@@ -32,7 +32,7 @@ from corral.store.objects import Transaction
 DEFAULT_NETWORK: Final = "default"
 DOMAIN: Final = "internal"
 _CHANGEABLE: Final = (
-    *("mode", "mtu", "dns", "dhcp_first", "dhcp_last", "dhcp_options", "reservations", "host_names"),
+    *("mode", "mtu", "dns", "dhcp_first", "dhcp_last", "dhcp_options", "dhcp_relay", "reservations", "host_names"),
     *("bandwidth_in", "bandwidth_out"),
 )
 # A network that is made, or removed, is waited for so long; the agent goes on trying.

@@ -16,7 +16,7 @@ from corral.store.objects import claim_key
 
 # What DHCP itself is made of, and what the reservations say: dnsmasq alone sets these (RFC 2132, section 9; 4361; 3046).
 _OWN_OPTIONS: Final = (1, 12, 28, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 81, 82)
-_SERVED: Final = ("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "reservations", "host_names")
+_SERVED: Final = ("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "dhcp_relay", "reservations", "host_names")
 
 
 def mode_of(request: CreateNetworkRequest, asked: str) -> MakeableMode:
@@ -71,6 +71,8 @@ def settled(spec: NetworkSpec, asked: str) -> NetworkSpec:
     if spec.boot is not None and spec.boot.server:
         _check_address(spec.boot.server, (4,), "boot server")
     _check_options(spec, asked)
+    if spec.dhcp_relay:
+        _check_relay(spec, asked)
     return spec.model_copy(update={"reservations": _settled_reservations(spec, asked)})
 
 
@@ -84,6 +86,20 @@ def _check_address(text: str, versions: Iterable[int], what: str) -> None:
     # What follows a `%` may be any text, lines of dnsmasq's among them (RFC 4007, section 11).
     if address.is_unspecified or address.is_multicast or str(address).partition("%")[1]:
         raise CorralError("invalid-argument", f"{what} {text!r}", "no machine has such an address", "name a machine's")
+
+
+def _check_relay(spec: NetworkSpec, asked: str) -> None:
+    _check_address(spec.dhcp_relay, (4,), "DHCP server")
+    if spec.hosted:
+        reason = "this host is the network's gateway, and serves DHCP"
+        raise CorralError("invalid-argument", asked, reason, "a relay is for networks made with --gateway router")
+    if ipaddress.IPv4Address(spec.dhcp_relay) in ipaddress.IPv4Network(spec.subnet):
+        reason = f"{spec.dhcp_relay} is in the network itself, where guests would ask it themselves"
+        raise CorralError("invalid-argument", asked, reason, "no guest may play DHCP server: name one elsewhere")
+    said = {"range": spec.dhcp_first or spec.dhcp_last, "options": spec.dhcp_options, "boot file": spec.boot}
+    if told := [what for what, value in said.items() if value]:
+        reason = f"DHCP's {', '.join(told)} would come from {spec.dhcp_relay}"
+        raise CorralError("invalid-argument", asked, reason, "tell that server, and leave them out here")
 
 
 def _check_options(spec: NetworkSpec, asked: str) -> None:
