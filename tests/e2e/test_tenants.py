@@ -78,6 +78,20 @@ def test_both_have_the_same_address_and_each_its_own_gateway(walk: Walk, tenants
     assert "crl" not in led
 
 
+def test_the_host_and_a_tenant_may_have_the_same_address(walk: Walk, tenants: str) -> None:
+    clash = f"{tenants}-clash"
+    walk("network", "create", clash, "--mode", "isolated", "--subnet", SUBNET).ok()
+    try:
+        for colour in PORTS:
+            command = f"arp -d {GATEWAY}; ip neigh flush dev eth0; ping -c 1 -W 5 {GATEWAY}; ip neigh; true"
+            said = walk.guest(f"{tenants}-{colour}", command)
+            mac = walk.json("router", "show", f"{tenants}-{colour}")["spec"]["ports"][0]["mac"]
+            assert "1 packets received" in said
+            assert mac in said, "who answered was the router"
+    finally:
+        walk("network", "delete", clash).ok()
+
+
 def test_connections_that_look_the_same_reach_each_their_own(
     walk: Walk, tenants: str, outside: tuple[str, str]
 ) -> None:

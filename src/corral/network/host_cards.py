@@ -8,10 +8,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from corral import proc
 from corral.errors import CorralError
+from corral.files import storage_error
 from corral.network.base import HostCard
 
 _TIMEOUT_S: Final = 10.0
 _SYS_NET: Final = Path("/sys/class/net")
+_SYSCTL: Final = Path("/proc/sys/net/ipv4/conf")
+_NO_ANSWER: Final = "8"  # to no local address at all: Documentation/networking/ip-sysctl
 _ETHERNET: Final = "ether"
 _IFF_UP: Final = 1  # netdevice(7)
 
@@ -73,6 +76,16 @@ async def ensure_bridge(bridge: str, nic: str, vlan: int) -> None:
     for interface in dict.fromkeys((nic, port, bridge)):
         if not is_up(interface):
             await _run("link", "set", interface, "up")
+
+
+def keep_silent(bridge: str) -> None:
+    """The host answers nobody on it who asks for one of the host's addresses: others there may have the same."""
+    path = _SYSCTL / bridge / "arp_ignore"
+    try:
+        if path.read_text().strip() != _NO_ANSWER:
+            path.write_text(_NO_ANSWER)
+    except OSError as error:
+        raise storage_error(f"write {path}", error) from error
 
 
 async def remove_bridge(bridge: str) -> None:

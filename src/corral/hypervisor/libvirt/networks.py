@@ -20,7 +20,7 @@ from corral.model.network import Network, NetworkSpec, Reservation
 from corral.network.base import HostCard, Lease, ObservedNetwork
 from corral.network.capture import capture, check_filter
 from corral.network.connections import connections
-from corral.network.host_cards import ensure_bridge, has_vlans, host_cards, remove_bridge
+from corral.network.host_cards import ensure_bridge, has_vlans, host_cards, keep_silent, remove_bridge
 from corral.network.host_names import HOSTS, write_block
 from corral.network.host_routes import bridges, used_cidrs
 from corral.network.shaper import TcShaper
@@ -74,6 +74,8 @@ class LibvirtNetworks:
             )
         ensuring = Ensuring(network, name, self._files(network), self._own_rules)
         whole = await self._in_turn(network, f"ensure network {name}", lambda handle: ensuring.ensure(handle, wanted))
+        if network.spec.ours and not network.spec.hosted:
+            await asyncio.to_thread(keep_silent, network.spec.bridge)
         if network.spec.ours:
             self._watched.add(network.uid, name, network.spec.bridge, served=network.spec.hosted)
             await asyncio.to_thread(write_block, self._hosts_file, network.uid, self._host_lines(network))
