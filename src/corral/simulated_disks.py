@@ -57,6 +57,14 @@ class SimulatedDisks:
         below = self.content(file.backing) if file.backing else {}
         return {**below, **file.blocks}
 
+    def below(self, path: str) -> tuple[str, ...]:
+        """What it lies on, the nearest first."""
+        found: list[str] = []
+        while (file := self.files.get(path)) is not None and file.backing:
+            path = file.backing
+            found.append(path)
+        return tuple(found)
+
     def check(self, path: str) -> None:
         """Raises `storage-error` for a file that was removed."""
         if path in self.gone:
@@ -80,6 +88,10 @@ class SimulatedDisks:
         """What `top` has into `base`; `above` lies on that then."""
         for path in (top, base, above):
             self.check(path)
+        if self.files.get(above, SimulatedFile()).backing == base:
+            return  # it was done before
+        if self.files.get(top, SimulatedFile()).backing != base:
+            raise CorralError("hypervisor-error", f"merge {top}", f"{base} is not in its chain")
         below = self.files.setdefault(base, SimulatedFile())
         below.blocks.update(self.files.get(top, SimulatedFile()).blocks)
         self._keep(base)

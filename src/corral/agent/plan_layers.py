@@ -1,6 +1,7 @@
 """Layers that nobody refers to any more: removed, or merged into the one that lies on them, when nothing else is to do. Pure."""
 
 from dataclasses import replace
+from pathlib import PurePath
 
 from corral.agent.plan_snapshot import files_of
 from corral.agent.queue import Queue
@@ -79,11 +80,24 @@ def _merge(view: View, middle: Layer, child: Layer, settled: Plan) -> Plan | Non
 def _merge_live(view: View, middle: Layer, child: Layer, base: Layer | None) -> Plan | None:
     written = {volume.head_uid: volume.uid for volume in view.volumes.values()}
     disk = next((d.name for d in view.vm.spec.disks if d.volume_uid == written.get(child.uid, "")), "")
+    if not disk and _is_pulled(view, middle, child, base):
+        return Plan((MergeLayer(child, middle, base, seen=True),), again=True)
     if not disk:
         return _sink(view, middle, child)
     if child.uid not in files_of(view):
         return None
     return Plan((MergeLayer(child, middle, base, disk),), again=True)
+
+
+def _is_pulled(view: View, middle: Layer, child: Layer, base: Layer | None) -> bool:
+    """QEMU took `middle` into `child` while that was the head, and a new head came before it was recorded. For that the
+    tables of `child` were written (QEMU flushes what it freezes)."""
+    for _, files in view.domain.chains if view.domain is not None else ():
+        uids = [PurePath(path).stem for path in files]
+        if child.uid in uids:
+            below = uids[uids.index(child.uid) + 1 :]
+            return middle.uid not in below and (base is None or below[:1] == [base.uid])
+    return False
 
 
 def _sink(view: View, middle: Layer, child: Layer) -> Plan | None:

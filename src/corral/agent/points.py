@@ -218,7 +218,7 @@ class PointEffects:
         if step.disk:
             path = str(base.path) if base is not None else ""
             await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None, self.bytes_per_s)
-        else:
+        elif not step.seen:
             await self.volumes.layers.merge(step.child, step.middle, base)
         await self.volumes.layers.write(lying_on(step.child, step.base))
 

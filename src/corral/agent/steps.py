@@ -313,6 +313,8 @@ class MergeLayer(Step):
     base: Layer | None
     disk: str = ""
     """The disk whose head the child is, where the domain runs; empty: it is off."""
+    seen: bool = False
+    """A running guest's QEMU did it before, and it was not recorded until there was a new head."""
 
 
 @dataclass(frozen=True)

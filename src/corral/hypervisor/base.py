@@ -196,6 +196,8 @@ class ObservedDomain:
     """What of the persistent definition only its next start brings, each with the reason."""
     files: tuple[tuple[str, str], ...] = ()
     """The file that each disk of ours writes to, by the disk's name: of the running domain, or of the definition."""
+    chains: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of a running domain: what lies below each of them, the nearest first, as QEMU has it open."""
     introduced: bool = True
     """False: it was forked from a template just now, and its guest does not know yet who it is."""
     waiting: bool = False

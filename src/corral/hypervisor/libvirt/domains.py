@@ -150,6 +150,7 @@ def _observed(
         introduced=running is None or is_introduced(running),
         waiting=running is not None and not persistent and not is_introduced(running),
         files=standing.files if running is None else reading.disk_files(running),
+        chains=() if running is None else reading.disk_chains(running),
     )
 
 

@@ -1,0 +1,57 @@
+"""QEMU has merged a layer, and before that is recorded there is a new head: the layer goes all the same, while the guest runs."""
+
+import asyncio
+
+import pytest
+from points_in_time import check_layers, forget, holds, reads, take, taken, write
+
+from corral.errors import CorralError
+from corral.model.layer import Layer
+from corral.model.operation import OperationState
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr("corral.agent.vm.TIDY_AGAIN_S", 0.05)
+    monkeypatch.setattr("corral.agent.vm.CUT_AGAIN_S", 0.05)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["the daemon goes on", "the daemon is killed"])
+def test_a_pull_that_nobody_recorded_before_the_next_snapshot(world, monkeypatch, killed):
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        for number, name in enumerate(("a", "b")):
+            write(w, vm, number, name)
+            await taken(w, vm, name)
+        write(w, vm, 2, "since")
+        points, pull, pulled = w.hypervisor.points, w.hypervisor.points.pull, asyncio.Event()
+
+        async def pull_and_say_nothing(*given: object) -> None:
+            await pull(*given)
+            pulled.set()
+            raise CorralError("wrong-state", "merging a layer", "something else is wished of its VM")
+
+        monkeypatch.setattr(points, "pull", pull_and_say_nothing)
+        await forget(w, vm, "b")
+        async with asyncio.timeout(10):
+            await pulled.wait()
+        asked = await take(w, vm, "c")
+        if killed:
+            await w.kill()
+            await w.start()
+        assert (await w.ended(asked)).status.state is OperationState.SUCCEEDED
+        monkeypatch.setattr(points, "pull", pull)
+
+        async def is_tidy() -> bool:
+            return len(await w.objects.list(Layer)) == 3  # a's, c's, and the head
+
+        await w.until(is_tidy, 10)
+        await w.quiet()
+        await check_layers(w)
+        assert w.hypervisor.domains[vm.uid].active
+        assert reads(w, vm) == {0: "a", 1: "b", 2: "since"} == await holds(w, "c")
+        assert await holds(w, "a") == {0: "a"}
+
+    world(scene)
