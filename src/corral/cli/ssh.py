@@ -68,6 +68,7 @@ def ssh(
         known_hosts=_known_hosts(str(vm["uid"])),
         options=ssh_options,
         command=command[1:] if command and command[0] == "--" else command,
+        hidden=_hidden(session),
     )
     session.close()
     become(argv)
@@ -83,14 +84,21 @@ def ssh_argv(
     known_hosts: Path,
     options: tuple[str, ...],
     command: tuple[str, ...],
+    hidden: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """The whole ssh command. Raises `wrong-state` where the VM is off or has no address yet."""
+    """The whole ssh command. Raises `wrong-state` where the VM is off, has no address yet, or has them on the networks
+    `hidden` alone."""
     state = vm["status"]["state"]
     if state not in ("running", "unknown"):  # the guest may well answer while libvirt is away
         raise CorralError(
             "wrong-state", f"ssh {vm['name']}", f"it is {state}", f"corral start {vm['name']}", {"state": state}
         )
-    host = _host(vm)
+    nics = vm.get("spec", {}).get("nics", ())
+    if nics and all(nic.get("network_uid") in hidden for nic in nics):
+        reason = f"network {nics[0]['network']!r} is behind a router, and this host does not lead there"
+        hint = f"corral forward add {vm['name']} 2222:22, then ssh -p 2222; corral exec and console need no network"
+        raise CorralError("wrong-state", f"ssh {vm['name']}", reason, hint)
+    host = _host(vm, hidden)
     if not host:
         raise CorralError(
             "wrong-state", f"ssh {vm['name']}", "it has no address yet", f"corral wait {vm['name']} --for ssh"
@@ -112,10 +120,21 @@ def ssh_argv(
     return [*argv, *command]
 
 
-def _host(vm: Document) -> str:
+def _host(vm: Document, hidden: frozenset[str]) -> str:
     """The reserved address before what the guest says of itself: a hostile guest could name another machine."""
-    reserved = (str(nic["address"]) for nic in vm.get("spec", {}).get("nics", ()) if nic.get("address"))
+    nics = [nic for nic in vm.get("spec", {}).get("nics", ()) if nic.get("network_uid") not in hidden]
+    reserved = (str(nic["address"]) for nic in nics if nic.get("address"))
     return next(reserved, "") or address(vm)
+
+
+def _hidden(session: Session) -> frozenset[str]:
+    """Networks that a router leads out of, and this host not into: who has the guest's address here is somebody else."""
+    client = session.client()
+    behind = {one["uid"] for one in client.list_networks() if one["spec"].get("gateway_at") == "router"}
+    if not behind:
+        return frozenset()
+    led = [one for one in client.list_routers() if one["spec"]["uplink"] == "routed"]
+    return frozenset(behind - {port["network_uid"] for one in led for port in one["spec"]["ports"]})
 
 
 def _identities(given: str | None) -> list[str]:

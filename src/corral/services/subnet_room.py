@@ -44,5 +44,12 @@ async def check_met(context: Context, coming: Iterable[Network], asked: str) -> 
             raise CorralError(error.code, asked, reason, "join it by a router with --uplink nat or none") from error
 
 
+async def unreached(context: Context) -> frozenset[str]:
+    """The networks whose guests the host does not meet: what has one of their addresses here is somebody else."""
+    networks, routers = await context.objects.list(Network), await context.objects.list(Router)
+    met = {one.uid for one in in_hosts_realm(networks, routers)}
+    return frozenset(one.uid for one in networks if one.spec.ours and one.uid not in met)
+
+
 def _named(networks: Iterable[Network]) -> dict[str, str]:
     return {cidr: f"network {one.name!r}" for one in networks for cidr in (one.spec.subnet, one.spec.subnet6) if cidr}

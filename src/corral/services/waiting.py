@@ -14,6 +14,7 @@ from corral.model.vm import CloudInitStatus, Vm, VmState
 from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
+from corral.services.subnet_room import unreached
 from corral.store.base import Record
 from corral.store.objects import decode
 
@@ -59,6 +60,8 @@ async def wait_for(
         )
     started_s = context.clock.monotonic_s()
     vm = await context.objects.require(Vm, project, name)
+    if condition is WaitCondition.SSH:
+        await _check_reached(context, vm)
     address = ""
     try:
         async with asyncio.timeout(timeout_s):
@@ -112,7 +115,8 @@ async def _versions(context: Context, vm: Vm) -> AsyncGenerator[Vm, None]:
 async def _answering(context: Context, vm: Vm) -> str:
     """The first address whose SSH server says its banner; the VM is read again now and then, for a new address."""
     while True:
-        for address in _candidates(vm):
+        hidden = await unreached(context)
+        for address in _candidates(vm, hidden):
             if await _says_ssh(address):
                 return address
         await asyncio.sleep(LOOK_INTERVAL_S)
@@ -158,11 +162,22 @@ async def _says_ssh(address: str) -> bool:
     return False
 
 
-def _candidates(vm: Vm) -> tuple[str, ...]:
-    """Where its SSH server may be: the reserved addresses first, they are the ones the host routes to."""
+def _candidates(vm: Vm, hidden: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Where its SSH server may be: the reserved addresses first, they are the ones the host routes to. None on the networks
+    `hidden`: whoever has it here is another machine."""
     reserved = tuple(nic.address for nic in vm.spec.nics if nic.address)
     reported = tuple(address for address in vm.status.addresses if not address.startswith(("127.", "::1", "fe80:")))
-    return tuple(dict.fromkeys((*reserved, *reported)))
+    others = {address for nic in vm.spec.nics if nic.network_uid in hidden for address in nic.addresses}
+    return tuple(address for address in dict.fromkeys((*reserved, *reported)) if address not in others)
+
+
+async def _check_reached(context: Context, vm: Vm) -> None:
+    """Raises `wrong-state` where no time would help."""
+    hidden = await unreached(context)
+    if vm.spec.nics and all(nic.network_uid in hidden for nic in vm.spec.nics):
+        reason = f"network {vm.spec.nics[0].network!r} is behind a router, and this host does not lead there"
+        hint = f"corral forward add {vm.name} 2222:22, or the router's --uplink routed; corral exec needs no network"
+        raise CorralError("wrong-state", f"reach VM {vm.name!r} by SSH", reason, hint)
 
 
 def _seen(vm: Vm) -> str:

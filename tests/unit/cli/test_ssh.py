@@ -57,6 +57,21 @@ def test_the_reserved_address_will_do() -> None:
     assert "10.0.0.5" in argv(vm(addresses=(), reserved="10.0.0.5"))
 
 
+def test_an_address_that_somebody_else_has_here_is_not_used() -> None:
+    document = vm()
+    near, far = (
+        {"address": "10.0.0.5", "network_uid": "near"},
+        {"address": "10.0.0.6", "network_uid": "far", "network": "f"},
+    )
+    document["spec"]["nics"] = [far, near]
+    more = {"program": "ssh", "user": "u", "port": 22, "identities": [], "known_hosts": Path("/x"), "options": ()}
+    assert ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))[-1] == "10.0.0.5"
+    document["spec"]["nics"] = [far]
+    with pytest.raises(CorralError) as raised:
+        ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))
+    assert (raised.value.code, "forward" in raised.value.hint) == ("wrong-state", True)
+
+
 @pytest.mark.parametrize("document", [vm(state="shut off"), vm(addresses=())])
 def test_what_cannot_be_reached_says_so(document: dict[str, Any]) -> None:
     with pytest.raises(CorralError) as caught:
