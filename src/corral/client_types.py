@@ -595,8 +595,11 @@ class DeleteVolume(TypedDict):
 class DeniedPacket(TypedDict):
     number: int
     time: str
+    verdict: NotRequired[Literal['denied', 'allowed']]
     reason: str
     policy: NotRequired[str]
+    group: NotRequired[str]
+    rule: NotRequired[str]
     card_in: NotRequired[str]
     card_out: NotRequired[str]
     interface_in: NotRequired[str]
@@ -1732,6 +1735,7 @@ class SecurityRule(TypedDict):
     id: str
     direction: Literal['in', 'out']
     peer: NotRequired[str]
+    log: NotRequired[bool]
 
 
 class SendKeysRequest(TypedDict):

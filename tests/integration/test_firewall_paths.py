@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from wired_host import Guest, WiredHost, run, soon, wired_host
+from wired_host import DRIVER, Guest, WiredHost, run, soon, wired_host
 
 from corral.network.firewall.policy import (
     Card,
@@ -33,6 +35,23 @@ MEMBERS = Group("members", (Rule("m", Direction.IN, peer=Peer("group", "members"
 WEB = Group("web", (Rule("w", Direction.IN, HTTP), Rule("wo", Direction.OUT)))
 FROM_WEB = Group("from-web", (Rule("f", Direction.IN, SQL, Peer("group", "web")),))
 OUTSIDE = "203.0.113.9"
+MANY = 400
+OFTEN = """
+import socket, sys
+for _ in range(int(sys.argv[3])):
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()
+"""
+HEAR = """
+import signal, sys
+from corral.network.firewall.nflog import open_group, parse_packets
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with open_group(int(sys.argv[1])) as heard:
+    heard.setblocking(True)
+    print("ready", flush=True)
+    while True:
+        for one in parse_packets(heard.recv(65536), 0.0):
+            print(one.reason, one.source, one.target, one.port, flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +186,46 @@ def test_what_a_network_policy_denies_no_group_allows(host: WiredHost) -> None:
     host.load(policies=())
 
 
+def test_what_was_not_judged_leaves_no_guests_port(host: WiredHost) -> None:
+    """Neither to a neighbour nor to whoever is on the host's own bridge."""
+    guest, one, pid = host.guests["onlan"], host.neighbours["lan1"], host.keeper_pid()
+    bridge = next(net.bridge for net in host.policy.nets if net.uid == "lan")
+    switch = ("tee", f"/sys/class/net/{bridge}/bridge/nf_call_iptables")
+    os.kill(pid, signal.SIGSTOP)  # it would switch it on again
+    try:
+        host.on_host("sh", "-c", f"echo 0 | {' '.join(switch)}")
+        assert not guest.reaches(one.address, 5432, timeout_s=0.3)
+        assert not one.reaches(guest.address, 80, timeout_s=0.3)
+        assert one.reaches("198.18.0.102", 5432), "what others say each other is not our business"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    soon(lambda: guest.reaches(one.address, 5432), "it is judged again")
+
+
+def test_rules_that_log_tell_of_new_connections(host: WiredHost) -> None:
+    told = replace(WEB, rules=tuple(replace(one, log=True) for one in WEB.rules))
+    peer, denied = host.guests["peer"], "deny-in 10.81.0.12 10.81.0.11 5432"
+    host.load(groups=(MEMBERS, told, FROM_WEB))
+    try:
+        group = str(host.ask("state")["log_group"])
+        environment = f"PYTHONPATH={DRIVER.parents[2] / 'src'}"
+        argv = ["ip", "netns", "exec", host.space, "env", environment, sys.executable, "-c", HEAR, group]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as hearing:
+            assert hearing.stdout is not None
+            assert hearing.stdout.readline() == "ready\n"
+            peer.do(sys.executable, "-I", "-c", OFTEN, "10.81.0.11", "80", str(MANY))
+            peer.reaches("10.81.0.11", 5432, timeout_s=0.2)
+            heard: list[str] = []
+            while denied not in heard:  # it comes last
+                heard.append(hearing.stdout.readline().strip())
+            hearing.terminate()
+        allowed = [line for line in heard if line == "w 10.81.0.12 10.81.0.11 80"]
+        assert 1 <= len(allowed) < MANY, "a sample"
+        assert host.counters()["w"]["packets"] >= MANY
+    finally:
+        host.load(groups=(MEMBERS, WEB, FROM_WEB))
+
+
 def test_without_the_keeper_others_on_the_hosts_bridge_go_on(host: WiredHost) -> None:
     """Last: what it breaks is made anew."""
     one, pid = host.neighbours["lan1"], host.keeper_pid()
@@ -174,6 +233,7 @@ def test_without_the_keeper_others_on_the_hosts_bridge_go_on(host: WiredHost) ->
     os.kill(pid, signal.SIGKILL)
     guest = host.guests["onlan"]
     soon(lambda: not one.reaches(guest.address, 80, timeout_s=0.2), "the guest is shut off")
+    assert not guest.reaches(one.address, 5432, timeout_s=0.2)
     assert one.reaches("198.18.0.102", 5432)
     host.load()
     assert one.reaches(guest.address, 80)

@@ -45,7 +45,9 @@ def test_a_guest_gets_its_reserved_address_and_its_name_resolves(open_dir: Path,
         prefix = network.spec.subnet.rsplit(".", 1)[0]
         one = Reservation(mac=new_mac(), address=f"{prefix}.77", hostname="one", vm_uid=new_uid())
         two = Reservation(mac=new_mac(), address=f"{prefix}.78", hostname="two", vm_uid=new_uid())
-        twin = Reservation(mac=new_mac(), address=f"{prefix}.79", hostname="one", vm_uid=one.vm_uid)  # another card of it
+        twin = Reservation(
+            mac=new_mac(), address=f"{prefix}.79", hostname="one", vm_uid=one.vm_uid
+        )  # another card of it
         name = networks.driver_name(network)
         definition = micro_definition("net", nics=(DomainNic("net0", one.mac, name),))
         heir = Reservation(mac=new_mac(), address=one.address, hostname="heir", vm_uid=new_uid())

@@ -82,6 +82,9 @@ def test_the_same_rule_has_the_same_id_and_others_do_not() -> None:
     texts = ["in tcp/80", "in tcp/81", "in udp/80", "out tcp/80", "in tcp/80 from 10.0.0.0/8", "in tcp/80 from group:a"]
     assert len({parse_rule(text).id for text in texts}) == len(texts)
     assert parse_rule("in tcp/80").id == parse_rule("in tcp/80-80 from any").id
+    told = parse_rule("in tcp/80 log")
+    assert (told.id, told.log, told.text) == (parse_rule("in tcp/80").id, True, "in tcp/80 from any log")
+    assert parse_rule(told.text) == told
 
 
 def test_an_exception_is_between_two_tiers_of_the_policy() -> None:

@@ -26,6 +26,13 @@ def _counted(count: Document) -> str:
     return f"policy {count['policy']}" if count["policy"] else f"group {count['group']}"
 
 
+def _reason(one: Document) -> str:
+    """Why it was denied; or by which rule it was let through."""
+    if one.get("verdict") == "allowed":
+        return f"allowed by {one['group'] or 'a rule'}: {one['rule'] or '-'}"
+    return f"{one['reason']} {one['policy']}".strip()
+
+
 COUNT_COLUMNS: Final = (
     Column("what", _counted),
     Column("rule", lambda count: count["rule"] or "-"),
@@ -34,7 +41,7 @@ COUNT_COLUMNS: Final = (
 )
 LOG_COLUMNS: Final = (
     Column("time", lambda one: str(one["time"])[:19].replace("T", " ")),
-    Column("reason", lambda one: f"{one['reason']} {one['policy']}".strip()),
+    Column("reason", _reason),
     Column("in", lambda one: one["card_in"] or one["interface_in"] or "-"),
     Column("out", lambda one: one["card_out"] or one["interface_out"] or "-"),
     Column("protocol", lambda one: one["protocol"] + (f"/{one['icmp_type']}" if one["icmp_type"] is not None else "")),
@@ -137,7 +144,8 @@ def counters(session: Session, output: str) -> None:
 @output_option
 @pass_session
 def log(session: Session, follow: bool, last: int | None, output: str) -> None:
-    """Show packets that were denied lately: a sample, of each reason so many a second; times are UTC.
+    """Show packets that were denied lately, and those that rules with `log` let through: a sample, of each reason, or rule, so
+    many a second; times are UTC.
 
     With --follow -o json each is one line of JSON.
 

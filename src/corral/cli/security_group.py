@@ -33,7 +33,9 @@ _RULES: Final = click.option(
 def rule_text(rule: Document) -> str:
     """As it is written: `in tcp/443 from any`."""
     preposition = "from" if rule["direction"] == "in" else "to"
-    return f"{rule['direction']} {traffic_text(rule)} {preposition} {rule['peer']}"
+    return f"{rule['direction']} {traffic_text(rule)} {preposition} {rule['peer']}" + (
+        " log" if rule.get("log") else ""
+    )
 
 
 def traffic_text(traffic: Document) -> str:
@@ -170,18 +172,20 @@ def rule() -> None:
 @rule.command("add")
 @_GROUP
 @click.argument("words", nargs=-1, required=True, metavar="RULE…")
+@click.option("--log", is_flag=True, help="Tell of new connections that it lets through (corral firewall log).")
 @output_option
 @pass_session
-def rule_add(session: Session, name: str, words: tuple[str, ...], output: str) -> None:
-    """Let more through. One that is there already stays as it is.
+def rule_add(session: Session, name: str, words: tuple[str, ...], log: bool, output: str) -> None:
+    """Let more through. One that is there already stays, and is logged, or not, as is said last.
 
     \b
     Examples:
       corral security-group rule add web in tcp/443
       corral security-group rule add db in tcp/5432 from group:app
       corral security-group rule add web out udp/53 to network:lab
+      corral security-group rule add web in tcp/22 --log
     """
-    _change(session, name, {"add_rules": [" ".join(words)]}, "rule added", output)
+    _change(session, name, {"add_rules": [" ".join((*words, *(["log"] if log else [])))]}, "rule added", output)
 
 
 @rule.command("remove")

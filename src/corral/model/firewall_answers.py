@@ -1,6 +1,7 @@
 """What is answered about the firewall: whether a connection would pass, what it counts, and what it denied."""
 
 from datetime import datetime
+from typing import Literal
 
 from corral.model.base import Model
 
@@ -77,12 +78,17 @@ class RuleCount(Model):
 
 
 class DeniedPacket(Model):
-    """One packet that was denied; only so many a second are told of each reason."""
+    """One packet that was denied, or that a rule with `log` let through; only so many a second are told of each reason."""
 
     number: int
     time: datetime
+    verdict: Literal["denied", "allowed"] = "denied"
     reason: str
+    """Why it was denied; `rule` where one let it through."""
     policy: str = ""
+    group: str = ""
+    """Of the rule that let it through."""
+    rule: str = ""
     card_in: str = ""
     """The card that it came from: `web/net0`."""
     card_out: str = ""

@@ -22,6 +22,7 @@ WITH_TYPES: Final = frozenset({"icmp", "icmpv6"})
 ANY: Final = "any"
 GROUP: Final = "group"
 NETWORK: Final = "network"
+LOG: Final = "log"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 RuleId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
@@ -68,11 +69,18 @@ class SecurityRule(Traffic):
     direction: Direction
     peer: Annotated[str, StringConstraints(max_length=80)] = ANY
     """The other end: `any`, a CIDR (`10.0.0.0/8`, `fd00::/8`), `network:NAME` or `group:NAME`."""
+    log: Annotated[bool, written_unless(False)] = False
+    """New connections that it lets through are told of: so many a second."""
+
+    @property
+    def meaning(self) -> str:
+        """What it matches: `in tcp/443 from any`."""
+        return f"{self.direction} {super().text} {_PREPOSITION[self.direction]} {self.peer}"
 
     @property
     def text(self) -> str:
-        """As it is written: `in tcp/443 from any`."""
-        return f"{self.direction} {super().text} {_PREPOSITION[self.direction]} {self.peer}"
+        """As it is written: `in tcp/443 from any`, `in tcp/22 from 10.0.0.0/8 log`."""
+        return f"{self.meaning} {LOG}" if self.log else self.meaning
 
     @property
     def group(self) -> str:
@@ -93,28 +101,31 @@ def named(peer: str, what: str) -> str:
     return name if kind == what else ""
 
 
-def make_rule(direction: Direction, traffic: Traffic, peer: str) -> SecurityRule:
-    """With the id that its words give it."""
-    rule = SecurityRule(id="00000000", direction=direction, peer=peer, **dict(traffic))
-    return rule.model_copy(update={"id": hashlib.sha256(rule.text.encode()).hexdigest()[:8]})
+def make_rule(direction: Direction, traffic: Traffic, peer: str, *, log: bool = False) -> SecurityRule:
+    """With the id that its meaning gives it."""
+    rule = SecurityRule(id="00000000", direction=direction, peer=peer, log=log, **dict(traffic))
+    return rule.model_copy(update={"id": hashlib.sha256(rule.meaning.encode()).hexdigest()[:8]})
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
 def parse_rule(text: str) -> SecurityRule:
-    """`in tcp/443 from 10.0.0.0/8`; without an end it is for any. Raises `invalid-rule`."""
+    """`in tcp/443 from 10.0.0.0/8`; without an end it is for any; `log` behind it. Raises `invalid-rule`."""
     words = text.split()
+    logged = len(words) in (3, 5) and words[-1] == LOG
+    if logged:
+        words.pop()
     if not words or words[0] not in _PREPOSITION:
         raise _refused(text, "a rule begins with in or out")
     direction: Direction = "in" if words[0] == "in" else "out"
     preposition = _PREPOSITION[direction]
     if len(words) not in (2, 4) or (len(words) == 4 and words[2] != preposition):
-        raise _refused(text, f"a rule is: {direction} PROTOCOL[/PORTS] [{preposition} PEER]")
+        raise _refused(text, f"a rule is: {direction} PROTOCOL[/PORTS] [{preposition} PEER] [{LOG}]")
     traffic = parse_traffic(words[1], text)
     peer = parse_peer(words[3] if len(words) == 4 else ANY, text)
     check_families(traffic, peer, text)
-    return make_rule(direction, traffic, peer)
+    return make_rule(direction, traffic, peer, log=logged)
 
 
 def parse_traffic(word: str, rule: str) -> Traffic:

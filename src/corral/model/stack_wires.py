@@ -14,6 +14,7 @@ from corral.model.network_parts import (
     Cidr,
     DhcpOptions,
     DnsServers,
+    GatewayAt,
     Interface,
     Ipv6Mode,
     MakeableMode,
@@ -49,6 +50,8 @@ class StackNetwork(StackModel):
     domain: Annotated[str, StringConstraints(max_length=200)] = ""
     """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
     mtu: Mtu | None = None
+    gateway_at: GatewayAt = "host"
+    """`router`: a router is its gateway, and the host has no address in it."""
     bridge: Interface | None = None
     """A bridge of the host's."""
     nic: Interface | None = None

@@ -30,6 +30,7 @@ from corral.services.firewall_explain import Explainer, Wished
 from corral.services.listing import read_objects
 
 _POLICY_REASON: Final = "deny-policy"
+UID_CHARS: Final = 36
 # A client waits for 30 s; who holds the firewall is given less, so that it is said who did not answer.
 COUNT_S: Final = 20.0
 # Packets of others wake whoever waits: looked at together, so often.
@@ -82,7 +83,7 @@ class FirewallService:
         found += [_count(counted.get(one.uid), policy=one.name) for one in policies]
         if self._sees_host(caller):
             # Whatever is named by no uid is a reason for which something was denied.
-            found += [_count(count, denied=name) for name, count in sorted(counted.items()) if len(name) < 36]
+            found += [_count(count, denied=name) for name, count in sorted(counted.items()) if len(name) < UID_CHARS]
         return tuple(found)
 
     async def denied(
@@ -106,7 +107,9 @@ class FirewallService:
         vms = await read_objects(self._context, Vm, project)
         cards = {tap_name(vm.uid, nic.name): f"{vm.name}/{nic.name}" for vm in vms for nic in vm.spec.nics}
         policies = {one.uid: one.name for one in await read_objects(self._context, NetworkPolicy, project)}
-        return [_denied(denial, cards, policies) for denial in found]
+        groups = groups_of_projects(await read_objects(self._context, SecurityGroup, project), (project,)).values()
+        rules = {rule_uid(one.uid, rule.id): (one.name, rule.text) for one in groups for rule in one.spec.rules}
+        return [_packet(denial, cards, policies, rules) for denial in found]
 
     async def _counted(self) -> Mapping[str, Count]:
         try:
@@ -151,13 +154,20 @@ def _count(
     )
 
 
-def _denied(denial: Denial, cards: Mapping[str, str], policies: Mapping[str, str]) -> DeniedPacket:
-    """`cards`: by the name of their port at the bridge."""
+def _packet(
+    denial: Denial, cards: Mapping[str, str], policies: Mapping[str, str], rules: Mapping[str, tuple[str, str]]
+) -> DeniedPacket:
+    """`cards`: by the name of their port at the bridge; `rules`: groups and words, by uid."""
     reason, _, uid = denial.reason.partition(" ")
+    allowed = len(reason) >= UID_CHARS
+    group, rule = rules.get(reason, ("", "")) if allowed else ("", "")
     return DeniedPacket(
         number=denial.number,
         time=datetime.fromtimestamp(denial.time_s, UTC),
-        reason=reason,
+        verdict="allowed" if allowed else "denied",
+        reason="rule" if allowed else reason,
+        group=group,
+        rule=rule,
         policy=policies.get(uid, "") if reason == _POLICY_REASON else "",
         card_in=cards.get(denial.inward, ""),
         card_out=cards.get(denial.outward, ""),

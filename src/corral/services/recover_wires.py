@@ -130,11 +130,17 @@ def _router(world: _World, router: Router) -> Router:
 
 def _port(world: _World, router: Router, port: RouterPort) -> RouterPort | None:
     network = world.network(router.project, port.network_uid, port.network)
-    if network is None or not network.spec.subnet or ipam.number_of(network.spec.subnet, port.address) is None:
+    if network is None or not _has(network, port.address):
         why = "is not there" if network is None else f"has other addresses than {port.address}"
         world.lost.append(f"router {router.name}: network {port.network!r} {why}: it is not on it any more")
         return None
     return port.model_copy(update={"network_uid": network.uid})
+
+
+def _has(network: Network, address: str) -> bool:
+    """One to give, or that of the router which is the network's gateway."""
+    spec = network.spec
+    return bool(spec.subnet) and (address == spec.router_address or ipam.number_of(spec.subnet, address) is not None)
 
 
 def _balancer(world: _World, balancer: Balancer) -> Balancer | None:

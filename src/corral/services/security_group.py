@@ -302,7 +302,7 @@ def _changed(now: SecurityGroup, request: UpdateSecurityGroupRequest, asked: str
             raise CorralError("invalid-rule", asked, f"it has no rule {text[:64]!r}", f"its rules: {known}")
         del found[identifier]
     for rule in parse_rules(request.add_rules, asked):
-        found.setdefault(rule.id, rule)
+        found[rule.id] = rule
     description = now.spec.description if request.description is None else request.description
     spec = SecurityGroupSpec(rules=_bounded(tuple(found.values()), asked), description=description)
     labels = now.labels if request.labels is None else request.labels

@@ -19,7 +19,8 @@ def floor_tables(layout: Layout, ident: Ident) -> tuple[Table, Table]:
     bridge = {
         "in": Chain((rule([unguarded, nft.among(nft.IIF, "taps"), *drop]),), Hook("filter", "prerouting", behind)),
         "across": Chain(
-            (rule([packets, unjudged, nft.among(nft.OIF, "taps"), *drop]),),
+            # To a guest, and from one: past a bridge of the host's there are others.
+            tuple(rule([packets, unjudged, nft.among(way, "taps"), *drop]) for way in (nft.OIF, nft.IIF)),
             Hook("filter", "forward", behind + BRIDGE_LATE),
         ),
     }

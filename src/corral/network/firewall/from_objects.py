@@ -141,7 +141,7 @@ def _rules(group: SecurityGroup, names: _Names) -> Iterator[wall.Rule]:
     for rule in group.spec.rules:
         peer = names.peer(group.project, rule.peer)
         if peer is not None:
-            yield wall.Rule(rule_uid(group.uid, rule.id), _direction(rule), _traffic(rule), peer)
+            yield wall.Rule(rule_uid(group.uid, rule.id), _direction(rule), _traffic(rule), peer, rule.log)
 
 
 def _direction(rule: SecurityRule) -> wall.Direction:

@@ -7,6 +7,7 @@ from typing import Final
 
 from corral.network.firewall import expressions as nft
 from corral.network.firewall.form import Chain, Json, NftSet, commented, rule
+from corral.network.firewall.guard import LOG_BURST, LOG_PER_S
 from corral.network.firewall.layout import Ident, Layout, is4, short
 from corral.network.firewall.policy import Direction, Net, NetworkPolicy, Peer, Protocol, Rule, Traffic
 
@@ -148,10 +149,14 @@ def _family(address: str) -> frozenset[int]:
 def _matching(traffic: Traffic, direction: Direction, peer: KnownPeer, log_group: int, logged: str) -> tuple[str, ...]:
     """Rules of other groups are often the same but for their names."""
     kind, families = traffic_matches(traffic), _families(traffic)
-    ends = [nft.COUNTER, *([nft.log(log_group, logged)] if logged else []), nft.RETURN]
     source = direction is Direction.IN
     ways = peer_matches(peer, source=source, at=nft.OIF if source else nft.IIF)
-    return tuple(rule([*kind, *way.matches, *ends]) for way in ways if way.families & families)
+    matches = [[*kind, *way.matches] for way in ways if way.families & families]
+    told: list[str] = []
+    if logged:  # what ran before, and is judged anew, is no news
+        sample = [nft.at_most(LOG_PER_S, LOG_BURST), nft.log(log_group, logged)]
+        told = [rule([nft.state("new"), *match, *sample]) for match in matches]
+    return (*told, *(rule([*match, nft.COUNTER, nft.RETURN]) for match in matches))
 
 
 def _in_cidr(address: Json, cidr: str) -> Json:
@@ -172,7 +177,7 @@ def _policy_rules(layout: Layout, ident: Ident, found: NetworkPolicy) -> Iterato
     for one in ends:
         for other in ends:
             for both in _between(layout, found, one, other) if one != other else ():
-                yield rule([*both, nft.at_most(10, 20), log])
+                yield rule([*both, nft.at_most(LOG_PER_S, LOG_BURST), log])
                 yield rule([*both, nft.COUNTER, nft.goto("deny-policy")], found.uid)
 
 
