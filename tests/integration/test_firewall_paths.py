@@ -14,6 +14,7 @@ from corral.network.firewall.policy import (
     Card,
     Direction,
     Exemption,
+    Floating,
     Forward,
     Group,
     Net,
@@ -40,6 +41,13 @@ OFTEN = """
 import socket, sys
 for _ in range(int(sys.argv[3])):
     socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()
+"""
+# Whoever answers by UDP says as whom it saw the one that asked.
+WHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2)
+s.sendto(b"?", (sys.argv[1], int(sys.argv[2])))
+print(s.recv(64).decode().removeprefix("::ffff:"))
 """
 HEAR = """
 import signal, sys
@@ -154,6 +162,8 @@ def test_the_host_reaches_everybody(host: WiredHost) -> None:
     on_host = Guest(host.space, Card("", "", ""), "")
     for address in ("10.81.0.12", "10.82.0.11", "10.84.0.11", "10.85.0.11", "fd00:81::b"):
         assert on_host.reaches(address, 5432 if "." in address else 80)
+    assert on_host.reaches("203.0.113.1", 8080), "by a port that it forwards itself"
+    assert not on_host.reaches("127.0.0.1", 8080, timeout_s=0.3)
 
 
 def test_outside_nobody_takes_an_inner_address(host: WiredHost) -> None:
@@ -184,6 +194,23 @@ def test_what_a_network_policy_denies_no_group_allows(host: WiredHost) -> None:
     host.load(policies=(replace(tiers, unless=(Exemption(0, 1, SQL),)),))
     assert web.reaches("10.82.0.11", 5432)
     host.load(policies=())
+
+
+def test_an_address_of_the_hosts_stands_for_a_guest_both_ways(host: WiredHost) -> None:
+    face, guest, world = "203.0.113.7", host.guests["web"], outside(host)
+    host.on_host("ip", "addr", "add", f"{face}/24", "dev", "up0")
+    try:
+        host.load(floating=(Floating("f", face, guest.address),))
+        assert world.reaches(face, 80)
+        assert not world.reaches(face, 5432, timeout_s=0.3), "it opens nothing"
+        seen = guest.do(sys.executable, "-I", "-c", WHO, OUTSIDE, "5432").stdout.strip()
+        assert seen == face, "out, too"
+        other = host.guests["peer"].do(sys.executable, "-I", "-c", WHO, OUTSIDE, "5432").stdout.strip()
+        assert other == "203.0.113.1"
+        assert host.guests["other"].reaches(face, 80), "for its neighbours, too"
+    finally:
+        host.load(floating=())
+        host.on_host("ip", "addr", "del", f"{face}/24", "dev", "up0")
 
 
 def test_what_was_not_judged_leaves_no_guests_port(host: WiredHost) -> None:

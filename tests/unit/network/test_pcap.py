@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import CorralError
-from corral.network.connections import connections, count
+from corral.network.connections import READ_MAX, connections, count
 from corral.network.pcap import HEADER_BYTES, PacketCutter, empty_capture
 
 
@@ -60,6 +60,18 @@ def test_connections_count_for_everyone_who_has_a_part() -> None:
 
 
 def test_no_table_is_not_the_same_as_no_connections(tmp_path: Path) -> None:
-    assert connections(tmp_path / "nf_conntrack") is None
-    (tmp_path / "nf_conntrack").touch()
-    assert connections(tmp_path / "nf_conntrack") == {}
+    table, number = tmp_path / "nf_conntrack", tmp_path / "count"
+    assert connections(table, number) is None
+    number.write_text("0\n")
+    assert connections(table, number) is None
+    table.touch()
+    assert connections(table, number) == {}
+
+
+def test_a_table_that_is_very_long_is_not_read(tmp_path: Path) -> None:
+    table, number = tmp_path / "nf_conntrack", tmp_path / "count"
+    table.write_text("ipv4 2 tcp 6 9 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1\n")
+    number.write_text(f"{READ_MAX}\n")
+    assert connections(table, number) == {(0, "10.0.0.1"): 1, (0, "10.0.0.2"): 1}
+    number.write_text(f"{READ_MAX + 1}\n")
+    assert connections(table, number) is None
