@@ -105,6 +105,17 @@ def replace_vm(address: FloatingAddress, vm: str | None) -> FloatingAddress:
     return address.model_copy(update={"uid": new_uid(), "name": "other", "spec": spec})
 
 
+def test_ports_are_as_wide_as_their_networks(site: Site) -> None:
+    narrow = site.front.model_copy(update={"spec": site.front.spec.model_copy(update={"mtu": 1400})})
+    wish = build_wish(site.edge, site.layout(narrow))
+    assert [port.mtu for port in wish.all_ports] == [1400, 1500, 1500]
+    name = wish.ports[0].interface
+    commands = plan_links(wish, ObservedRouter(exists=True))
+    assert f"link set {name} mtu 1400" in commands.outer
+    assert f"link set {name} mtu 1400" in commands.inner
+    assert not any("1500" in line for line in (*commands.outer, *commands.inner))
+
+
 def test_a_route_of_ones_own_goes_before_the_way_out(site: Site) -> None:
     routes = (
         RouterRoute(to="0.0.0.0/0", via="10.9.1.9"),

@@ -20,6 +20,7 @@ class PortWish:
     """Further addresses, each a host's own (/32)."""
     address6: str = ""
     """Of its network's /64; empty: the network has no IPv6."""
+    mtu: int = 1500
 
     @property
     def cidrs(self) -> tuple[str, ...]:

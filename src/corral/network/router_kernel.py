@@ -175,7 +175,14 @@ def _has_switch(switch: str) -> bool:
 def _outer(wish: RouterWish) -> dict[str, ObservedPort]:
     """The host's side of its ports, without a look at everybody's."""
     there = (port.interface for port in wish.all_ports if (INTERFACES / port.interface).exists())
-    return {name: ObservedPort(is_up(name), _master(name)) for name in there}
+    return {name: ObservedPort(is_up(name), _master(name), mtu=_mtu(name)) for name in there}
+
+
+def _mtu(interface: str) -> int:
+    try:
+        return int((INTERFACES / interface / "mtu").read_text())
+    except OSError:  # it goes this instant
+        return 0
 
 
 def _master(interface: str) -> str:
@@ -206,6 +213,7 @@ def _ports(links: list[Any]) -> dict[str, ObservedPort]:
     return {
         link["ifname"]: ObservedPort(
             up="UP" in link["flags"],
+            mtu=link.get("mtu", 0),
             mac=link.get("address", ""),
             cidrs=frozenset(
                 f"{one['local']}/{one['prefixlen']}"

@@ -17,6 +17,7 @@ class ObservedPort:
     """The bridge that it is a port of; the host's side alone."""
     mac: str = ""
     cidrs: frozenset[str] = frozenset()
+    mtu: int = 1500
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def plan_links(wish: RouterWish, observed: ObservedRouter) -> Commands:
                 inner.append(f"link del {name}")
             outer.append(f"link add {name} type veth peer name {name} address {port.mac} netns {wish.namespace}")
             out, within = ObservedPort(up=False), ObservedPort(up=False, mac=port.mac)
+        if out.mtu != port.mtu:
+            outer.append(f"link set {name} mtu {port.mtu}")
         if out.master != port.bridge:
             outer.append(f"link set {name} master {port.bridge}")
         inner += _inner(port, within)
@@ -67,6 +70,8 @@ def plan_links(wish: RouterWish, observed: ObservedRouter) -> Commands:
 
 
 def _inner(port: PortWish, found: ObservedPort) -> Iterator[str]:
+    if found.mtu != port.mtu:
+        yield f"link set {port.interface} mtu {port.mtu}"
     if found.mac != port.mac:
         yield f"link set {port.interface} address {port.mac}"
     for cidr in sorted(found.cidrs - set(port.cidrs)):

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterator
+from typing import Final
 
 from corral.model.network import Network, NetworkSpec
 from corral.model.router import Router, RouterPort
@@ -20,6 +21,9 @@ from corral.network.router import (
     ServedWish,
     ServerWish,
 )
+
+MTU: Final = 1500
+"""The kernel's, of what says nothing else."""
 
 
 def build_wish(router: Router, layout: Layout) -> RouterWish:
@@ -49,7 +53,7 @@ def _port(router: Router, port: RouterPort, layout: Layout, floating: tuple[str,
     length = ipaddress.IPv4Network(network.spec.subnet).prefixlen
     name = port_name(router.uid, network.uid)
     six = router_address6(network.spec, port)
-    return PortWish(name, network.spec.bridge, port.mac, port.address, length, floating, six)
+    return PortWish(name, network.spec.bridge, port.mac, port.address, length, floating, six, network.spec.mtu or MTU)
 
 
 def router_address6(spec: NetworkSpec, port: RouterPort) -> str:

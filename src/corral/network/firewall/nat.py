@@ -17,7 +17,13 @@ def nat_chains() -> dict[str, Chain]:
             (rule([nft.among(nft.IIF, "shut", "!="), nft.goto("nat-to")]),), Hook("nat", "prerouting", DSTNAT)
         ),
         "nat-local": Chain(
-            (rule([nft.match(nft.OIF, "lo"), nft.RETURN]), rule([nft.goto("nat-to")])), Hook("nat", "output", DSTNAT)
+            # What the host sends to itself by its own names stays: with such a source nobody is asked elsewhere.
+            (
+                rule([nft.match(nft.TO4, nft.prefix("127.0.0.0/8")), nft.RETURN]),
+                rule([nft.match(nft.TO6, "::1"), nft.RETURN]),
+                rule([nft.goto("nat-to")]),
+            ),
+            Hook("nat", "output", DSTNAT),
         ),
         "nat-to": Chain(tuple(_to())),
         "nat-out": Chain(tuple(_out()), Hook("nat", "postrouting", SRCNAT)),
