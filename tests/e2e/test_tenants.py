@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from beyond_host import beyond_host, eventually, fetched, neighbour, served_by
 from walk import PATIENCE, Walk
+from wires import WHO, Wires
 
 pytestmark = pytest.mark.timeout(900)
 SUBNET, GATEWAY, ADDRESS = "10.77.0.0/24", "10.77.0.1", "10.77.0.10"
@@ -76,6 +77,9 @@ def test_both_have_the_same_address_and_each_its_own_gateway(walk: Walk, tenants
         assert shown.stdout == "", "the host has no address there"
     led = subprocess.run(["ip", "route", "get", ADDRESS], check=False, capture_output=True, text=True).stdout
     assert "crl" not in led
+    # Who has that address here is somebody else.
+    walk("ssh", f"{tenants}-red", "--", "true").ends(4, "wrong-state")
+    walk("wait", f"{tenants}-red", "--for", "ssh", "--timeout", "5s").ends(4, "wrong-state")
 
 
 def test_the_host_and_a_tenant_may_have_the_same_address(walk: Walk, tenants: str) -> None:
@@ -177,3 +181,59 @@ def test_what_the_host_would_have_to_know_is_refused(walk: Walk, tenants: str) -
         walk("router", "set", red, "--uplink", "nat").ok()
     gone = subprocess.run(["ip", "route", "show", SUBNET], check=True, capture_output=True, text=True).stdout
     assert gone == ""
+
+
+def test_without_translation_guests_are_seen_as_the_uplinks_network_is(
+    walk: Walk, tenants: str, outside: tuple[str, str]
+) -> None:
+    red, out, group = f"{tenants}-red", f"{tenants}-out", f"{tenants}-in"
+    wires = Wires()
+    wires.serve(outside[0], 8001, WHO)
+    there = neighbour(outside[1])
+
+    def seen() -> str:
+        command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 {there} 8001 | tail -n 1; true"
+        return walk.guest(red, command).strip()
+
+    try:
+        walk("network", "create", out, "--mode", "routed").ok()
+        walk("security-group", "create", group, "--rule", "in tcp/80", "--rule", "out any").ok()
+        walk("nic", "set", red, "net0", "--groups", group).ok()
+        walk("router", "set", red, "--uplink", "routed", "--uplink-network", out).ok()
+        assert eventually(lambda: fetched(outside[0], ADDRESS, 80) == red), "seen, and let in by its group"
+        assert eventually(lambda: seen() == ADDRESS)
+        assert fetched(outside[0], ADDRESS, 22) == ""
+        walk("firewall", "explain", red, "--from", there, "--port", "80").ok()
+        walk("firewall", "explain", red, "--from", there, "--port", "22").ends(1)
+        walk("router", "set", red, "--uplink-network", "default").ok()
+        assert eventually(lambda: seen() == outside[1]), "under the host's address"
+        assert fetched(outside[0], ADDRESS, 80) == "", "nobody comes into a network under NAT"
+        walk("firewall", "explain", red, "--from", there, "--port", "80").ends(1)
+    finally:
+        wires.close()
+        walk("router", "set", red, "--uplink", "nat", "--uplink-network", "default").ok()
+        walk("nic", "set", red, "net0", "--groups", "default").ok()
+        walk("security-group", "delete", group).ok()
+        walk("network", "delete", out).ok()
+
+
+def test_ipv6_goes_through_the_router_and_out(walk: Walk, tenants: str) -> None:
+    """A network of IPv6 behind a router whose uplink's network has it, too; the guest makes its address itself."""
+    blue, six, out = f"{tenants}-blue", f"{tenants}-six", f"{tenants}-out6"
+    try:
+        walk("network", "create", out, "--mode", "routed", "--ipv6", "slaac").ok()
+        walk("network", "create", six, "--gateway", "router", "--ipv6", "slaac").ok()
+        walk("router", "create", six, "--connect", six, "--uplink", "routed", "--uplink-network", out).ok()
+        walk("nic", "set", blue, "net0", "--network", six).ok()
+        walk.guest(blue, "ip -6 addr flush dev eth0 scope global; udhcpc -i eth0 -n -q -f -t 5 -T 2 2>&1; true")
+        address = str(walk.info(blue)["spec"]["nics"][0]["address6"])
+        assert eventually(lambda: address in walk.guest(blue, "ip -6 addr show dev eth0"), 40)
+        gateway = walk.json("network", "show", out)["spec"]["subnet6"].partition("/")[0] + "1"
+        assert eventually(lambda: "1 packets received" in walk.guest(blue, f"ping -c 1 -W 3 {gateway}; true"))
+        # The host comes by the router, whatever the guest's groups are.
+        argv = ["busybox", "ping", "-c", "1", "-W", "3", address]
+        assert eventually(lambda: subprocess.run(argv, check=False, capture_output=True).returncode == 0)
+    finally:
+        walk("nic", "set", blue, "net0", "--network", blue)
+        for noun, name in (("router", six), ("network", six), ("network", out)):
+            walk(noun, "delete", name)

@@ -253,13 +253,20 @@ async def tenants(w: Any, desk: Desk) -> None:
         assert (await desk.networks.create(*ME, request)).status.active
 
 
+async def served(w: Any, name: str, reason: str) -> bool:
+    found = await w.objects.find(Network, "default", name)
+    return [one.reason for one in found.status.conditions if one.type == "Served"] == [reason]
+
+
 def test_tenants_overlap_until_the_host_would_have_to_tell_them_apart(world: Any) -> None:
     async def play(w: Any) -> None:
         await begun(w)
         desk = Desk(w)
         await tenants(w, desk)
         for name in ("red", "blue"):
+            await w.until(lambda name=name: served(w, name, "no-router"))
             made = await desk.routers.create(*ME, CreateRouterRequest(name=name, connect=(name,)))
+            await w.until(lambda name=name: served(w, name, "router"))
             assert [port.address for port in made.spec.ports] == ["10.7.9.1"]
             assert w.routers.known[made.uid].served[0].gateway
         second = await desk.routers.create(*ME, CreateRouterRequest(name="aside", connect=("red",), uplink="none"))
@@ -281,6 +288,8 @@ def test_tenants_overlap_until_the_host_would_have_to_tell_them_apart(world: Any
         await desk.routers.update(*ME, "red", UpdateRouterRequest(uplink="nat"))
         assert w.routers.known[routed.uid].host_routes == ()
         await desk.routers.update(*ME, "blue", UpdateRouterRequest(uplink="routed"))
+        await desk.routers.delete(*ME, "blue")
+        await w.until(lambda: served(w, "blue", "no-router"))
         free = await desk.networks.create(*ME, CreateNetworkRequest(name="free", gateway_at="router"))
         assert free.spec.subnet != "10.7.9.0/24", "unasked it is nobody's"
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from corral.agent.cache import Cache
 from corral.agent.router_addresses import router_reservations
@@ -24,6 +24,11 @@ from corral.settings import Settings
 from corral.store.objects import Objects, claim_key
 
 log = logger("agent.router")
+SERVED: Final = ("router", "")
+UNSERVED: Final = (
+    "no-router",
+    "no router is its gateway: guests get no address (corral router create NAME --connect …)",
+)
 
 
 @dataclass
@@ -137,10 +142,27 @@ class RouterKeeper:
                     await self.networks.refresh(network)
                     await self.routers.guests_told(network.uid, lines)
                 self._told[network.uid] = lines
+            await self._note_served(network)
         except CorralError as error:  # it is not up yet
             log.info("guests are not told of routers yet", network=network.name, code=error.code, reason=error.reason)
             return error
         return None
+
+    async def _note_served(self, network: Network) -> None:
+        """Where a router is to be the gateway, and none is, guests get no address: the network says so, once it is up."""
+        if network.spec.hosted or not network.status.active:
+            return
+        served = any(
+            port.network_uid == network.uid and port.address == network.spec.router_address
+            for router in self.cache.routers.values()
+            for port in router.spec.ports
+            if not router.being_deleted
+        )
+        found = condition("Served", served, *(SERVED if served else UNSERVED), self.clock.now())
+        conditions = with_condition(network.status.conditions, found)
+        if conditions != network.status.conditions:
+            status = network.status.model_copy(update={"conditions": conditions})
+            await self._write([network.model_copy(update={"status": status})])
 
     # ---- what is written -------------------------------------------------------------------------------------------
 
