@@ -27,6 +27,7 @@ def check_guests(
         yield check_labels(machine, running)
     yield check_outdated_qemu(machine, running)
     yield check_outdated_libvirtd(machine)
+    yield check_reaping(machine)
 
 
 def check_hypervisor(facts: HypervisorFacts | None) -> Finding:
@@ -111,3 +112,20 @@ def check_outdated_libvirtd(machine: Machine) -> Finding:
             "outdated-libvirtd", "libvirtd has been replaced since it started", "restart it; VMs are left alone"
         )
     return ok("outdated-libvirtd", "libvirtd is the installed one, or not running as a daemon of its own")
+
+
+def check_reaping(machine: Machine) -> Finding:
+    """QEMU's parent is process 1. In many containers that is no init, and waits for nobody's end."""
+    left = 0
+    for name in machine.names("/proc"):
+        if name.isdecimal():
+            state, _, parent = (machine.text(f"/proc/{name}/stat") or "").rpartition(")")[2].strip().partition(" ")
+            left += state == "Z" and parent.partition(" ")[0] == "1"
+    if left:
+        return warning(
+            "reaping",
+            f"process 1 ({machine.text('/proc/1/comm')}) has not noticed the end of {left} processes: libvirt takes an ended "
+            "guest for a running one, and each force stop lasts seconds or fails",
+            "run the container with an init (docker run --init), or let `make up` start libvirtd, which then has a reaper",
+        )
+    return ok("reaping", "process 1 notices the end of processes")

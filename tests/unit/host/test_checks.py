@@ -235,3 +235,12 @@ def test_the_worst_finding_counts() -> None:
     findings = tuple(Finding(id="x", level=level, found="") for level in (Level.INFO, Level.ERROR, Level.OK))
     assert Report(findings=findings).worst is Level.ERROR
     assert Report(findings=()).worst is Level.OK
+
+
+def test_processes_whose_end_nobody_notices(machine: Machine) -> None:
+    lay(machine, **{"proc/1/comm": "sleep\n", "proc/1/stat": "1 (sleep) S 0 1", "proc/7/stat": "7 (qemu) x) Z 12 7"})
+    assert guests.check_reaping(machine).level is Level.OK  # its own parent's business
+    lay(machine, **{"proc/8/stat": "8 (qemu (old) Z) Z 1 8"})
+    found = guests.check_reaping(machine)
+    assert found.level is Level.WARNING
+    assert "process 1 (sleep) has not noticed the end of 1 processes" in found.found
