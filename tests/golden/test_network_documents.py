@@ -10,6 +10,7 @@ from corral.hypervisor.libvirt.network_document import build_network
 from corral.hypervisor.libvirt.network_files import NetworkFiles, dhcp_host_line, names_text, settings_text
 from corral.model.network import Network, NetworkSpec, Reservation
 from corral.model.network_parts import DhcpOption, NetworkBoot
+from corral.network.dnsmasq import advertised_lines, served_lines
 
 GOLDEN = Path(__file__).parent / "networks"
 UID = "0b5e6f0a-53b4-4c6e-9a52-000000000001"
@@ -19,6 +20,10 @@ BOTH = OURS.model_copy(update={"subnet6": "fd12:3456:789a:1::/64", "ipv6": "dhcp
 
 def ours(**update: object) -> NetworkSpec:
     return OURS.model_copy(update=update)
+
+
+def spec_fields(spec: NetworkSpec) -> dict[str, object]:
+    return {name: getattr(spec, name) for name in ("dns", "dhcp_first", "dhcp_options", "boot")}
 
 
 def compare(name: str, text: str) -> None:
@@ -32,6 +37,7 @@ CASES = {
     "nat": OURS,
     "routed": ours(mode="routed", mtu=9000),
     "isolated": ours(mode="isolated"),
+    "behind-router": BOTH.model_copy(update={"mode": "isolated", "gateway_at": "router", "mtu": 1400}),
     "dhcpv6": BOTH,
     "slaac": BOTH.model_copy(update={"ipv6": "slaac", "mode": "routed"}),
     "narrow": ours(dhcp_first="192.168.150.100", dhcp_last="192.168.150.199"),
@@ -59,5 +65,9 @@ def test_what_dnsmasq_reads() -> None:
     kept = Reservation(
         mac="52:54:00:00:00:01", address="192.168.150.10", address6="fd00::a", hostname="web", vm_uid=UID
     )
+    behind = BOTH.model_copy(update={**spec_fields(spec), "mode": "isolated", "gateway_at": "router", "mtu": 1400})
+    passing_on = behind.model_copy(update={"dhcp_relay": "10.0.0.9", "dns": (), "ipv6": "slaac"})
+    texts = (served_lines(behind, "10.0.0.1"), served_lines(passing_on, "10.0.0.1"), advertised_lines(BOTH))
+    compare("dnsmasq-of-routers.txt", "---\n".join("".join(f"{line}\n" for line in lines) for lines in texts))
     compare("dnsmasq.txt", f"{settings_text(spec)}---\n{dhcp_host_line(kept)}---\n{names_text(kept)}")
     assert settings_text(OURS) == ""

@@ -148,6 +148,28 @@ class NetworkKeeper:
         await self._record(network, None, outdated=not whole[0])
 
     async def _record(self, network: Network, error: CorralError | None, *, outdated: bool = False) -> None:
+        """Onto the network as it is by now: others write conditions of it, too. A changed one is seen to anew."""
+        for last in (False, True):
+            status = self._status(network, error, outdated=outdated)
+            if status == network.status:
+                return
+            transaction = self.objects.transaction()
+            changed = network.model_copy(update={"status": status})
+            transaction.update(changed)
+            try:
+                committed = await transaction.commit(durable=False)
+            except CorralError as conflict:
+                newest = await self.objects.get(Network, network.uid)
+                if last or conflict.code != "precondition-failed" or newest is None:
+                    raise
+                if newest.generation != network.generation:
+                    return  # its change wakes us
+                network = newest
+            else:
+                self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+                return
+
+    def _status(self, network: Network, error: CorralError | None, *, outdated: bool) -> NetworkStatus:
         old, now = network.status, self.clock.now()
         ready = ("active", "") if error is None else (error.code, error.reason)
         conditions = with_condition(old.conditions, condition("Ready", error is None, *ready, now))
@@ -155,11 +177,4 @@ class NetworkKeeper:
             why = ("guests-connected", OUTDATED) if outdated else ("as-defined", "")
             conditions = with_condition(conditions, condition("Outdated", outdated, *why, now))
         generation = network.generation if error is None else old.observed_generation
-        status = NetworkStatus(active=error is None, observed_generation=generation, conditions=conditions)
-        if status == old:
-            return
-        transaction = self.objects.transaction()
-        changed = network.model_copy(update={"status": status})
-        transaction.update(changed)
-        committed = await transaction.commit(durable=False)
-        self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+        return NetworkStatus(active=error is None, observed_generation=generation, conditions=conditions)

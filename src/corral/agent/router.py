@@ -159,8 +159,9 @@ class RouterKeeper:
             if not router.being_deleted
         )
         found = condition("Served", served, *(SERVED if served else UNSERVED), self.clock.now())
-        conditions = with_condition(network.status.conditions, found)
-        if conditions != network.status.conditions:
+        known = next((one for one in network.status.conditions if one.type == found.type), None)
+        if known is None or known.status != found.status:
+            conditions = with_condition(network.status.conditions, found)
             status = network.status.model_copy(update={"conditions": conditions})
             await self._write([network.model_copy(update={"status": status})])
 
