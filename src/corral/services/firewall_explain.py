@@ -166,7 +166,7 @@ class Explainer:
         policy = next((one.name for one in self.wished.policies if one.uid == step.uid), "")
         reason = _REASONS.get(step.stage, "").format(policy=policy)
         if step.stage is Stage.HOST:
-            served = "the host serves that to its guests"
+            served = "the gateway of a network serves that to its guests"
             reason = (
                 served
                 if step.allowed
