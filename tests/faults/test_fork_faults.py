@@ -41,6 +41,10 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 }
 
 
+# Of a refresh, which makes most calls, in an ordinary run; the others in a soak.
+WORST = ("crash before", "crash after", "refused though done")
+
+
 @dataclass(frozen=True)
 class Verb:
     name: str
@@ -197,6 +201,15 @@ async def _disturbed(new_world, verb: Verb, name: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_every_fault_at_every_call(new_world, verb):
+    _every_call(new_world, verb, WORST if verb.name == "refresh" else tuple(FAULTS))
+
+
+@pytest.mark.soak
+def test_the_other_faults_at_every_call_of_a_refresh(new_world):
+    _every_call(new_world, Verb("refresh", _refresh), tuple(name for name in FAULTS if name not in WORST))
+
+
+def _every_call(new_world, verb: Verb, names: tuple[str, ...]) -> None:
     async def main():
         calls = await _trace(new_world, verb)
         slots = asyncio.Semaphore(AT_ONCE)
@@ -205,7 +218,7 @@ def test_every_fault_at_every_call(new_world, verb):
             async with slots:
                 await _disturbed(new_world, verb, name, fault)
 
-        runs = [partial(one, name, make(nth)) for nth in range(1, len(calls) + 1) for name, make in FAULTS.items()]
+        runs = [partial(one, name, FAULTS[name](nth)) for nth in range(1, len(calls) + 1) for name in names]
         results = await asyncio.gather(*(run() for run in runs), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         shown = "\n".join("".join(traceback.format_exception(f))[-1500:] for f in failures[:4])
