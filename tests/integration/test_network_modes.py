@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -217,3 +218,25 @@ def test_a_killed_server_and_a_deleted_bridge_come_back_with_their_guests(open_d
             assert (await asyncio.to_thread(guest.dhcp))["ip"] == kept.address
 
     on_network(open_dir, act, mode="isolated")
+
+
+def test_where_a_router_is_the_gateway_the_host_is_nobody(open_dir: Path) -> None:
+    async def act(world: World) -> None:
+        bridge, kept = world.spec.bridge, world.reservation(77, "web")
+        shown = subprocess.run(["ip", "-o", "addr", "show", "dev", bridge], check=True, capture_output=True, text=True)
+        assert shown.stdout == ""
+        assert Path(f"/proc/sys/net/ipv4/conf/{bridge}/arp_ignore").read_text().strip() == "8"
+        assert dnsmasq_of(world.networks.driver_name(world.network)) is None
+        assert await world.networks.broken() == frozenset()
+        await world.networks.reserve(world.network, kept)
+        uid = world.network.uid
+        assert kept.address in (world.place / "reservations" / uid / kept.mac.replace(":", "-")).read_text()
+        assert await world.networks.leases(world.network) == ()
+        assert await world.changed(kept, dns=("9.9.9.9",))
+        subprocess.run(["ip", "link", "del", bridge], check=True)
+        assert await world.networks.broken() == frozenset({uid})
+        assert await world.changed(kept)
+        assert Path(f"/proc/sys/net/ipv4/conf/{bridge}/arp_ignore").read_text().strip() == "8"
+        await world.networks.release(world.network, kept)
+
+    on_network(open_dir, act, mode="isolated", gateway_at="router")
