@@ -83,8 +83,8 @@ class AcceleratorFinding(TypedDict):
 
 class AddressSpec(TypedDict):
     address: str
-    router: str
-    router_uid: str
+    router: NotRequired[str | None]
+    router_uid: NotRequired[str | None]
     vm: NotRequired[str | None]
     vm_uid: NotRequired[str | None]
 
@@ -386,7 +386,7 @@ class CpuTopology(TypedDict):
 
 class CreateAddressRequest(TypedDict):
     name: str
-    router: str
+    router: NotRequired[str | None]
     address: NotRequired[str | None]
     vm: NotRequired[str | None]
     labels: NotRequired[dict[str, str]]
@@ -2206,6 +2206,7 @@ class VolumeStatus(TypedDict):
     path: NotRequired[str]
     allocated_bytes: NotRequired[int]
     size_bytes: NotRequired[int]
+    merging: NotRequired[float | None]
 
 
 class WaitAnswer(TypedDict):

@@ -26,7 +26,7 @@ def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ..
     floating = [
         Reservation(mac=_pretended_mac(one.uid), address=one.spec.address, hostname=f"crf{one.uid[:8]}", vm_uid=one.uid)
         for one in cache.addresses.values()
-        if (router := cache.routers.get(one.spec.router_uid)) is not None
+        if (router := cache.routers.get(one.spec.router_uid or "")) is not None
         and router.spec.uplink_port is not None
         and router.spec.uplink_port.network_uid == network.uid
     ]

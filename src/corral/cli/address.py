@@ -11,7 +11,7 @@ from corral.cli.session import Session, for_each, pass_session
 COLUMNS: Final = (
     Column("name", lambda address: address["name"]),
     Column("address", lambda address: address["spec"]["address"]),
-    Column("router", lambda address: address["spec"]["router"]),
+    Column("router", lambda address: address["spec"].get("router") or "(the host)"),
     Column("vm", lambda address: address["spec"]["vm"]),
     Column("age", lambda address: age(address["created_at"])),
 )
@@ -44,9 +44,13 @@ def list_(session: Session, output: str) -> None:
 
 @address.command()
 @click.argument("name")
-@click.option("--router", required=True, shell_complete=complete_router, help="The one whose uplink it is on.")
+@click.option(
+    "--router", shell_complete=complete_router, help="The one whose uplink it is on.  [default: none, the host]"
+)
 @click.option("--to", "vm", metavar="VM", shell_complete=complete_vm, help="The VM that it leads to.")
-@click.option("--address", metavar="IP", help="Of the uplink's network.  [default: the next free one]")
+@click.option(
+    "--address", metavar="IP", help="Of the uplink's network [default: the next free one]; or one of the host's."
+)
 @output_option
 @pass_session
 def create(session: Session, /, name: str, output: str, **options: str | None) -> None:
@@ -55,6 +59,7 @@ def create(session: Session, /, name: str, output: str, **options: str | None) -
     \b
     Examples:
       corral address create shop --router edge --to web-1
+      corral address create face --address 203.0.113.7 --to web-1
     """
     body: Any = {"name": name, **{key: value for key, value in options.items() if value}}
     made = session.client().create_address(body)

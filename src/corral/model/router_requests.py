@@ -61,14 +61,17 @@ class CreateForwardRequest(Model):
 
 
 class CreateAddressRequest(Model):
-    """An address of the network that a router's uplink is on."""
+    """An address of the network that a router's uplink is on; or one of the host's own."""
 
-    model_config = example({"name": "shop", "router": "edge", "vm": "web"})
+    model_config = example(
+        {"name": "shop", "router": "edge", "vm": "web"}, {"name": "face", "address": "203.0.113.7", "vm": "web"}
+    )
 
     name: Name
-    router: Name
+    router: Name | None = None
+    """None: the host itself has the address, besides its first one (administrators alone)."""
     address: Annotated[str, StringConstraints(max_length=45)] | None = None
-    """One that is free; the next one when it is not given."""
+    """One that is free; of a router the next one when it is not given."""
     vm: Name | None = None
     labels: Labels = Field(default_factory=dict)
 

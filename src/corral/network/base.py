@@ -93,6 +93,10 @@ class NetworkDriver(Protocol):
         """The host's interfaces that a bridge can be made over, or that macvtap can use."""
         ...
 
+    async def spare_addresses(self) -> tuple[str, ...]:
+        """IPv4 addresses that the host has besides the first of each interface."""
+        ...
+
     async def has_vlans(self) -> bool:
         """The kernel tags frames."""
         ...

@@ -129,6 +129,9 @@ class FakeNetworks:
     async def cards(self) -> tuple[HostCard, ...]:
         return (HostCard("eth0", ("192.0.2.2/24",)), HostCard("eth1"), HostCard("eth2", (), "br0"))
 
+    async def spare_addresses(self) -> tuple[str, ...]:
+        return ("203.0.113.7", "203.0.113.8")
+
     async def has_vlans(self) -> bool:
         return True
 

@@ -73,6 +73,17 @@ def host_forwards(layout: Layout) -> tuple[policy.Forward, ...]:
     return tuple(found)
 
 
+def host_floating(layout: Layout) -> tuple[policy.Floating, ...]:
+    """The host's own addresses that stand for guests, both ways."""
+    found = []
+    for address in layout.addresses.values():
+        vm = layout.vms.get(address.spec.vm_uid or "")
+        path = path_to(vm, layout.networks, ()) if vm is not None and address.spec.router_uid is None else None
+        if path is not None:
+            found.append(policy.Floating(address.uid, address.spec.address, path.address))
+    return tuple(found)
+
+
 def forward_openings(layout: Layout) -> dict[tuple[str, str], tuple[policy.Group, ...]]:
     """By VM and card: what forwards through a router open there, as groups that the card has besides its own. (The host's
     own forwards are opened by its table.)"""

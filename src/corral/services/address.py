@@ -1,14 +1,15 @@
-"""Floating addresses: taken from the network of a router's uplink, and led to one VM after the other."""
+"""Floating addresses: of the network of a router's uplink, or of the host's own, led to one VM after the other."""
 
 from corral.errors import CorralError
 from corral.model.address import AddressSpec, FloatingAddress
+from corral.model.base import DEFAULT_PROJECT
 from corral.model.network import Network
 from corral.model.requests import ListRequest
 from corral.model.router import Router
 from corral.model.router_requests import AssignAddressRequest, CreateAddressRequest
 from corral.model.vm import Vm
 from corral.names import new_uid
-from corral.network.paths import address_behind
+from corral.network.paths import address_behind, path_to
 from corral.services import listing
 from corral.services.access import audited, authorize, try_commit
 from corral.services.caller import Caller
@@ -16,7 +17,7 @@ from corral.services.changes import ATTEMPTS_MAX, Mutation, change_at_once, chec
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.nics import Allocated
-from corral.store.objects import Transaction, claim_key
+from corral.store.objects import Transaction, claim_key, host_address_claim
 
 
 class AddressService:
@@ -33,17 +34,52 @@ class AddressService:
         context, action, asked = self._context, "address.create", f"make address {request.name[:64]!r}"
         await authorize(context, caller, project, action, request.name)
         async with audited(context, caller, project, action, request.name):
-            address = await self._created(caller, project, request, asked)
+            made = self._on_host if request.router is None else self._on_router
+            address = await made(caller, project, request, asked)
         await context.followers.until(address.revision, asked)
         return address
 
-    async def _created(
+    async def _on_host(
+        self, caller: Caller, project: str, request: CreateAddressRequest, asked: str
+    ) -> FloatingAddress:
+        """One that the host has already, and is not its face. What listens there on the host is not reached any more."""
+        context, action = self._context, "address.create"
+        await authorize(context, caller, DEFAULT_PROJECT, "host.open-port", request.name)
+        spare = await context.networks.spare_addresses()
+        if request.address is None or request.address not in spare:
+            reason = "without a router it is one of the host's own addresses, besides the first of an interface"
+            hint = f"the host has: {', '.join(spare)}" if spare else "give the host another address first, or --router"
+            raise CorralError("invalid-argument", asked, reason, hint)
+        claim = host_address_claim(request.address)
+        for _ in range(ATTEMPTS_MAX):
+            await check_name(context, FloatingAddress, project, request.name, asked)
+            if await context.objects.owner(claim) is not None:
+                raise CorralError("address-taken", asked, "it leads somewhere already", "corral address list")
+            vm = await self._vm_at_host(project, request.vm, "", asked)
+            address = FloatingAddress(
+                project=project,
+                name=request.name,
+                uid=new_uid(),
+                created_at=context.clock.now(),
+                labels=request.labels,
+                spec=AddressSpec(address=request.address, **_led(vm)),
+            )
+            transaction = context.objects.transaction()
+            transaction.create(address)
+            transaction.claim(claim, address.uid)
+            detail = f"{address.spec.address} of the host's"
+            revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
+            if revision is not None:
+                return address.model_copy(update={"revision": revision})
+        raise too_busy(Mutation(caller, project, action, request.name))
+
+    async def _on_router(
         self, caller: Caller, project: str, request: CreateAddressRequest, asked: str
     ) -> FloatingAddress:
         context, action = self._context, "address.create"
         for _ in range(ATTEMPTS_MAX):
             await check_name(context, FloatingAddress, project, request.name, asked)
-            router = await context.objects.require(Router, project, request.router)
+            router = await context.objects.require(Router, project, request.router or "")
             vm = await self._vm(project, request.vm, router, asked)
             network = await self._outside(router, asked)
             with Allocated(context.ledger) as allocated:
@@ -57,8 +93,7 @@ class AddressService:
                         address=allocated.address(network, request.address),
                         router=router.name,
                         router_uid=router.uid,
-                        vm=vm.name if vm is not None else None,
-                        vm_uid=vm.uid if vm is not None else None,
+                        **_led(vm),
                     ),
                 )
                 transaction = context.objects.transaction()
@@ -78,10 +113,12 @@ class AddressService:
 
         async def draft(transaction: Transaction) -> FloatingAddress:
             address = await context.objects.require(FloatingAddress, project, name)
-            router = await context.objects.get(Router, address.spec.router_uid)
-            vm = await self._vm(project, request.vm, router, asked)
-            update = {"vm": vm.name, "vm_uid": vm.uid} if vm is not None else {"vm": None, "vm_uid": None}
-            spec = address.spec.model_copy(update=update)
+            if address.spec.router_uid is None:
+                vm = await self._vm_at_host(project, request.vm, address.uid, asked)
+            else:
+                router = await context.objects.get(Router, address.spec.router_uid)
+                vm = await self._vm(project, request.vm, router, asked)
+            spec = address.spec.model_copy(update=_led(vm))
             changed = address.model_copy(update={"spec": spec, "generation": address.generation + 1})
             transaction.update(changed)
             return changed
@@ -94,8 +131,11 @@ class AddressService:
 
         async def draft(transaction: Transaction) -> FloatingAddress:
             address = await context.objects.require(FloatingAddress, project, name)
-            router = await context.objects.get(Router, address.spec.router_uid)
+            router_uid = address.spec.router_uid
+            router = await context.objects.get(Router, router_uid) if router_uid is not None else None
             transaction.delete(address)
+            if router_uid is None:
+                transaction.release(host_address_claim(address.spec.address))
             if router is not None and router.spec.uplink_port is not None:
                 network_uid = router.spec.uplink_port.network_uid
                 transaction.release(claim_key("address", network_uid, address.spec.address))
@@ -113,6 +153,22 @@ class AddressService:
             raise CorralError("invalid-argument", asked, reason, "corral nic add, or corral router set --connect")
         return vm
 
+    async def _vm_at_host(self, project: str, name: str | None, own_uid: str, asked: str) -> Vm | None:
+        """One that the host reaches without a router. It goes out under one address alone."""
+        if name is None:
+            return None
+        objects = self._context.objects
+        vm = await objects.require(Vm, project, name)
+        networks = {network.uid: network for network in await objects.list(Network)}
+        if path_to(vm, networks, ()) is None:
+            reason = f"{name} has no card on a network of mode nat or routed whose gateway is the host"
+            raise CorralError("invalid-argument", asked, reason, "--router NAME for one that is behind a router")
+        for other in await objects.list(FloatingAddress):
+            if other.uid != own_uid and other.spec.router_uid is None and other.spec.vm_uid == vm.uid:
+                reason = f"{other.spec.address} ({other.name}) leads to {name} already, and it goes out under one alone"
+                raise CorralError("address-taken", asked, reason, f"corral address unassign {other.name}")
+        return vm
+
     async def _outside(self, router: Router, asked: str) -> Network:
         port = router.spec.uplink_port
         network = await self._context.objects.get(Network, port.network_uid) if port is not None else None
@@ -120,3 +176,7 @@ class AddressService:
             reason = f"router {router.name!r} has no uplink"
             raise CorralError("invalid-argument", asked, reason, f"corral router set {router.name} --uplink nat")
         return network
+
+
+def _led(vm: Vm | None) -> dict[str, str | None]:
+    return {"vm": vm.name, "vm_uid": vm.uid} if vm is not None else {"vm": None, "vm_uid": None}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from corral.errors import CorralError
+from corral.model.address import FloatingAddress
 from corral.model.balancer import Balancer
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.firewall_answers import DeniedPacket, Explanation, FirewallStatus, RuleCount
@@ -128,6 +129,7 @@ class FirewallService:
             vms={one.uid: one for one in await objects.list(Vm)},
             routers={one.uid: one for one in await objects.list(Router)},
             forwards={one.uid: one for one in await objects.list(Forward)},
+            addresses={one.uid: one for one in await objects.list(FloatingAddress)},
             balancers={one.uid: one for one in await objects.list(Balancer)},
         )
         groups, policies = await objects.list(SecurityGroup), await objects.list(NetworkPolicy)

@@ -23,7 +23,7 @@ from corral.network import ipam
 from corral.services.balancer import listen_claim
 from corral.services.context import Context
 from corral.storage.sidecars import KINDS, Sidecar
-from corral.store.objects import claim_key, host_port_claim, name_claim
+from corral.store.objects import claim_key, host_address_claim, host_port_claim, name_claim
 
 _BY_PLURAL: Final[dict[str, type[Object]]] = {cls.PLURAL: cls for cls in KINDS}
 
@@ -171,7 +171,8 @@ def _forward(world: _World, forward: Forward) -> Forward | None:
 
 def _address(world: _World, address: FloatingAddress) -> FloatingAddress | None:
     spec = address.spec
-    if spec.router_uid not in world.routers or world.routers[spec.router_uid].spec.uplink_port is None:
+    router = world.routers.get(spec.router_uid or "")
+    if spec.router_uid is not None and (router is None or router.spec.uplink_port is None):
         _say_gone(world, address, f"router {spec.router!r}, or its uplink,")
         return None
     if spec.vm_uid is None or spec.vm_uid in world.vms:
@@ -227,6 +228,7 @@ def _claims(world: _World, value: Object) -> Iterator[str]:
     elif isinstance(value, Forward):
         yield host_port_claim(value.spec.protocol, value.spec.host_port)
     elif isinstance(value, FloatingAddress):
-        uplink = world.routers[value.spec.router_uid].spec.uplink_port
-        assert uplink is not None
-        yield claim_key("address", uplink.network_uid, value.spec.address)
+        router = world.routers.get(value.spec.router_uid or "")
+        uplink = router.spec.uplink_port if router is not None else None
+        address = value.spec.address
+        yield host_address_claim(address) if uplink is None else claim_key("address", uplink.network_uid, address)

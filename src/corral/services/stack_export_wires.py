@@ -20,7 +20,11 @@ async def exported_wires(context: Context, project: str, stack: str, vms: Collec
         "balancers": {
             one.name: _balancer(one) for one in balancers if all(target.vm in vms for target in one.spec.targets)
         },
-        "addresses": {one.name: _address(one) for one in addresses if one.spec.vm is None or one.spec.vm in vms},
+        "addresses": {
+            one.name: _address(one)
+            for one in addresses
+            if one.spec.router is not None and (one.spec.vm is None or one.spec.vm in vms)
+        },
     }
     return {section: declared for section, declared in found.items() if declared}
 

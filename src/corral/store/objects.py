@@ -55,6 +55,11 @@ def with_revision(record: Record) -> bytes:
     return b'{"revision":%d,' % record.revision + record.value[1:]
 
 
+def host_address_claim(address: str) -> str:
+    """Held by the floating address that leads one of the host's own to a VM."""
+    return claim_key("host-address", "host", address)
+
+
 @dataclass(frozen=True)
 class ObjectChange(Generic[T]):
     """A watched change, decoded; `value` is None for a deletion (then `previous` is the last one)."""

@@ -43,10 +43,27 @@ def test_the_kernel_has_what_was_answered(world: World) -> None:
             assert policy["uid"] in rules(world)
             client.delete_network_policy("apart")
             assert policy["uid"] not in rules(world)
+            _an_address_of_the_hosts(world)
             _say_when_it_is_not_in_force(world)
         finally:
             world.delete("answered")
             client.delete_security_group("web")
+
+
+def _an_address_of_the_hosts(world: World) -> None:
+    world.inside("ip", "link", "add", "outer0", "type", "veth", "peer", "name", "outer1")
+    for address in ("198.51.100.1/24", "198.51.100.7/24"):
+        world.inside("ip", "addr", "add", address, "dev", "outer0")
+    inside = world.vm("answered")["spec"]["nics"][0]["address"]
+    with world.client() as client:
+        with pytest.raises(CorralError, match="invalid-argument"):
+            client.create_address({"name": "face", "address": "198.51.100.1", "vm": "answered"})
+        client.create_address({"name": "face", "address": "198.51.100.7", "vm": "answered"})
+        assert f"198.51.100.7 : {inside}" in rules(world)
+        client.assign_address("face", None)
+        assert "198.51.100.7" not in rules(world)
+        client.delete_address("face")
+    world.inside("ip", "link", "del", "outer0")
 
 
 def _say_when_it_is_not_in_force(world: World) -> None:

@@ -20,6 +20,7 @@ from corral.model.network import Network, NetworkSpec, Reservation
 from corral.network.base import HostCard, Lease, ObservedNetwork
 from corral.network.capture import capture, check_filter
 from corral.network.connections import connections
+from corral.network.host_addresses import spare_addresses
 from corral.network.host_cards import ensure_bridge, has_vlans, host_cards, keep_silent, remove_bridge
 from corral.network.host_names import HOSTS, write_block
 from corral.network.host_routes import bridges, used_cidrs
@@ -163,6 +164,9 @@ class LibvirtNetworks:
 
     async def cards(self) -> tuple[HostCard, ...]:
         return await host_cards()
+
+    async def spare_addresses(self) -> tuple[str, ...]:
+        return await spare_addresses()
 
     async def has_vlans(self) -> bool:
         return await has_vlans()

@@ -8,7 +8,7 @@ from corral.model.security_group import SecurityGroup
 from corral.names import tap_name
 from corral.network.firewall.from_objects import Wishes, build_policy
 from corral.network.firewall.policy import Group, Policy
-from corral.network.paths import Layout, forward_openings, host_forwards
+from corral.network.paths import Layout, forward_openings, host_floating, host_forwards
 
 
 def desired_policy(layout: Layout, groups: Iterable[SecurityGroup], policies: Iterable[NetworkPolicy]) -> Policy:
@@ -20,6 +20,7 @@ def desired_policy(layout: Layout, groups: Iterable[SecurityGroup], policies: It
         policies=tuple(policies),
         routers=tuple(layout.routers.values()),
         forwards=host_forwards(layout),
+        floating=host_floating(layout),
     )
     return _with_openings(build_policy(wishes), forward_openings(layout))
 
