@@ -77,7 +77,7 @@ def _rows(times: Times) -> Iterator[Row]:
         times.back_from_off,
         times.restored,
     )
-    stop = f", of which `virsh destroy` takes {median(times.destroyed):.2f} s, libvirt's wait for init to reap QEMU"
+    stop = f", of which `virsh destroy` takes {median(times.destroyed):.2f} s"
     yield row(
         "back to a snapshot with memory against `virsh destroy` and `restore`, of a VM that runs",
         1.2,

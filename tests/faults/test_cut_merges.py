@@ -57,8 +57,8 @@ def test_what_a_header_names_is_there(world, tmp_path, monkeypatch, again):
         cut = asyncio.Event()
         merge = w.volumes.layers.merge
 
-        async def merge_and_die(layer: Layer, middle: Layer, base: object) -> None:
-            await merge(layer, middle, base)
+        async def merge_and_die(layer: Layer, middle: Layer, base: object, on_share: object) -> None:
+            await merge(layer, middle, base, on_share)
             if layer.uid == kept and not cut.is_set():
                 cut.set()
                 w.simulation.crashed = True  # nothing of it is recorded any more

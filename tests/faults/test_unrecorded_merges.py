@@ -1,6 +1,8 @@
-"""QEMU has merged a layer, and before that is recorded there is a new head: the layer goes all the same, while the guest runs."""
+"""Merges as they are seen: one that QEMU has done before anybody recorded it, below a new head; how far one is that takes a
+while, and that this is no longer said once it has ended, whoever died meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from points_in_time import check_layers, forget, holds, reads, take, taken, write
@@ -8,6 +10,7 @@ from points_in_time import check_layers, forget, holds, reads, take, taken, writ
 from corral.errors import CorralError
 from corral.model.layer import Layer
 from corral.model.operation import OperationState
+from corral.model.volume import Volume
 
 
 @pytest.fixture(autouse=True)
@@ -53,5 +56,39 @@ def test_a_pull_that_nobody_recorded_before_the_next_snapshot(world, monkeypatch
         assert w.hypervisor.domains[vm.uid].active
         assert reads(w, vm) == {0: "a", 1: "b", 2: "since"} == await holds(w, "c")
         assert await holds(w, "a") == {0: "a"}
+
+    world(scene)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["to its end", "the daemon is killed meanwhile"])
+def test_how_far_a_merge_is_stands_with_the_volume(world, monkeypatch, killed):
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        for name in ("a", "b"):
+            await taken(w, vm, name)
+        points, pull, go_on = w.hypervisor.points, w.hypervisor.points.pull, asyncio.Event()
+
+        async def slow_pull(uid: str, disk: str, base: str, on_share: Callable[[float], None], *limit: int) -> None:
+            on_share(0.42)
+            await go_on.wait()
+            await pull(uid, disk, base, lambda _share: None, *limit)
+
+        monkeypatch.setattr(points, "pull", slow_pull)
+
+        async def says(share: float | None) -> bool:
+            return [volume.status.merging for volume in await w.objects.list(Volume)] == [share]
+
+        await forget(w, vm, "b")
+        await w.until(lambda: says(0.4), 10)
+        if killed:
+            await w.kill()
+            assert await says(0.4)
+            await w.start(wait=False)
+        go_on.set()
+        await w.until(lambda: says(None), 10)
+        await w.quiet()
+        await check_layers(w)
 
     world(scene)

@@ -111,7 +111,7 @@ class Executor:
         if isinstance(step, CopyVolume):
             effect: Awaitable[ObservedDomain | None] = self._copy_volume(step.volume_uid, on_share)
         else:
-            effect = self._effect(step, vm, active, domain_name)
+            effect = self._effect(step, vm, active, domain_name, on_share)
         return await self.bounded(effect, f"{step.NAME} {vm.name}", factor)
 
     async def bounded(self, call: Awaitable[T], asked: str, factor: float = BACKSTOP) -> T:
@@ -123,11 +123,12 @@ class Executor:
             reason = f"no answer within {limit_s:g} s"
             raise CorralError("hypervisor-timeout", asked, reason, "see `corral doctor`") from error
 
-    def _effect(self, step: Step, vm: Vm, active: bool, domain_name: str) -> Awaitable[ObservedDomain | None]:  # noqa: PLR0911  (a decision table)
+    def _effect(  # noqa: PLR0911  (a decision table)
+        self, step: Step, vm: Vm, active: bool, domain_name: str, on_share: OnShare
+    ) -> Awaitable[ObservedDomain | None]:
         hypervisor, volumes = self.drivers.hypervisor, self.drivers.volumes
-        effect = (
-            self.points.effect(step, vm, active) or self.forks.effect(step, vm) or self.disks.effect(step, vm, active)
-        )
+        effect = self.points.effect(step, vm, active, on_share)
+        effect = effect or self.forks.effect(step, vm) or self.disks.effect(step, vm, active)
         if effect is not None:
             return effect
         match step:

@@ -23,10 +23,12 @@ from corral.model.operation import (
     Problem,
     StepRecord,
 )
+from corral.model.volume import Volume
 from corral.names import new_uid
 from corral.store.objects import EVENTS, Objects, Transaction, claim_key, decode, work_claim
 
 PROGRESS_INTERVAL_S: Final = 0.2
+MERGE_PARTS: Final = 20
 STEPS_KEPT: Final = 64
 EVENTS_KEPT: Final = 10_000
 REVISIONS_KEPT: Final = 10_000
@@ -134,12 +136,14 @@ def write_end(transaction: Transaction, cache: Cache, operation: Operation) -> b
 
 @dataclass
 class Progress:
-    """Publishes phases, not durably and at most five times a second; what ends sooner is never published."""
+    """Publishes phases, and how far layers are merged, not durably and at most five times a second; what ends sooner is
+    never published."""
 
     objects: Objects
     cache: Cache
     clock: Clock
     _pending: dict[str, tuple[str, Shown]] = field(default_factory=dict)
+    _merging: dict[str, float | None] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _task: asyncio.Task[None] | None = None
 
@@ -151,11 +155,17 @@ class Progress:
         """What is done beside the turns of its VM, where nothing else is known of it."""
         self.show(operation, Shown(phase, self.clock.now(), progress=share))
 
+    def show_merge(self, volume_uid: str, share: float | None) -> None:
+        """Of a layer in a volume's chain; None: that has ended. To a twentieth of it: each word is a revision."""
+        self._merging[volume_uid] = share if share is None else int(share * MERGE_PARTS) / MERGE_PARTS
+        self._arm()
+
     def discard(self, operation_uid: str) -> None:
         self._pending.pop(operation_uid, None)
 
     async def close(self) -> None:
         self._pending.clear()
+        self._merging.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None and not self._task.done():
@@ -170,24 +180,31 @@ class Progress:
         self._timer = None
         if self._task is not None and not self._task.done():
             self._arm()
-        elif self._pending:
+        elif self._pending or self._merging:
             self._task = asyncio.get_running_loop().create_task(self._flush())
 
     async def _flush(self) -> None:
         pending, self._pending = self._pending, {}
+        merging, self._merging = self._merging, {}
+        for uid, share in merging.items():
+            volume = self.cache.volumes.get(uid)
+            if volume is not None and volume.status.merging != share:
+                await self._publish(volume.model_copy(update={"status": volume.status.merged(share)}))
         for uid, (target, shown) in pending.items():
             found = {operation.uid: operation for operation in self.cache.unfinished(target)}.get(uid)
             if found is None:
                 continue
-            changed = running(found, shown)
-            transaction = self.objects.transaction()
-            transaction.update(changed)
-            try:
-                committed = await transaction.commit(durable=False)
-            except CorralError as error:  # somebody else wrote it: the watch brings that, the next phase comes
-                log.debug("progress was not published", operation=uid, code=error.code)
-                continue
-            self.cache.put(changed.model_copy(update={"revision": committed.revision}))
+            await self._publish(running(found, shown))
+
+    async def _publish(self, changed: Operation | Volume) -> None:
+        transaction = self.objects.transaction()
+        transaction.update(changed)
+        try:
+            committed = await transaction.commit(durable=False)
+        except CorralError as error:  # somebody else wrote it: the watch brings that, the next phase comes
+            log.debug("progress was not published", of=changed.uid, code=error.code)
+            return
+        self.cache.put(changed.model_copy(update={"revision": committed.revision}))
 
 
 async def trim_history(objects: Objects, keep: int) -> int:

@@ -32,6 +32,9 @@ def plan_tidying(view: View, queue: Queue, settled: Plan) -> Plan:
             later_s = due_s if later_s is None else min(later_s, due_s)
         elif (found := _one(view, layer, settled)) is not None:
             return found
+    if said := tuple(volume for volume in view.volumes.values() if volume.status.merging is not None):
+        ended = tuple(volume.model_copy(update={"status": volume.status.merged(None)}) for volume in said)
+        return replace(settled, settle=replace(settled.settle, writes=Writes(updated=ended), more=True))
     return settled if later_s is None else replace(settled, wait=Wait(later_s, "merging later"))
 
 

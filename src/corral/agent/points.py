@@ -34,7 +34,7 @@ from corral.hypervisor.points import PointWanted, Sinking
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Power, Vm, VmState
-from corral.storage.base import VolumeStore
+from corral.storage.base import OnShare, VolumeStore
 from corral.storage.layers import Backing
 
 MEMORY_FILE = "memory"
@@ -56,7 +56,7 @@ class PointEffects:
     """At which layers of running guests are merged, at most; 0: no limit."""
     taken: dict[str, Taken] = field(default_factory=dict)
 
-    def effect(self, step: Step, vm: Vm, active: bool) -> Awaitable[None] | None:  # noqa: C901, PLR0911, PLR0912  (a decision table)
+    def effect(self, step: Step, vm: Vm, active: bool, on_share: OnShare) -> Awaitable[None] | None:  # noqa: C901, PLR0911, PLR0912  (a decision table)
         """None: the step is about something else."""
         match step:
             case MakeHeads():
@@ -82,9 +82,9 @@ class PointEffects:
             case RemoveLayer(layer=layer):
                 return self.volumes.layers.remove(layer.uid, layer.spec.pool)
             case MergeLayer():
-                return self._merge(vm, step)
+                return self._merge(vm, step, on_share)
             case SinkLayer():
-                return self._sink(vm, step)
+                return self._sink(vm, step, on_share)
         return None
 
     def forget(self, operations: set[str]) -> None:
@@ -213,20 +213,21 @@ class PointEffects:
             await self.volumes.layers.write_point(child)
         await self.volumes.layers.remove_point(step.snapshot_uid)
 
-    async def _merge(self, vm: Vm, step: MergeLayer) -> None:
+    async def _merge(self, vm: Vm, step: MergeLayer, on_share: OnShare) -> None:
         base = self._backing(step.base, step.child)
         if step.disk:
             path = str(base.path) if base is not None else ""
-            await self.hypervisor.points.pull(vm.uid, step.disk, path, lambda _share: None, self.bytes_per_s)
+            await self.hypervisor.points.pull(vm.uid, step.disk, path, on_share, self.bytes_per_s)
         elif not step.seen:
-            await self.volumes.layers.merge(step.child, step.middle, base)
+            await self.volumes.layers.merge(step.child, step.middle, base, on_share)
         await self.volumes.layers.write(lying_on(step.child, step.base))
 
-    async def _sink(self, vm: Vm, step: SinkLayer) -> None:
+    async def _sink(self, vm: Vm, step: SinkLayer, on_share: OnShare) -> None:
         """The sidecars last: until then what they say reads the same."""
         top, base, above = (self._path(layer) for layer in (step.child, step.middle, step.above))
         dac_uid = self._definition(vm, {}).dac_uid
-        await self.hypervisor.points.sink(vm.uid, Sinking(step.disk, top, base, above), dac_uid, self.bytes_per_s)
+        sinking = Sinking(step.disk, top, base, above)
+        await self.hypervisor.points.sink(vm.uid, sinking, dac_uid, on_share, self.bytes_per_s)
         layers = self.volumes.layers
         await layers.write(grown_to(step.middle, step.child))
         for point in self.cache.points_of(vm).values():

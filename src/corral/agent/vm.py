@@ -62,6 +62,7 @@ class Reconciler:
         self.progress = progress
         self.clock = clock
         self.definition_hash = definition_hash
+        self._born_at = clock.now()
 
     async def turn(self, vm: Vm, memory: Memory, situation: Situation, snapshot: Found | None) -> float | None:
         """Until there is nothing to do now. Returns when to look again (monotonic), None for `when something happens`."""
@@ -122,7 +123,9 @@ class Reconciler:
             memory.attempts = memory.tries = 0
             await self.recorder.settle_unseen(view, taken.settle, [])
             return self.clock.monotonic_s()
-        if current is not None and judge(error, memory.tries, removing=removing) is Verdict.GIVE_UP:
+        inherited = current is not None and current.created_at < self._born_at
+        verdict = judge(error, memory.tries, removing=removing, inherited=inherited)
+        if current is not None and verdict is Verdict.GIVE_UP:
             log.warning("operation fails", vm=vm.name, operation=current.uid, code=error.code, reason=error.reason)
             given_up = plan_failure(view, queue, problem)
             memory.attempts = memory.tries = 0
@@ -284,8 +287,12 @@ class Reconciler:
     async def _effect(
         self, step: Step, view: View, domain_name: str, current: Operation | None, memory: Memory
     ) -> ObservedDomain | None:
+        merged = step.child.spec.volume_uid or "" if isinstance(step, MergeLayer | SinkLayer) else ""
+
         def on_share(share: float) -> None:
-            if current is not None:
+            if merged:
+                self.progress.show_merge(merged, share)
+            elif current is not None:
                 self.progress.show(current, replace(self._shown(memory, current, step.PHASE), progress=share))
 
         run = self.executor.run(step, view.vm, active=view.active, domain_name=domain_name, on_share=on_share)
@@ -305,6 +312,8 @@ class Reconciler:
             if not work.done():
                 work.cancel()
                 await asyncio.wait([work])
+            if merged:
+                self.progress.show_merge(merged, None)
 
     def _postpone(self, step: Step, view: View, error: CorralError, memory: Memory) -> None:
         """What is only tidying up disturbs nobody where it fails."""

@@ -114,6 +114,8 @@ def show(session: Session, name: str, output: str) -> None:
         ("goes with its VM", spec["delete_with_vm"]),
         ("created", found["created_at"]),
     ]
+    if (share := found["status"].get("merging")) is not None:
+        rows.append(("merging", f"a layer that nobody needs any more, {share:.0%}"))
     show_one(found, rows, output)
 
 

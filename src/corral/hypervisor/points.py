@@ -81,7 +81,14 @@ class Points(Protocol):
         Cancelled, or cut, the disk reads as before."""
         ...
 
-    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None, bytes_per_s: int = 0) -> None:
+    async def sink(
+        self,
+        uid: str,
+        sinking: Sinking,
+        dac_uid: int | None,
+        on_share: Callable[[float], None],
+        bytes_per_s: int = 0,
+    ) -> None:
         """In the middle of a running domain's chain. The persistent definition may name either chain afterwards. Cancelled,
         or cut, the disk reads as before."""
         ...

@@ -35,6 +35,11 @@ class VolumeStatus(Model):
     allocated_bytes: int = 0
     size_bytes: int = 0
     """What it was last grown to; 0: it is as it was made."""
+    merging: Annotated[float | None, written_unless(None)] = None
+    """A layer of its chain that nobody needs is taken into its neighbour, for as long as that takes: how much of it (0 to 1)."""
+
+    def merged(self, share: float | None) -> "VolumeStatus":
+        return self.model_copy(update={"merging": share})
 
 
 class Volume(Object):

@@ -11,7 +11,7 @@ from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.simulated_disks import disks_of
 from corral.simulation import Simulation
-from corral.storage.layers import Backing, FoundLayer, PathOf, Run
+from corral.storage.layers import Backing, FoundLayer, OnShare, PathOf, Run
 
 BLOCK_BYTES: Final = 65_536
 _TEXT: Final = TypeAdapter(str)
@@ -61,9 +61,10 @@ class FakeLayers:
             self.layers.pop(layer_uid, None)
             self._layers.keep(layer_uid, None)
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
         async with self._call("merge_layer"):
             self._room(f"merge into {layer.uid}")
+            on_share(0.5)
             self.disks.merge(self._file(layer), str(base.path) if base else "")
 
     async def runs(self, layer: Layer) -> tuple[Run, ...]:

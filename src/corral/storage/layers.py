@@ -27,6 +27,7 @@ FILE_MODE: Final = 0o600
 # QEMU, under a uid of its own, must pass to the memory that it is fed; it gets that file opened, and lists nothing.
 DIRECTORY_MODE: Final = 0o711
 
+OnShare = Callable[[float], None]
 PathOf = Callable[[str, str], Path]
 
 
@@ -74,7 +75,7 @@ class LayerStore(Protocol):
 
     async def remove(self, layer_uid: str, pool: str) -> None: ...
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
         """Take `middle`, which `layer` lies on, into `layer`, which lies on `base` then; what is read through it stays the
         same at any instant. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
         ...
@@ -168,11 +169,11 @@ class DirLayers:
         for path in (self._path(layer_uid, pool), self._sidecar(layer_uid, pool)):
             await asyncio.to_thread(files.remove_file, path)
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None) -> None:
+    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
         path, below = self._path(layer.uid, layer.spec.pool), self._path(middle.uid, middle.spec.pool)
 
         async def merge() -> None:
-            await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2")
+            await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2", on_share)
             await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
         await self.use.merge(path, merge)

@@ -143,7 +143,14 @@ class LibvirtPoints:
         if below != base:
             raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
 
-    async def sink(self, uid: str, sinking: Sinking, dac_uid: int | None, bytes_per_s: int = 0) -> None:
+    async def sink(
+        self,
+        uid: str,
+        sinking: Sinking,
+        dac_uid: int | None,
+        on_share: Callable[[float], None],
+        bytes_per_s: int = 0,
+    ) -> None:
         """QEMU writes to the lower file, and into the header of the one above: they are its own meanwhile."""
         owned = self._host.privileged and dac_uid is not None
         head = await self._on(uid, "look at", lambda domain: reading.source(running_disk(domain, sinking.disk)))
@@ -153,7 +160,7 @@ class LibvirtPoints:
                 await asyncio.to_thread(confinement.give, path, (dac_uid, self._host.dac_gid))
         try:
             target = await self._on(uid, "merge a layer of", lambda domain: _begin_sink(domain, sinking, bytes_per_s))
-            await self._job(uid, target, lambda _share: None)
+            await self._job(uid, target, on_share)
             chain = await self._on(uid, "merge a layer of", lambda domain: _chain(domain, sinking.disk))
             if str(sinking.top) in chain:
                 reason = f"{sinking.disk} still lies on {sinking.top.name}"
