@@ -173,6 +173,7 @@ class RouterService:
 
     async def _made(self, router: Router) -> Router:
         """As the agent has left it: it routes, or has a reason why not."""
+        await self._context.followers.until(self._context.objects.store.revision, f"make router {router.name}")
         found = router
         for _ in range(round(WAIT_S / LOOK_S)):
             found = await self._context.objects.get(Router, router.uid) or router
@@ -185,7 +186,7 @@ class RouterService:
     async def _gone(self, router: Router, asked: str) -> None:
         for _ in range(round(WAIT_S / LOOK_S)):
             if await self._context.objects.get(Router, router.uid) is None:
-                return
+                return await self._context.followers.until(self._context.objects.store.revision, asked)
             await asyncio.sleep(LOOK_S)
         reason = "its namespace has not been removed yet; that is tried on"
         raise CorralError("hypervisor-timeout", asked, reason, f"corral router show {router.name}")
