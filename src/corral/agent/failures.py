@@ -44,12 +44,14 @@ class Verdict(StrEnum):
     GIVE_UP = "give-up"
 
 
-def judge(error: CorralError, attempts: int, *, removing: bool) -> Verdict:
+def judge(error: CorralError, attempts: int, *, removing: bool, inherited: bool = False) -> Verdict:
     """`attempts` counts this failure, and no waiting for the hypervisor or the store. A removal is never given up: half
-    removed helps nobody."""
+    removed helps nobody. `inherited`: a former daemon had begun it, and may have left libvirt with something half done that is
+    in the way for a moment."""
     if removing or error.code in WAITED_FOR:
         return Verdict.RETRY
-    if error.code in _TRIED_AGAIN and attempts < ATTEMPTS_MAX:
+    passing = error.code in _TRIED_AGAIN or (inherited and error.code == "hypervisor-error")
+    if passing and attempts < ATTEMPTS_MAX:
         return Verdict.RETRY
     return Verdict.GIVE_UP
 

@@ -43,6 +43,8 @@ def test_what_is_waited_for_and_what_is_given_up():
     assert judge(error("disk-full"), ATTEMPTS_MAX, removing=False) is Verdict.GIVE_UP
     assert judge(error("hypervisor-error"), 1, removing=False) is Verdict.GIVE_UP
     assert judge(error("hypervisor-error"), 1000, removing=True) is Verdict.RETRY
+    assert judge(error("hypervisor-error"), 1, removing=False, inherited=True) is Verdict.RETRY
+    assert judge(error("hypervisor-error"), ATTEMPTS_MAX, removing=False, inherited=True) is Verdict.GIVE_UP
 
 
 @pytest.mark.parametrize(
