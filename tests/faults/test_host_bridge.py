@@ -260,7 +260,7 @@ class Asked:
         with (self.place / "daemon.log").open("ab") as log:
             argv = self.host.command("env", *self.environment, PROGRAM, "serve")
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-        until(lambda: self.run("host", "network", "show").returncode == 0)
+        until(lambda: self.run("host", "network", "show").returncode == 0, look_s=0.3)
         return daemon
 
     def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
