@@ -1,7 +1,7 @@
 """One network made as it is wished, on a connection: defined, started, with its files, without cutting anyone off."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,14 +54,25 @@ def find_network(handle: libvirt.virConnect, uid: str) -> libvirt.virNetwork | N
         raise
 
 
+@contextlib.contextmanager
+def unless_gone() -> Iterator[None]:
+    """What was listed a moment ago, and others have removed since, is passed over."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise
+
+
 def idle_subnets(handle: libvirt.virConnect) -> dict[str, str]:
     """Those of networks that are off, with whose they are."""
     found = {}
     for network in handle.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_INACTIVE):
-        root = parse_document(network.XMLDesc(0))
-        for cidr in (subnet_of(root), subnet_of(root, "ipv6")):
-            if cidr:
-                found[cidr] = f"libvirt's network {network.name()}"
+        with unless_gone():
+            root = parse_document(network.XMLDesc(0))
+            for cidr in (subnet_of(root), subnet_of(root, "ipv6")):
+                if cidr:
+                    found[cidr] = f"libvirt's network {network.name()}"
     return found
 
 

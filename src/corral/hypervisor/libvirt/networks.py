@@ -202,25 +202,27 @@ class LibvirtNetworks:
 def _observe_all(handle: libvirt.virConnect, prefix: str) -> tuple[ObservedNetwork, ...]:
     observed = []
     for found in handle.listAllNetworks(0):
-        root = parse_document(found.XMLDesc(0))
-        active = bool(found.isActive())
-        name = found.name()
-        ours = name.startswith(prefix)
-        kept = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)) if active and ours else root
-        bridge, forward, domain = root.find("bridge"), root.find("forward"), root.find("domain")
-        observed.append(
-            ObservedNetwork(
-                uid=found.UUIDString(),
-                name=name,
-                active=active,
-                bridge="" if bridge is None else bridge.get("name") or "",
-                subnet=subnet_of(root),
-                mode="isolated" if forward is None else forward.get("mode") or "nat",
-                domain="" if domain is None else domain.get("name") or "",
-                subnet6=subnet_of(root, "ipv6"),
-                whole=active and network_life.is_whole(name, root),
-                spec_json=spec_json_of(kept),
-                ours=name.removeprefix(prefix) if ours else "",
-            )
-        )
+        with network_life.unless_gone():
+            observed.append(_observed(found, prefix))
     return tuple(observed)
+
+
+def _observed(found: libvirt.virNetwork, prefix: str) -> ObservedNetwork:
+    root = parse_document(found.XMLDesc(0))
+    active, name = bool(found.isActive()), found.name()
+    ours = name.startswith(prefix)
+    kept = parse_document(found.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)) if active and ours else root
+    bridge, forward, domain = root.find("bridge"), root.find("forward"), root.find("domain")
+    return ObservedNetwork(
+        uid=found.UUIDString(),
+        name=name,
+        active=active,
+        bridge="" if bridge is None else bridge.get("name") or "",
+        subnet=subnet_of(root),
+        mode="isolated" if forward is None else forward.get("mode") or "nat",
+        domain="" if domain is None else domain.get("name") or "",
+        subnet6=subnet_of(root, "ipv6"),
+        whole=active and network_life.is_whole(name, root),
+        spec_json=spec_json_of(kept),
+        ours=name.removeprefix(prefix) if ours else "",
+    )
