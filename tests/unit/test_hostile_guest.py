@@ -1,16 +1,18 @@
 """A guest is hostile: what its agent answers cannot steer a terminal, name another's address, or break a reader."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
 import pytest
 
-from corral.agent.guest import parse_cloud_init
+from corral.agent.guest import parse_cloud_init, parse_stages
 from corral.errors import CorralError
 from corral.hypervisor.base import GuestFacts
 from corral.hypervisor.libvirt.guest_agent import Turns, facts, parse_address
 from corral.hypervisor.libvirt.guest_exec import execute
+from corral.model.vm import CloudInitStatus
 from corral.names import plain_text
 
 DEEP = "[" * 20_000
@@ -145,3 +147,33 @@ def test_guests_that_never_answer_hold_few_threads_and_only_their_own_turn() -> 
         assert await ask("hostile") == "answered"
 
     asyncio.run(scene())
+
+
+def test_what_cloud_init_keeps_is_read_as_a_file() -> None:
+    kept = {"v1": {"stage": None, "modules-final": {"errors": [], "finished": 2.0}}}
+    answers: dict[str, Any] = {"guest-network-get-interfaces": [], "guest-file-open": 7}
+    answers["guest-file-read"] = {"buf-b64": base64.b64encode(json.dumps(kept).encode()).decode()}
+    assert parse_stages(_facts(answers).cloud_init) == (CloudInitStatus.DONE, "")
+    answers["guest-file-read"] = {"buf-b64": "a"}
+    with pytest.raises(CorralError) as caught:
+        _facts(answers)
+    assert caught.value.code == "guest-agent-error"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", DEEP, "[]", "{}", '{"v1": 3}', '{"v1": {"stage": null, "modules-final": 3}}', '{"v1": {"stage": "init"}}'],
+)
+def test_stages_that_are_none_are_asked_for_in_another_way(text: str) -> None:
+    assert parse_stages(text) is None
+
+
+def test_stages_tell_their_errors() -> None:
+    ended = {"errors": ["no\x1b[2J"], "finished": 2.0}
+    assert parse_stages(json.dumps({"v1": {"stage": None, "modules-final": ended}})) == (
+        CloudInitStatus.ERROR,
+        "no?[2J",
+    )
+    degraded = {"errors": [], "recoverable_errors": {"WARNING": ["x"]}, "finished": 2.0}
+    found = parse_stages(json.dumps({"v1": {"stage": None, "modules-final": degraded}}))
+    assert found == (CloudInitStatus.DEGRADED, "")

@@ -23,6 +23,9 @@ BOOTING_POLL_MAX_S: Final = 15.0
 """Somebody may be waiting for the first boot's end: for its first four minutes it is asked more often."""
 SETTLED_POLL_S: Final = 300.0
 """Addresses may change while a guest runs; nobody tells."""
+FORKED_POLL_S: Final = 1.0
+FORKED_POLLS: Final = 10
+"""A guest that has just been forked needs its processor for itself. Its address is known from its network's server."""
 PARALLEL_MAX: Final = 8
 LEASES_KEPT_S: Final = 2.0
 STATUS_TIMEOUT_S: Final = 60.0
@@ -59,6 +62,22 @@ def parse_cloud_init(exit_code: int | None, output: bytes) -> tuple[CloudInitSta
         status = CloudInitStatus.DEGRADED
     detail = "; ".join(str(error) for error in errors) if isinstance(errors, list) else ""
     return status, plain_text(detail, DETAIL_MAX_CHARS)
+
+
+def parse_stages(text: str) -> tuple[CloudInitStatus, str] | None:
+    """What cloud-init keeps of its stages, once the last one has ended; None: it has not, or it says so in another way.
+    Pure."""
+    try:
+        stages = json.loads(text)["v1"]
+        if stages["stage"] or not stages["modules-final"]["finished"]:
+            return None
+        found = [stage for stage in stages.values() if isinstance(stage, dict)]
+        errors = [str(error) for stage in found for error in stage.get("errors") or ()]
+        recovered = any(stage.get("recoverable_errors") for stage in found)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # the guest is not trusted
+        return None
+    status = CloudInitStatus.ERROR if errors else CloudInitStatus.DEGRADED if recovered else CloudInitStatus.DONE
+    return status, plain_text("; ".join(errors), DETAIL_MAX_CHARS)
 
 
 @dataclass
@@ -135,8 +154,9 @@ class GuestWatch:
             if vm is None or poll is None:
                 return
             memory = self.dispatcher.memory(uid)
+            only_host = self._is_new_fork(vm, poll, memory.guest)
             try:
-                known = await self._asked(vm, memory.guest)
+                known = await self._asked(vm, memory.guest, only_host=only_host)
             except CorralError:  # agents come and go with the guest; the next poll asks again
                 known = memory.guest
         poll = self._polls.get(uid)
@@ -145,18 +165,30 @@ class GuestWatch:
         if known != memory.guest:
             memory.guest = known
             self.dispatcher.wake(uid)
+        if only_host:
+            pause_s = POLL_FIRST_S if known.addresses else FORKED_POLL_S
+            self._arm(uid, pause_s, poll.times + 1, connected=poll.connected)
+            return
         whole = bool(known.addresses) and (not poll.connected or _cloud_init_known(vm, known))
         pause_s = SETTLED_POLL_S if whole and poll.connected else _pause_s(poll)
         self._arm(uid, pause_s, min(poll.times + 1, BOOTING_POLLS), connected=poll.connected)
 
-    async def _asked(self, vm: Vm, known: GuestKnown) -> GuestKnown:
-        if not vm.status.agent_connected:
+    def _is_new_fork(self, vm: Vm, poll: _Poll, known: GuestKnown) -> bool:
+        """One that goes on from memory and has no address yet; a while."""
+        if vm.spec.template_uid is None or known.addresses or poll.times >= FORKED_POLLS:
+            return False
+        return (self.clock.now() - vm.created_at).total_seconds() < POLL_MAX_S
+
+    async def _asked(self, vm: Vm, known: GuestKnown, *, only_host: bool = False) -> GuestKnown:
+        if only_host or not vm.status.agent_connected:
             return replace(known, addresses=await self._leased(vm))
         facts = await self.drivers.hypervisor.guest_facts(vm.uid)
         addresses = facts.addresses or await self._leased(vm)
         known = replace(known, addresses=addresses, guest_os=facts.os or known.guest_os)
         if vm.spec.cloud_init is None or known.cloud_init in FINAL:
             return known
+        if (ended := parse_stages(facts.cloud_init)) is not None:
+            return replace(known, cloud_init=ended[0], cloud_init_detail=ended[1])
         argv = ("cloud-init", "status", "--format", "json")
         try:
             answer = await self.drivers.hypervisor.guest_exec(

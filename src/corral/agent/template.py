@@ -25,6 +25,7 @@ from corral.hypervisor.base import DomainDisk
 from corral.hypervisor.forking import Freeze, Frozen
 from corral.hypervisor.forking import Template as Files
 from corral.images.base import ImageLibrary
+from corral.images.identity import build_preparation
 from corral.log import logger
 from corral.model.layer import Layer, LayerStatus
 from corral.model.operation import (
@@ -255,7 +256,15 @@ class TemplateKeeper:
         )
         nvram = directory / NVRAM if "nvram" in snapshot.status.kept else None
         return await self.drivers.hypervisor.forking.freeze(
-            Freeze(template.uid, directory / MEMORY, disks, files.directory, files.run_dir, nvram)
+            Freeze(
+                template.uid,
+                directory / MEMORY,
+                disks,
+                files.directory,
+                files.run_dir,
+                nvram,
+                build_preparation(),
+            )
         )
 
     def _below(self, layer: Layer) -> tuple[tuple[str, str], ...]:

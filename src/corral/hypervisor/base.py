@@ -295,6 +295,8 @@ class GuestFacts:
     hostname: str = ""
     os: str = ""
     addresses: tuple[str, ...] = ()
+    cloud_init: str = ""
+    """What cloud-init keeps of its stages, in JSON; empty where it keeps nothing."""
 
 
 class Console(Protocol):

@@ -25,6 +25,8 @@ class Freeze:
     """Where sockets live; short."""
     nvram: Path | None = None
     """The UEFI variables of that moment."""
+    script: str = "sync"
+    """Shell, run by the passing guest's agent before it is frozen."""
 
 
 @dataclass(frozen=True)

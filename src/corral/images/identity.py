@@ -12,12 +12,17 @@ from importlib import resources
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 SEED_BYTES: Final = 512
 _SCRIPT: Final = "introduce.sh"
+_PREPARATION: Final = "prepare.sh"
+# As ssh-keygen makes them.
+_RSA_BITS: Final = 3072
 
-PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+HostKeys = Mapping[str, tuple[str, str]]
+"""By kind (`ed25519`): the private and the public half, as sshd keeps them."""
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,16 @@ class Identity:
     instance_id: str
     """Empty: it has no cloud-init."""
     cards: Sequence[Card]
-    host_keys: Mapping[str, tuple[str, str]]
-    """By kind (`ed25519`): the private and the public half, as sshd keeps them."""
+    host_keys: HostKeys
     randomness: bytes
 
 
-def make_host_keys(comment: str) -> dict[str, tuple[str, str]]:
-    """A millisecond's work. An RSA key would take a processor half a second: a guest that has one makes its own anew."""
+def make_host_keys(comment: str) -> HostKeys:
+    """The RSA key is a tenth of a second's work for a host, and ten seconds' for an emulated guest."""
     kinds: dict[str, PrivateKey] = {
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
         "ecdsa": ec.generate_private_key(ec.SECP256R1()),
+        "rsa": rsa.generate_private_key(65537, _RSA_BITS),
     }
     return {name: (_private(key), f"{_public(key)} {comment}\n") for name, key in kinds.items()}
 
@@ -60,6 +65,11 @@ def _private(key: PrivateKey) -> str:
 
 def _public(key: PrivateKey) -> str:
     return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+
+
+def build_preparation() -> str:
+    """What a guest does before it is frozen; forks need less time then to learn who they are."""
+    return resources.files("corral.images").joinpath(_PREPARATION).read_text()
 
 
 def build_script(identity: Identity, now: datetime) -> str:

@@ -22,6 +22,15 @@ swap() {
     [ -z "$found" ] || printf %s "$content" >"$1"
 }
 
+# Told once: where the agent's answer came too late, this is run again, beside the first.
+told=/run/corral-told-$machine_id
+set -C
+if [ -d /run ] && ! command : >"$told" && [ -e "$told" ]; then
+    until read -r word <"$told"; do sleep 1; done
+    exit 0
+fi 2>/dev/null
+set +C
+
 # Randomness first: all forks have the template's. A kernel that has heard of its new generation has taken in its own; others
 # are told to take in ours at once.
 printf %s "$randomness" >/dev/urandom
@@ -64,19 +73,13 @@ if [ -f /etc/machine-id ]; then
 fi
 
 # The keys that sshd had, of the kinds that it had; the files keep their modes.
-for kind in ed25519 ecdsa; do
+for kind in ed25519 ecdsa rsa; do
     file=/etc/ssh/ssh_host_${kind}_key
     [ -f "$file" ] || continue
     eval "private=\$key_$kind public=\$pub_$kind"
     printf %s "$private" >"$file"
     printf %s "$public" >"$file.pub"
 done
-rsa=/etc/ssh/ssh_host_rsa_key
-if [ -f "$rsa" ] && has ssh-keygen; then
-    rm -f "$rsa" "$rsa.pub" # it takes its time, so it is made last
-else
-    rsa=
-fi
 
 # Cards are known by their addresses. Where the guest calls one by a name of Corral's, the new one in its place gets it too.
 pinned=' '
@@ -96,6 +99,9 @@ for card in $cards; do
         esac
     done
 done
+# What prepare.sh has settled: udev calls a card by its place, and networkd knows it by that name.
+ready=''
+[ -e /run/corral/ready ] && ready=yes
 # They come in a moment.
 there() {
     for file in /sys/class/net/*/address; do
@@ -104,6 +110,7 @@ there() {
     return 1
 }
 for card in $cards; do
+    [ -z "$ready" ] || break
     tries=0 device='' new=${card#*=} called=${card##*=}
     new=${new%%=*}
     until there "$new" || [ "$tries" -ge 50 ]; do
@@ -129,13 +136,14 @@ networkd=/sys/fs/cgroup/system.slice/systemd-networkd.service/cgroup.procs
 others=NetworkManager
 signal HUP /run/sshd.pid sshd || others="$others ssh sshd"
 # It knows its machine by the id that it read when it began. Its unit is started again where it is killed.
-signal KILL "$networkd" systemd-network || others="$others systemd-networkd"
+[ -n "$ready" ] || signal KILL "$networkd" systemd-network || others="$others systemd-networkd"
 if has systemctl && [ "$others" != NetworkManager -o -d /run/NetworkManager ]; then
     quietly systemctl --no-block try-restart $others
 fi
 for hook in /etc/corral/on-fork.d/*; do
     [ -x "$hook" ] && quietly "$hook" "$name"
 done
+[ -d /run ] && echo told >"$told"
 # What nobody waits for. cloud-init has done its work for this instance: nothing is to be done again at the next boot.
 (
     cloud=/var/lib/cloud before=
@@ -148,11 +156,7 @@ done
         [ -d "$cloud/instance/sem" ] && : >"$cloud/instance/sem/bootper.corral-machine-id.instance"
     fi
     [ -d /var/lib/systemd ] && printf %s "$randomness" >/var/lib/systemd/random-seed
-    if [ -n "$rsa" ]; then
-        ssh-keygen -q -t rsa -N '' -C "root@$name" -f "$rsa"
-        signal HUP /run/sshd.pid sshd
-    fi
-    if [ "${others%systemd-networkd}" = "$others" ]; then
+    if [ -z "$ready" ] && [ "${others%systemd-networkd}" = "$others" ]; then
         sleep 10
         read -r pid <"$networkd" || systemctl --no-block start systemd-networkd
     fi

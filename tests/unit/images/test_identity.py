@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from corral.images.identity import Card, Identity, build_script, make_host_keys
+from corral.images.identity import Card, Identity, build_preparation, build_script, make_host_keys
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -38,10 +38,14 @@ def test_nothing_of_a_value_leaves_its_quotes() -> None:
 
 def test_host_keys_fit_together_and_are_made_anew() -> None:
     one, two = make_host_keys("root@web-1"), make_host_keys("root@web-1")
-    assert set(one) == {"ed25519", "ecdsa"}
+    assert set(one) == {"ed25519", "ecdsa", "rsa"}
     for kind, (private, public) in one.items():
         loaded = load_ssh_private_key(private.encode(), None)
         assert public.endswith(" root@web-1\n")
         told = load_ssh_public_key(public.encode())
         assert loaded.public_key().public_numbers() == told.public_numbers() if kind != "ed25519" else loaded
         assert private != two[kind][0]
+
+
+def test_the_preparation_is_whole_and_never_fails() -> None:
+    assert build_preparation().rstrip().endswith("exit 0")

@@ -27,12 +27,13 @@ T = TypeVar("T")
 # Restoring and copying a guest's memory takes as long as a save: minutes for a large one on a slow disk.
 FREEZE_TIMEOUT_S: Final = 900.0
 FORK_TIMEOUT_S: Final = 120.0
+# The passing guest's agent answers at once, where it has one, and its script takes some seconds under emulation.
 AGENT_PATIENCE_S: Final = 15.0
+PREPARE_TIMEOUT_S: Final = 120.0
 # Half a second, and two under emulation; a busy host takes its time, and a guest that is not told is a double.
 SCRIPT_TIMEOUT_S: Final = 300.0
 LOOK_S: Final = 0.03
 LOOK_MAX_S: Final = 0.15
-_PREPARE: Final = "sync"
 
 
 class OnDomain(Protocol):
@@ -94,7 +95,7 @@ class LibvirtForking:
         asked = "freeze a guest"
         await self._call(asked, lambda handle: fork_freeze.start_maker(handle, freeze, self._host), FREEZE_TIMEOUT_S)
         try:
-            agent = await self._prepared(freeze.uid)
+            agent = await self._prepared(freeze.uid, freeze.script)
             await self._on(freeze.uid, "unplug what is one machine's of", fork_freeze.unplug, FREEZE_TIMEOUT_S)
             found = await self._on(
                 freeze.uid, "keep", lambda domain: fork_freeze.keep(domain, freeze.directory), FREEZE_TIMEOUT_S
@@ -108,18 +109,21 @@ class LibvirtForking:
         memory_bytes, digest, stored = found
         return Frozen(memory_bytes, stored, digest, await self.key(accelerator), agent)
 
-    async def _prepared(self, uid: str) -> bool:
-        """Whether the passing guest's agent answered; what the guest has not written yet is written."""
+    async def _prepared(self, uid: str, script: str) -> bool:
+        """Whether the passing guest's agent answers; then it is made ready, as far as it can be."""
+        answers = False
         try:
             async with asyncio.timeout(AGENT_PATIENCE_S):
-                await self._run_script(uid, _PREPARE)
-                return True
+                await tell(self._agent(uid), "guest-ping", Answer)
+            answers = True
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                await self._run_script(uid, script)
         except TimeoutError:
-            return False
+            pass
         except CorralError as error:
             if not error.code.startswith("guest-agent-"):
                 raise
-            return False
+        return answers
 
     async def rest(self, template: Template) -> None:
         """Not while it is lent; who comes meanwhile waits until nobody holds it, and has it held again."""
@@ -186,7 +190,8 @@ class LibvirtForking:
         self._changed(definition.uid)
 
     async def _told(self, uid: str, script: str, patience_s: float) -> None:
-        """The agent is not connected at the first instant, and slow on a busy host: the script may be run again."""
+        """The agent is not connected at the first instant, and slow on a busy host: the script may be run again, and knows
+        that it was."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while True:
@@ -209,11 +214,17 @@ class LibvirtForking:
             "capture-output": False,
         }
         pid = (await tell(ask, "guest-exec", _Pid, arguments)).pid
-        status, pause_s = _Ended(exited=False), LOOK_S
+        status, pause_s, late = _Ended(exited=False), LOOK_S, None
         while not status.exited:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, LOOK_MAX_S)  # of fifty guests, each is asked in its turn
-            status = await tell(ask, "guest-exec-status", _Ended, {"pid": pid})
+            try:
+                status = await tell(ask, "guest-exec-status", _Ended, {"pid": pid})
+            except CorralError as error:
+                # It is busy with the script: whoever calls bounds the time. That it ended is told once, and may be what was late.
+                if error.code != "guest-agent-timeout":
+                    raise late or error from error
+                late = error
         if status.exit_code != 0:
             reason = f"the script that was run there ended with status {status.exit_code}"
             raise CorralError("guest-agent-error", "prepare the guest", reason)

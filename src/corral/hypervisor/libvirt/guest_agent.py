@@ -1,6 +1,7 @@
 """What the guest agent tells, and how it is asked: qemu-ga's JSON in, typed values out. What a guest says is not trusted."""
 
 import asyncio
+import base64
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,9 @@ ADDRESSES_MAX: Final = 64
 GUESTS_AT_ONCE: Final = 2
 TURN_PATIENCE_S: Final = 30.0
 TEXT_MAX_CHARS: Final = 256
+# To read a file that is there costs a guest nothing; `cloud-init status`, which reads it too, is a Python program.
+CLOUD_INIT_STATUS: Final = "/run/cloud-init/status.json"
+STATUS_MAX_BYTES: Final = 16 * 1024
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends one command's JSON to the agent and returns the answer's."""
@@ -85,6 +89,14 @@ class _Interfaces(Answer):
     items: tuple[_Interface, ...]
 
 
+class _Handle(Answer):
+    items: int
+
+
+class _Content(Answer):
+    content: str = Field("", alias="buf-b64")
+
+
 async def facts(ask: Ask) -> GuestFacts:
     """Host name, operating system, addresses. A command that this agent lacks leaves its fact empty."""
     interfaces = await tell(ask, "guest-network-get-interfaces", _Interfaces, listed=True)
@@ -100,7 +112,21 @@ async def facts(ask: Ask) -> GuestFacts:
         hostname=plain_text(host.name, TEXT_MAX_CHARS),
         os=plain_text(system.pretty or system.id or system.kernel, TEXT_MAX_CHARS),
         addresses=tuple(address for address in addresses if address)[:ADDRESSES_MAX],
+        cloud_init=await _content(ask, CLOUD_INIT_STATUS, STATUS_MAX_BYTES),
     )
+
+
+async def _content(ask: Ask, path: str, max_bytes: int) -> str:
+    """Of a small file; empty where there is none, or the agent does not read files."""
+    opened = await _optional(ask, "guest-file-open", _Handle, {"path": path, "mode": "r"}, listed=True)
+    if opened is None:
+        return ""
+    read = await _optional(ask, "guest-file-read", _Content, {"handle": opened.items, "count": max_bytes})
+    await _optional(ask, "guest-file-close", Answer, {"handle": opened.items})
+    try:
+        return base64.b64decode(read.content if read is not None else "").decode(errors="replace")
+    except ValueError as error:
+        raise nonsense("guest-file-read") from error
 
 
 def parse_address(text: str) -> str:
@@ -118,9 +144,11 @@ def parse_address(text: str) -> str:
     return "" if foreign or "%" in text else str(address)
 
 
-async def _optional(ask: Ask, command: str, kind: type[A]) -> A | None:
+async def _optional(
+    ask: Ask, command: str, kind: type[A], arguments: dict[str, Any] | None = None, *, listed: bool = False
+) -> A | None:
     try:
-        return await tell(ask, command, kind)
+        return await tell(ask, command, kind, arguments, listed=listed)
     except CorralError as error:
         if error.code != "guest-agent-error":
             raise
