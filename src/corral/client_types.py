@@ -2137,6 +2137,7 @@ class VmStatus(TypedDict):
     cloud_init: NotRequired[CloudInitStatus]
     cloud_init_detail: NotRequired[str]
     has_saved_memory: NotRequired[bool]
+    clock_behind: NotRequired[bool]
     pending_restart: NotRequired[list[str]]
     qemu_version: NotRequired[str]
     restarts: NotRequired[int]

@@ -67,7 +67,7 @@ def plan_in_time(view: View, queue: Queue) -> Plan | None:  # noqa: PLR0911  (a 
 def plan_clock(view: View, queue: Queue) -> Plan | None:
     """A guest that went on from a point in time is told what time it is; nobody who asked for that waits for it."""
     operation = first_in_time(queue)
-    if not view.known.clock_behind or not view.active or (operation is not None and begun_heads(view, operation)):
+    if not view.clock_behind or (operation is not None and begun_heads(view, operation)):
         return None
     return Plan((SyncClock(),), again=True)
 

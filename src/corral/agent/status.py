@@ -46,6 +46,7 @@ def observed_status(view: View, settle: Settle, guest: GuestKnown, host: HostKno
         "state_reason": domain.reason if domain is not None else "",
         "agent_connected": active and domain is not None and domain.agent_connected,
         "pending_restart": domain.pending if active and domain is not None and not view.vm.spec.adopted else (),
+        "clock_behind": view.clock_behind,
         "has_saved_memory": domain is not None and domain.has_managed_save,
         "last_error_code": settle.refused.code if settle.refused else _failure(settle, old.last_error_code, 0),
         "last_error": settle.refused.reason if settle.refused else _failure(settle, old.last_error, 1),

@@ -84,8 +84,8 @@ class Known:
     """The operation (empty: none) on whose behalf it was last made to go on."""
     steps_done: frozenset[tuple[str, str]] = frozenset()
     """What this process has done for operations on points in time: operation and step."""
-    clock_behind: bool = False
-    """Its memory was restored, and its clock stands where it was then."""
+    clock_behind: bool | None = None
+    """Its memory was restored, and its clock stands where it was then. None: what the store says is so."""
     merged: frozenset[tuple[str, str]] = frozenset()
     """Layers that this process took another one into, above or below it, which is not yet recorded: (whole, gone)."""
     postponed: Mapping[str, float] = field(default_factory=dict)
@@ -156,6 +156,11 @@ class View:
     def out_of_space(self) -> bool:
         """Its guest stands still, at a write for which there is no space."""
         return self.domain is not None and self.domain.state is VmState.PAUSED and self.domain.reason == NO_SPACE
+
+    @property
+    def clock_behind(self) -> bool:
+        behind = self.known.clock_behind
+        return self.active and (self.vm.status.clock_behind if behind is None else behind)
 
     @property
     def ours(self) -> bool:

@@ -233,6 +233,8 @@ class VmStatus(Model):
     cloud_init: CloudInitStatus = CloudInitStatus.UNKNOWN
     cloud_init_detail: str = ""
     has_saved_memory: bool = False
+    clock_behind: Annotated[bool, written_unless(False)] = False
+    """Its guest went on from a point in time, and has not been told what time it is."""
     pending_restart: Annotated[tuple[str, ...], written_unless(())] = ()
     """What of the spec the running guest does not have yet, each with the reason; its next start has it."""
     qemu_version: str = ""
