@@ -55,7 +55,8 @@ def test_an_export_and_the_schema_are_documents(client: Client, world: Any) -> N
         client.export_stack({"stack": "x", "vms": ["nobody"]})
     assert refused.value.code == "vm-not-found"
     assert set(client.stack_schema()["properties"]) == {
-        "stack", "variables", "defaults", "images", "networks", "routers", "forwards", "security_groups", "volumes", "vms",
+        "stack", "variables", "defaults", "images", "networks", "routers", "forwards", "security_groups",
+        "network_policies", "balancers", "addresses", "volumes", "vms",
     }  # fmt: skip
 
 
