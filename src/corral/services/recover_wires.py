@@ -61,8 +61,10 @@ class _World:
 async def recover_wires(context: Context) -> RecoveredWires:
     """Once networks and VMs are there. It may be run again."""
     result = RecoveredWires()
-    project = await context.objects.require(Project, DEFAULT_PROJECT, DEFAULT_PROJECT)
     there = await asyncio.to_thread(context.sidecars.found)
+    if not there:
+        return result
+    project = await context.objects.require(Project, DEFAULT_PROJECT, DEFAULT_PROJECT)
     read = [one for value in _of_last_history(there, project.uid, result.lost) if (one := _object(value, result.lost))]
     world = await _world(context, result.lost)
     for cls in KINDS:
