@@ -29,6 +29,7 @@ FILE_BLOCK_BYTES: Final = 512  # the unit of `ulimit -f`
 PLACES: Final = ("/run", "/tmp")  # noqa: S108 -- of the guest; the directory has a name that nobody can foresee
 
 # Arguments: a secret name, how many blocks a stream may have, the program and its arguments.
+# Whether a file has room is tried in one that nobody reads: `out` may be read from the instant in which it is there.
 # It ends as the program itself (exec), so that the agent sees the program's own exit code or signal. Its streams are
 # named pipes; `relay` copies each into a file, and beyond the bound into nothing. When both have ended, the agent, which
 # captures descriptors 3 and 4 meanwhile, gets what the files hold, and the secret name on 4 if something did not fit.
@@ -37,7 +38,7 @@ _STREAMED: Final = """\
 t=$1 n=$2; shift 2
 for d in "/run/$t" "/tmp/$t" ''; do
  [ -n "$d" ] || { printf %s "$t"; exit 1; }
- mkdir -m 700 "$d" && mkfifo "$d/o" "$d/e" && echo >"$d/out" && : >"$d/out" && : >"$d/err" && break
+ mkdir -m 700 "$d" && mkfifo "$d/o" "$d/e" && echo >"$d/room" && : >"$d/out" && : >"$d/err" && break
  rm -rf "$d"
 done 2>/dev/null
 relay() {
