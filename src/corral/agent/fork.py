@@ -14,7 +14,7 @@ from corral.errors import CorralError
 from corral.hypervisor.base import HypervisorDriver
 from corral.hypervisor.forking import Fork
 from corral.hypervisor.forking import Template as Files
-from corral.images.identity import SEED_BYTES, Card, HostKeys, Identity, build_script, make_host_keys
+from corral.images.identity import SEED_BYTES, Card, Identity, build_script, make_host_keys
 from corral.model.template import Template
 from corral.model.vm import Vm
 
@@ -41,8 +41,6 @@ class ForkEffects:
     clock: Clock
     places: Callable[[], Places]
     _starting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTED_AT_ONCE))
-    _keys: dict[str, asyncio.Future[HostKeys]] = field(default_factory=dict)
-    """Made while the domain starts, for guests that are to be told who they are."""
     _telling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TOLD_AT_ONCE))
 
     def effect(self, step: Step, vm: Vm) -> Awaitable[None] | None:
@@ -62,23 +60,13 @@ class ForkEffects:
             hint = f"`corral fork {template.name} NAME --boot` starts from its disks; then make a template of that"
             raise CorralError("template-stale", f"fork {vm.name}", reason, hint)
         async with self._starting:
-            for gone in self._keys.keys() - self.cache.vms.keys():
-                self._keys.pop(gone).cancel()
-            if vm.uid not in self._keys:
-                self._keys[vm.uid] = asyncio.ensure_future(asyncio.to_thread(_make_keys, vm))
-            try:
-                await forking.fork(self._fork(vm, template))
-            except BaseException:
-                self._keys.pop(vm.uid).cancel()
-                raise
+            await forking.fork(self._fork(vm, template))
 
     async def introduce(self, vm: Vm, template_uid: str) -> None:
         """May be repeated, too."""
         template = self._template(vm, template_uid)
         async with self._telling:
-            making = self._keys.pop(vm.uid, None)
-            keys = await making if making is not None else await asyncio.to_thread(_make_keys, vm)
-            identity = _identity(vm, template, keys)
+            identity = await asyncio.to_thread(_identity, vm, template)
             patience_s = AGENT_PATIENCE_S if template.status.agent else 0.0
             script = build_script(identity, self.clock.now())
             if not await self.hypervisor.forking.introduce(self._fork(vm, template), script, patience_s):
@@ -95,11 +83,7 @@ class ForkEffects:
         return Fork(build_definition(vm, self.cache.around, places), template_files(template, places))
 
 
-def _make_keys(vm: Vm) -> HostKeys:
-    return make_host_keys(f"root@{vm.name}")
-
-
-def _identity(vm: Vm, template: Template, keys: HostKeys) -> Identity:
+def _identity(vm: Vm, template: Template) -> Identity:
     former = template.spec.vm_spec
     macs = {nic.name: nic.mac for nic in former.nics} if former is not None else {}
     cloud = vm.spec.cloud_init
@@ -109,6 +93,6 @@ def _identity(vm: Vm, template: Template, keys: HostKeys) -> Identity:
         machine_id=vm.uid.replace("-", ""),
         instance_id=cloud.instance_id if cloud is not None else "",
         cards=[Card(nic.mac, macs.get(nic.name, nic.mac), nic.name) for nic in vm.spec.nics],
-        host_keys=keys,
+        host_keys=make_host_keys(f"root@{vm.name}"),
         randomness=secrets.token_bytes(SEED_BYTES),
     )

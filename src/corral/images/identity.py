@@ -12,17 +12,15 @@ from importlib import resources
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 SEED_BYTES: Final = 512
 _SCRIPT: Final = "introduce.sh"
 _PREPARATION: Final = "prepare.sh"
-# As ssh-keygen makes them.
-_RSA_BITS: Final = 3072
 
 HostKeys = Mapping[str, tuple[str, str]]
 """By kind (`ed25519`): the private and the public half, as sshd keeps them."""
-PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,11 @@ class Identity:
 
 
 def make_host_keys(comment: str) -> HostKeys:
-    """The RSA key is a tenth of a second's work for a host, and ten seconds' for an emulated guest."""
+    """A millisecond's work. An RSA key would take a processor a tenth of a second, in which nothing else of the daemon's runs:
+    a guest that has one makes its own anew, later."""
     kinds: dict[str, PrivateKey] = {
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
         "ecdsa": ec.generate_private_key(ec.SECP256R1()),
-        "rsa": rsa.generate_private_key(65537, _RSA_BITS),
     }
     return {name: (_private(key), f"{_public(key)} {comment}\n") for name, key in kinds.items()}
 

@@ -73,13 +73,20 @@ if [ -f /etc/machine-id ]; then
 fi
 
 # The keys that sshd had, of the kinds that it had; the files keep their modes.
-for kind in ed25519 ecdsa rsa; do
+for kind in ed25519 ecdsa; do
     file=/etc/ssh/ssh_host_${kind}_key
     [ -f "$file" ] || continue
     eval "private=\$key_$kind public=\$pub_$kind"
     printf %s "$private" >"$file"
     printf %s "$public" >"$file.pub"
 done
+rsa=/etc/ssh/ssh_host_rsa_key
+if [ -f "$rsa" ] && has ssh-keygen; then
+    : >"$rsa"
+    : >"$rsa.pub" # it takes its time, so it is made last; sshd does without
+else
+    rsa=
+fi
 
 # Cards are known by their addresses. Where the guest calls one by a name of Corral's, the new one in its place gets it too.
 pinned=' '
@@ -159,6 +166,12 @@ done
     if [ -z "$ready" ] && [ "${others%systemd-networkd}" = "$others" ]; then
         sleep 10
         read -r pid <"$networkd" || systemctl --no-block start systemd-networkd
+    fi
+    if [ -n "$rsa" ]; then
+        sleep 15 # the guest's processor has enough to do
+        rm -f "$rsa" "$rsa.pub"
+        ssh-keygen -q -t rsa -N '' -C "root@$name" -f "$rsa"
+        signal HUP /run/sshd.pid sshd
     fi
 ) </dev/null >/dev/null 2>&1 &
 exit 0
