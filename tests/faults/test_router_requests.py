@@ -353,3 +353,26 @@ def test_gateways_that_cannot_be_are_refused(world: Any) -> None:
         )
 
     world(play)
+
+
+def test_of_two_that_would_join_networks_with_the_same_addresses_at_once_one_is_refused(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        await tenants(w, desk)
+        await desk.networks.create(*ME, CreateNetworkRequest(name="mid", gateway_at="router", subnet="10.7.8.0/24"))
+        tries = await asyncio.gather(
+            *(
+                desk.routers.create(*ME, CreateRouterRequest(name=name, connect=(name, "mid"), uplink="none"))
+                for name in ("red", "blue")
+            ),
+            return_exceptions=True,
+        )
+        assert [one.code for one in tries if isinstance(one, CorralError)] == ["invalid-argument"]
+        (left,) = await w.objects.list(Router)
+        # What is taken off and put on by one request keeps the gateway's address.
+        again = UpdateRouterRequest(disconnect=("mid",), connect=("mid",), uplink="nat")
+        changed = await desk.routers.update(*ME, left.name, again)
+        assert {port.address for port in changed.spec.ports} == {"10.7.9.1", "10.7.8.1"}
+
+    world(play)

@@ -192,6 +192,10 @@ def test_the_host_leads_to_what_is_behind_as_long_as_it_is_wished(
     one.ensure(host_routes=())
     assert shown() == ""
     one.ensure(host_routes=(led,))
+    ip("netns", "del", one.wish.namespace)
+    one.ensure(host_routes=())
+    assert shown() == "", "what was noted outlives the namespace"
+    one.ensure(host_routes=(led,))
     # Another daemon removes it, which knows nothing but its uid.
     asyncio.run(KernelRouters(place / "run", place).remove(one.uid))
     assert shown() == ""

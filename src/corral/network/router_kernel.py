@@ -66,7 +66,9 @@ class KernelRouters:
     async def ensure(self, wish: RouterWish) -> None:
         if not await asyncio.to_thread(_exists, wish.namespace):
             # Who takes the installation off the machine without its database knows by this which ones are its.
-            await asyncio.to_thread(files.write_atomic, self._mark(wish.uid), b"")
+            # Routes of the host's outlive a namespace: what is noted of them stays.
+            if not self._mark(wish.uid).exists():
+                await asyncio.to_thread(files.write_atomic, self._mark(wish.uid), b"")
             await _make(wish.namespace)
         observed = await _observe(wish)
         fresh = observed.mark != mark_of(wish)

@@ -10,6 +10,7 @@ from corral.names import port_name
 from corral.network.addresses import address6_of
 from corral.network.dnsmasq import advertised_lines, served_lines
 from corral.network.paths import Layout, address_behind, path_to
+from corral.network.realms import leaders
 from corral.network.router import (
     BalancerWish,
     FloatingWish,
@@ -98,9 +99,10 @@ def _host_routes(router: Router, layout: Layout) -> Iterator[HostRouteWish]:
     outer = layout.networks.get(uplink.network_uid) if uplink is not None else None
     if router.spec.uplink != "routed" or uplink is None or outer is None:
         return
+    led_by = leaders(layout.networks, layout.routers.values())
     for port in router.spec.ports:
         network = layout.networks.get(port.network_uid)
-        if network is not None:
+        if network is not None and led_by.get(network.uid, router).uid == router.uid:
             yield HostRouteWish(network.spec.subnet, uplink.address, outer.spec.bridge)
             if network.spec.subnet6 and outer.spec.subnet6:
                 yield HostRouteWish(network.spec.subnet6, router_address6(outer.spec, uplink), outer.spec.bridge)

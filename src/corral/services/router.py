@@ -23,7 +23,7 @@ from corral.services.changes import ATTEMPTS_MAX
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.nics import Allocated, find_network
-from corral.services.subnet_room import check_met, newly_met
+from corral.services.subnet_room import check_joined, joins_more
 from corral.settings import subnet_lock
 from corral.store.objects import Transaction, claim_key
 
@@ -159,10 +159,11 @@ class RouterService:
     ) -> bool:
         """False: somebody was first, with the name, an address or a change."""
         networks = ",".join(port.network for port in router.spec.all_ports)
-        coming = await newly_met(self._context, router)
-        # Nobody chooses a subnet while the host gets to know these.
-        async with subnet_turn(subnet_lock()) if coming else nullcontext():
-            await check_met(self._context, coming, asked)
+        more = await joins_more(self._context, router)
+        # Nobody chooses a subnet, or joins others to its networks, while it is joined.
+        async with subnet_turn(subnet_lock()) if more else nullcontext():
+            if more:
+                await check_joined(self._context, router, asked)
             try:
                 await commit(self._context, transaction, caller, router.project, action, router.name, networks)
             except CorralError as error:
@@ -215,7 +216,9 @@ class _Draft:
             if any(port.network_uid == network.uid for port in self._ports):
                 continue
             await self._check(network)
-            self._ports.append(await self._port(network))
+            kept = next((port for port in self._router.spec.ports if port.network_uid == network.uid), None)
+            # What the same request disconnects has its address still.
+            self._ports.append(kept or await self._port(network))
         if len(self._ports) > limits.ROUTER_PORTS_MAX:
             raise self._refused(f"a router joins at most {limits.ROUTER_PORTS_MAX} networks")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from corral.errors import CorralError
 from corral.model.network import Network
-from corral.model.router import Router
-from corral.network.realms import in_hosts_realm
+from corral.model.router import Router, RouterSpec
+from corral.network.realms import in_hosts_realm, overlap_behind
 from corral.network.subnets import choose_subnet, choose_subnet6
 from corral.services.context import Context
 
@@ -19,6 +19,29 @@ async def subnets_met(context: Context) -> dict[str, str]:
 async def subnets_known(context: Context) -> dict[str, str]:
     """Those of all networks besides: what is chosen unasked is nobody's."""
     return {**await context.networks.used_subnets(), **_named(await context.objects.list(Network))}
+
+
+async def joins_more(context: Context, router: Router) -> bool:
+    """Whether `router` is to reach more than it does by now, and some network's subnet may be another's, too."""
+    now = await context.objects.get(Router, router.uid)
+    before = now.spec if now is not None else RouterSpec(uplink="none")
+    comes = {port.network_uid for port in router.spec.all_ports} - {port.network_uid for port in before.all_ports}
+    led = router.spec.uplink == "routed" and before.uplink != "routed"
+    if not (comes or led):
+        return False
+    return any(one.spec.ours and not one.spec.hosted for one in await context.objects.list(Network))
+
+
+async def check_joined(context: Context, router: Router, asked: str) -> None:
+    """No two networks that reach one another once `router` is as it is to be have addresses in common, and none that the
+    host then meets has somebody else's. In the turn of subnets: nobody else joins meanwhile. Raises `invalid-argument`,
+    `no-free-subnet`."""
+    networks, before = await context.objects.list(Network), await context.objects.list(Router)
+    after = [*(one for one in before if one.uid != router.uid), router]
+    if (both := overlap_behind(router, networks, after)) is not None:
+        reason = f"networks {both[0].name!r} and {both[1].name!r} have addresses in common, and would reach one another"
+        raise CorralError("invalid-argument", asked, reason, "join them by routers that have no network in common")
+    await check_met(context, await newly_met(context, router), asked)
 
 
 async def newly_met(context: Context, router: Router) -> tuple[Network, ...]:

@@ -15,7 +15,7 @@ from corral.network.firewall.from_objects import Wishes, build_policy
 from corral.network.firewall.layout import Layout as Compiled
 from corral.network.firewall.policy import HOST_REALM, Door, Protocol
 from corral.network.paths import Layout
-from corral.network.realms import in_hosts_realm, led, realms
+from corral.network.realms import in_hosts_realm, led, overlap_behind, realms
 from corral.network.router import HostRouteWish, RouteWish
 from corral.network.router_wish import build_wish, dhcp_lines, router_address6
 
@@ -57,6 +57,7 @@ class Site:
         self.red, self.blue = tenant("red"), tenant("blue")
         self.a = router("a", on(self.red), uplink=uplink, out=on(self.default, "10.7.0.2"))
         self.b = router("b", on(self.blue), uplink="nat", out=on(self.default, "10.7.0.3"), later=1)
+        self.routers: tuple[Router, ...] = (self.a, self.b)
         self.one, self.other = guest("one", self.red, "10.7.1.10"), guest("other", self.blue, "10.7.1.10")
 
     @property
@@ -68,7 +69,7 @@ class Site:
         return Layout(
             {one.uid: one for one in self.networks},
             {one.uid: one for one in (self.one, self.other)},
-            {one.uid: one for one in (self.a, self.b)},
+            {one.uid: one for one in self.routers},
         )
 
     def policy(self) -> Any:
@@ -193,3 +194,29 @@ def test_the_host_reaches_whom_it_leads_to(site: Site) -> None:
     routed = Site("routed")
     assert ask(routed, "10.7.0.1", "10.7.1.10", 22).allowed
     assert not ask(routed, "198.51.100.7", "10.7.1.10", 22).allowed, "as into the network under NAT that leads to it"
+
+
+def test_networks_that_reach_one_another_by_several_routers_have_no_addresses_in_common() -> None:
+    """Groups and connections of a realm know guests by their addresses."""
+    red, blue = tenant("red"), tenant("blue", subnet6="fd00:7::/64", ipv6="slaac")
+    between = tenant("between", "10.7.2.0/24", subnet6="fd00:7::/64", ipv6="slaac")
+    narrow, wide = tenant("narrow", "10.8.5.0/29"), tenant("wide", "10.8.0.0/16")
+    known = (red, blue, between, narrow, wide)
+    first, last = router("first", on(red), on(between)), router("last", on(wide), on(narrow), later=1)
+    second = router("second", on(between, "10.7.2.2"), on(blue), later=2)
+    assert overlap_behind(first, known, (first,)) is None
+    assert overlap_behind(second, known, (first, second)) == (red, blue)
+    assert overlap_behind(second, (blue, between), (second,)) == (blue, between), "by IPv6"
+    assert overlap_behind(last, known, (first, last)) == (wide, narrow), "by an address that is neither's first"
+    home = network("home", "10.7.0.0/16", "nat")
+    out = router("out", on(red), uplink="nat", out=on(home, "10.7.0.2"))
+    assert overlap_behind(out, (red, home), (out,)) == (home, red), "on both sides"
+
+
+def test_of_two_routers_that_lead_to_one_network_the_host_asks_the_first() -> None:
+    """It has one route to each: two would take it from each other for ever."""
+    site = Site("routed")
+    third = router("c", on(site.red, "10.7.1.2"), uplink="routed", out=on(site.default, "10.7.0.4"), later=2)
+    site.routers = (*site.routers, third)
+    assert [one.via for one in build_wish(site.a, site.layout).host_routes] == ["10.7.0.2"]
+    assert build_wish(third, site.layout).host_routes == ()
