@@ -42,12 +42,12 @@ from corral.services.os import warnings_of
 from corral.services.stack_actions import Sketch, Target
 from corral.services.stack_diff import compare
 from corral.services.stack_document import Stack, Trouble, Wish, read_stack, refuse
-from corral.services.stack_entrances import declared_entrances, sketch_entrances
+from corral.services.stack_entrances import declared_entrances
 from corral.services.stack_export import export_stack
 from corral.services.stack_groups import declared_groups, sketch_groups, sketch_groups_gone
 from corral.services.stack_networks import NETWORKS_HINT, check_cards, declared_networks
 from corral.services.stack_policies import declared_policies, sketch_policies, sketch_policies_gone
-from corral.services.stack_routers import declared_routing, sketch_forwards, sketch_routers, sketch_routing_gone
+from corral.services.stack_routers import declared_routing, sketch_routers, sketch_routing_gone, sketch_ways_in
 from corral.services.stack_state import (
     ImageNeed,
     find_image,
@@ -105,8 +105,7 @@ class StackService:
             if request.delete_disks:
                 sketch.free(target.wish.name, target.difference.freed)
             sketch.blocked += _blocks(target)
-        sketch_entrances(sketch, entrances, prune=request.prune)
-        sketch_forwards(sketch, routing)
+        sketch_ways_in(sketch, routing, entrances, prune=request.prune)
         return StackPlan(
             stack=stack.name,
             actions=await self._keyed(caller, project, sketch),

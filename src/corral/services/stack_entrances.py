@@ -45,7 +45,10 @@ async def declared_entrances(
         there = await context.objects.find(Balancer, project, name)
         try:
             await _check(context, project, stack, wished.router, wished.targets, there)
-            if there is not None and (there.spec.router, there.spec.listen) != (wished.router, wished.listen):
+            if there is not None and (wished.router or there.spec.router, wished.listen) != (
+                there.spec.router,
+                there.spec.listen,
+            ):
                 reason = "its router, and the port that it listens on, stay: others may lead to it"
                 raise CorralError(
                     "unsupported", f"balancer {name!r}", reason, "give it another name, or take it out first"
@@ -93,10 +96,11 @@ async def _check(
 
 
 def sketch_entrances(sketch: Sketch, needs: EntranceNeeds, *, prune: bool) -> None:
-    """Once their VMs are made."""
+    """Once their VMs are made; those that go, once no forward leads to them any more."""
     if prune:
+        after = _forwards(sketch)
         for one in needs.stale:
-            _gone(sketch, one, _GONE, ())
+            _gone(sketch, one, _GONE, after if isinstance(one, Balancer) else ())
     for request, there in needs.balancers:
         _balancer(sketch, request, there)
     for face, known in needs.addresses:
@@ -163,6 +167,10 @@ def _after(sketch: Sketch, router: str | None, vms: Sequence[str]) -> list[str]:
     return [sketch.last[key] for key in (*routers, *named) if key in sketch.last]
 
 
+def _forwards(sketch: Sketch) -> list[str]:
+    return [identifier for key, identifier in sketch.last.items() if key.startswith("forward/")]
+
+
 def _gone(sketch: Sketch, one: Balancer | FloatingAddress, why: str, after: Sequence[str]) -> None:
     kind: ActionKind = "balancer" if isinstance(one, Balancer) else "address"
     path = f"/{one.PLURAL}/{one.name}"
@@ -171,7 +179,7 @@ def _gone(sketch: Sketch, one: Balancer | FloatingAddress, why: str, after: Sequ
 
 async def sketch_entrances_gone(context: Context, project: str, stack: str, sketch: Sketch) -> None:
     """After the forwards that lead to them, before the routers that they are on."""
-    after = [identifier for key, identifier in sketch.last.items() if key.startswith("forward/")]
+    after = _forwards(sketch)
     for balancer in await find_of_stack(context, Balancer, project, stack):
         _gone(sketch, balancer, _OWN, after)
     for address in await find_of_stack(context, FloatingAddress, project, stack):

@@ -18,7 +18,7 @@ from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_entrances import sketch_entrances_gone
+from corral.services.stack_entrances import EntranceNeeds, sketch_entrances, sketch_entrances_gone
 from corral.services.stack_state import find_of_stack
 
 _OWN: Final = ("the stack's own",)
@@ -143,10 +143,12 @@ def _router_changes(request: CreateRouterRequest, there: Router) -> tuple[dict[s
     return body, changes
 
 
-def sketch_forwards(sketch: Sketch, needs: RoutingNeeds) -> None:
-    """Once their VMs are made; those that lead elsewhere go first, since they have the port."""
+def sketch_ways_in(sketch: Sketch, needs: RoutingNeeds, entrances: EntranceNeeds, *, prune: bool) -> None:
+    """Once their VMs are made. Forwards that lead elsewhere go first: others take their ports, and the balancers go that
+    they lead to."""
     for one in needs.stale:
         _gone(sketch, one, "it leads elsewhere, or nowhere", ())
+    sketch_entrances(sketch, entrances, prune=prune)
     for request, there in needs.forwards:
         name = f"{request.protocol}-{request.host_port}"
         if there is None:

@@ -8,6 +8,7 @@ from corral.errors import CorralError
 from corral.model.address import AddressSpec, FloatingAddress
 from corral.model.balancer import Balancer, BalancerCheck, BalancerSpec, BalancerTarget
 from corral.model.firewall_requests import CreateNetworkPolicyRequest
+from corral.model.forward import Forward, ForwardSpec
 from corral.model.identity import Role
 from corral.model.router import Router, RouterSpec
 from corral.model.stack_plan import ExportStackRequest, PlanDownRequest, PlanStackRequest, StackPlan
@@ -111,6 +112,36 @@ def test_they_change_in_place_and_are_pruned_when_asked(play: Any) -> None:
         assert wires(await plan(world, none, prune=True)) == [
             "network-policy/tiers/delete", "balancer/shop/delete", "address/face/delete",
         ]  # fmt: skip
+
+    play(scene)
+
+
+def test_a_balancer_goes_once_no_forward_leads_to_it(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await make(world)
+        balancer = await world.context.objects.require(Balancer, "default", "shop")
+        leads = ForwardSpec(host_port=18080, port=80, balancer="shop", balancer_uid=balancer.uid)
+        now = world.clock.now()
+        await world.put(Forward(name="tcp-18080", uid=new_uid(), created_at=now, labels=OURS, spec=leads))
+        base = {**SHOP, "network_policies": {"tiers": {"tiers": ["network:default", "group:default"]}}}
+        none = {key: value for key, value in base.items() if key not in ("balancers", "forwards")}
+        gone = {action.id: action for action in (await plan(world, none, prune=True)).actions}
+        assert "forward/tcp-18080/delete" in gone["balancer/shop/delete"].after
+        elsewhere = {**none, "forwards": {"18080": "db:80"}}
+        found = {action.id: action for action in (await plan(world, elsewhere, prune=True)).actions}
+        assert "forward/tcp-18080/delete" in found["balancer/shop/delete"].after
+        assert "forward/tcp-18080/delete" in found["forward/tcp-18080/create"].after
+
+    play(scene)
+
+
+def test_a_balancer_whose_router_is_not_named_stays_on_its_own(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await make(world)
+        check = {"kind": "http", "path": "/up"}
+        base = {**SHOP, "network_policies": {"tiers": {"tiers": ["network:default", "group:default"]}}}
+        unnamed = {**base, "balancers": {"shop": {"listen": 80, "to": ["web"], "check": check}}}
+        assert wires(await plan(world, unnamed)) == []
 
     play(scene)
 
