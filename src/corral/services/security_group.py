@@ -1,6 +1,7 @@
 """Security groups: read, made, changed under the eyes of running guests, and deleted while nothing names them."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -214,7 +215,8 @@ async def finish_deletions(context: Context) -> None:
             _log.info("a group stays", group=name, code=error.code, reason=error.reason)
             undo = context.objects.transaction()
             undo.release(record.key)
-            await undo.commit()
+            with suppress(CorralError):  # on a full disk the daemon starts all the same; the next one tries again
+                await undo.commit()
 
 
 # ---- for others ----------------------------------------------------------------------------------------------------

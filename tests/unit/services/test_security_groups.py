@@ -207,6 +207,28 @@ def test_a_deletion_that_was_cut_is_finished_by_the_next_daemon(play: Any) -> No
     play(scene)
 
 
+def test_on_a_full_disk_the_next_daemon_starts_all_the_same(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Any) -> None:
+        made = await SecurityGroupService(world.context).create(world.caller(), "default", group("web"))
+        await ensure_project(world.context)
+        left, going = world.objects.transaction(), claim_key("group-going", "default", "web")
+        left.claim(going, made.uid)
+        await left.commit()
+
+        async def full(*_given: Any, **_more: Any) -> None:
+            raise CorralError("disk-full", "commit", "no space left on the device")
+
+        with monkeypatch.context() as now:
+            now.setattr(world.objects.store, "transact", full)
+            await ensure_project(world.context)
+        assert await world.objects.owner(going) == made.uid
+        await ensure_project(world.context)
+        assert await world.objects.owner(going) is None
+        assert not await world.objects.list(SecurityGroup)
+
+    play(scene)
+
+
 def test_a_group_that_is_named_anywhere_stays(play: Any) -> None:
     async def scene(world: Any) -> None:
         groups, policies = SecurityGroupService(world.context), NetworkPolicyService(world.context)
