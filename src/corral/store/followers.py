@@ -27,9 +27,9 @@ class Followers:
             return
         # Not cut where it takes longer: what is half done would have to be found out by the next.
         work = [asyncio.ensure_future(follow(revision)) for follow in self._all]
-        done, late = await asyncio.wait(work, timeout=HOLDS_S)
-        for one in late:
+        for one in work:
             one.add_done_callback(_heard)
+        done, late = await asyncio.wait(work, timeout=HOLDS_S)
         problems = [one.exception() for one in done]
         for problem in problems:
             if isinstance(problem, CorralError):

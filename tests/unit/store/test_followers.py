@@ -1,6 +1,7 @@
 """Answers wait for those who follow the store, for a while."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -49,5 +50,27 @@ def test_what_is_late_or_fails_is_said_and_goes_on(monkeypatch: pytest.MonkeyPat
         followers.add(fails)
         with pytest.raises(CorralError, match="recorded, and not in force yet: no keeper"):
             await followers.until(8, "x")
+
+    asyncio.run(run())
+
+
+def test_whoever_asked_may_go_away_while_it_is_done() -> None:
+    async def run() -> None:
+        followers, let, told = Followers(), asyncio.Event(), list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+
+        async def fails(_revision: int) -> None:
+            await let.wait()
+            raise CorralError("firewall-unavailable", "load", "no keeper")
+
+        followers.add(fails)
+        asking = asyncio.ensure_future(followers.until(7, "x"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        let.set()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert told == [], "nobody asks any more, and it is tried again"
 
     asyncio.run(run())
