@@ -222,7 +222,7 @@ def test_a_sample_of_instants(world: World) -> None:
         through(world, *world.random.choice([found for found in MOMENTS if found[0].startswith(kind)]))
 
 
-@pytest.mark.parametrize("amid", ["amid memory", "after the switch"])
+@pytest.mark.parametrize("amid", ["amid memory", "before the switch", "after the switch"])
 def test_a_guest_whose_memory_is_being_kept(world: World, amid: str) -> None:
     """It runs on by itself; between its last byte and the switch of its disks, once the daemon is back."""
     through(world, "take with memory", amid)

@@ -61,8 +61,12 @@ class LibvirtPoints:
         elif taking.is_on(document, wanted.disks):
             taken = await self._taken(uid, state, wanted)
         else:
-            await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
+            # What is below the heads is written until the switch: a guest whose daemon dies before that opens it anew to go on.
+            heads = tuple(replace(disk, backing=()) for disk in wanted.disks)
+            await asyncio.to_thread(self._own, heads, wanted.dac_uid)
             taken = await self._take(uid, document, wanted, kept)
+        if state is not VmState.SHUT_OFF:
+            await asyncio.to_thread(self._own, wanted.disks, wanted.dac_uid)
         await asyncio.to_thread(make_durable, wanted.directory)
         return taken
 
