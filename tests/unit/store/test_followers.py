@@ -68,6 +68,7 @@ def test_whoever_asked_may_go_away_while_it_is_done() -> None:
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
+        del asking
         let.set()
         await asyncio.sleep(0.01)
         gc.collect()
