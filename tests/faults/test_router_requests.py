@@ -376,3 +376,19 @@ def test_of_two_that_would_join_networks_with_the_same_addresses_at_once_one_is_
         assert {port.address for port in changed.spec.ports} == {"10.7.9.1", "10.7.8.1"}
 
     world(play)
+
+
+def test_a_network_gets_no_way_out_where_the_host_could_not_tell_tenants_apart_then(world: Any) -> None:
+    async def play(w: Any) -> None:
+        await begun(w)
+        desk = Desk(w)
+        await tenants(w, desk)
+        await desk.networks.create(*ME, CreateNetworkRequest(name="shut", mode="isolated"))
+        await desk.routers.create(*ME, CreateRouterRequest(name="red", connect=("red",), uplink="routed"))
+        await desk.routers.create(*ME, CreateRouterRequest(name="blue", connect=("blue", "shut"), uplink="none"))
+        opened = ChangeNetworkRequest(mode="nat")
+        await refused(desk.networks.change(*ME, "shut", opened), "no-free-subnet", "network 'red'")
+        await desk.routers.update(*ME, "red", UpdateRouterRequest(uplink="none"))
+        assert (await desk.networks.change(*ME, "shut", opened)).spec.mode == "nat"
+
+    world(play)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 from corral.errors import CorralError
@@ -25,7 +25,7 @@ from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.network_rules import check_card, mode_of, reservation_claims, served, settled
 from corral.services.promises import check_network
-from corral.services.subnet_room import subnets_known, subnets_met
+from corral.services.subnet_room import check_opened, subnets_known, subnets_met
 from corral.settings import subnet_lock
 from corral.store.objects import Transaction
 
@@ -94,26 +94,31 @@ class NetworkService:
     ) -> Network:
         """Answered when it runs so, or says why it does not yet: in its conditions."""
         context, action, asked = self._context, "network.update", f"change network {name[:64]!r}"
+        reaches = any(each is not None for each in (request.mode, request.ipv6, request.subnet6))
         await authorize(context, caller, project, action, name)
         async with audited(context, caller, project, action, name):
             for _ in range(ATTEMPTS_MAX):
-                now = await context.objects.require(Network, project, name)
-                rules.check_revision(now, if_revision)
-                changed = await self._changed(now, request, asked)
-                if changed is None:
-                    return now
-                await self._check_names(now, changed, asked)
-                await check_network(context, changed, asked)
-                transaction = context.objects.transaction()
-                transaction.update(changed)
-                _hold(transaction, now.uid, now.spec.reservations, changed.spec.reservations)
-                try:
-                    with _taken_named(asked):
-                        await commit(context, transaction, caller, project, action, name)
-                except CorralError as error:
-                    if error.code != "precondition-failed":
-                        raise
-                    continue
+                # Nobody chooses a subnet, or joins networks, while this one's reach or its own changes.
+                async with subnet_turn(subnet_lock()) if reaches else nullcontext():
+                    now = await context.objects.require(Network, project, name)
+                    rules.check_revision(now, if_revision)
+                    changed = await self._changed(now, request, asked)
+                    if changed is None:
+                        return now
+                    await self._check_names(now, changed, asked)
+                    await check_network(context, changed, asked)
+                    if changed.spec.mode != now.spec.mode:
+                        await check_opened(context, changed, asked)
+                    transaction = context.objects.transaction()
+                    transaction.update(changed)
+                    _hold(transaction, now.uid, now.spec.reservations, changed.spec.reservations)
+                    try:
+                        with _taken_named(asked):
+                            await commit(context, transaction, caller, project, action, name)
+                    except CorralError as error:
+                        if error.code != "precondition-failed":
+                            raise
+                        continue
                 return await self._made(changed)
             raise CorralError("wrong-state", asked, "others are changing it all the time", "try again")
 

@@ -41,18 +41,23 @@ async def check_joined(context: Context, router: Router, asked: str) -> None:
     if (both := overlap_behind(router, networks, after)) is not None:
         reason = f"networks {both[0].name!r} and {both[1].name!r} have addresses in common, and would reach one another"
         raise CorralError("invalid-argument", asked, reason, "join them by routers that have no network in common")
-    await check_met(context, await newly_met(context, router), asked)
+    await _check_met(context, _newly(in_hosts_realm(networks, before), in_hosts_realm(networks, after)), asked)
 
 
-async def newly_met(context: Context, router: Router) -> tuple[Network, ...]:
-    """The networks whose subnets the host meets once `router` is as it is to be, and did not before."""
-    networks, before = await context.objects.list(Network), await context.objects.list(Router)
-    after = [*(one for one in before if one.uid != router.uid), router]
-    known = {one.uid for one in in_hosts_realm(networks, before)}
-    return tuple(one for one in in_hosts_realm(networks, after) if one.uid not in known)
+async def check_opened(context: Context, changed: Network, asked: str) -> None:
+    """Of a network that gets a way out: none that routers join to it has a subnet of somebody's whom the host meets. In the
+    turn of subnets. Raises `no-free-subnet`."""
+    networks, routers = await context.objects.list(Network), await context.objects.list(Router)
+    after = [changed if one.uid == changed.uid else one for one in networks]
+    await _check_met(context, _newly(in_hosts_realm(networks, routers), in_hosts_realm(after, routers)), asked)
 
 
-async def check_met(context: Context, coming: Iterable[Network], asked: str) -> None:
+def _newly(before: Iterable[Network], after: Iterable[Network]) -> tuple[Network, ...]:
+    known = {one.uid for one in before}
+    return tuple(one for one in after if one.uid not in known)
+
+
+async def _check_met(context: Context, coming: Iterable[Network], asked: str) -> None:
     """Nobody else that the host meets has their subnets. Raises `no-free-subnet` with who does."""
     new = tuple(coming)
     used: Mapping[str, str] = await subnets_met(context)
