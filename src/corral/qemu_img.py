@@ -49,6 +49,7 @@ _REFCOUNT_ORDER: Final = 4
 _WRITE_MAX_BYTES: Final = 2 * 2**20
 # Free space below which a failed write is taken for a full disk.
 _FULL_BYTES: Final = 2**20
+_REBASE: Final = ["qemu-img", "rebase", "-f", "qcow2"]
 _SHARE: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
@@ -80,6 +81,13 @@ def write_overlay(path: Path, backing: Path, backing_format: Format, size_bytes:
     write_empty(path, size_bytes, str(backing).encode(), backing_format.encode())
 
 
+async def lay_on(path: Path, below: Path) -> None:
+    """Tell the header of a qcow2 file of our own making that it lies on `below`, another one, which reads as what it says now."""
+    if backing_name(path) != str(below):
+        argv = [*proc.tied(_REBASE), "-u", "-b", str(below), "-F", "qcow2", str(path)]
+        await _writing(path, argv, CREATE_TIMEOUT_S)
+
+
 async def rebase(
     path: Path,
     middle: Path | None,
@@ -93,11 +101,11 @@ async def rebase(
     The header is told first what it lies on: qemu-img believes it, and a job that was cut may have changed it. And each
     write goes through at once: qemu-img changes the header before its own cache of tables is written back (7.2, found by
     killing it). It dies with this process: its lock would keep the VM from starting until it is done."""
-    start = proc.tied(["qemu-img", "rebase", "-f", "qcow2"])
+    start = proc.tied(_REBASE)
     if middle is None and not backing_name(path):
         return
-    if middle is not None and backing_name(path) != str(middle):
-        await _writing(path, [*start, "-u", "-b", str(middle), "-F", "qcow2", str(path)], CREATE_TIMEOUT_S)
+    if middle is not None:
+        await lay_on(path, middle)
     target = ["-b", str(base), "-F", base_format] if base else ["-b", ""]
     argv = [*start, "-p", "-t", "writethrough", *target, str(path)]
     await _writing(path, argv, CONVERT_TIMEOUT_S, on_output=lambda output: _told(output, on_share))

@@ -84,6 +84,11 @@ class SimulatedDisks:
         file.backing = base
         self._keep(child)
 
+    def lay_on(self, above: str, below: str) -> None:
+        if (file := self.files.get(above)) is not None:
+            file.backing = below
+            self._keep(above)
+
     def sink(self, top: str, base: str, above: str) -> None:
         """What `top` has into `base`; `above` lies on that then."""
         for path in (top, base, above):

@@ -92,6 +92,30 @@ def test_what_a_header_names_is_there(world, tmp_path, monkeypatch, again):
     world(scene)
 
 
+def test_what_a_running_guest_sank_unrecorded_is_named_again(world, tmp_path):
+    """QEMU took the upper one into the lower, and what lies above says so; off, the lower one is taken into the upper."""
+
+    async def scene(w):
+        vm = await prepared(w, tmp_path / "state")
+        points = {name: await found(w, name) for name in ("a", "b", "c")}
+        lower, upper = (str(w.volumes.path(points[name].spec.disks[0].layer_uid)) for name in ("b", "c"))
+        head = w.hypervisor.domains[vm.uid].disks[0].path
+        run("qemu-img", "commit", "-q", "-d", "-f", "qcow2", "-b", lower, upper)
+        run("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", lower, "-F", "qcow2", head)
+        await forget(w, vm, "b")
+
+        async def is_gone() -> bool:
+            return not Path(lower).exists()
+
+        await w.until(is_gone, 20)
+        await w.quiet()
+        assert qemu_img.backing_name(Path(head)) == upper
+        for number in range(3):
+            run("qemu-io", "-r", "-f", "qcow2", "-c", f"read -P {number + 1} {number * BLOCK} {BLOCK}", head)
+
+    world(scene)
+
+
 def _by(order: dict[str, int], layers):
     """Layers as `sorted` would give them, were those two called so."""
     return sorted(layers, key=lambda item: (order.get(item[0] if isinstance(item, tuple) else item, 2), str(item)))

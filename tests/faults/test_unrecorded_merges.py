@@ -8,6 +8,7 @@ import pytest
 from points_in_time import check_layers, forget, holds, reads, take, taken, write
 
 from corral.errors import CorralError
+from corral.hypervisor.base import StopCause
 from corral.model.layer import Layer
 from corral.model.operation import OperationState
 from corral.model.volume import Volume
@@ -55,6 +56,51 @@ def test_a_pull_that_nobody_recorded_before_the_next_snapshot(world, monkeypatch
         await check_layers(w)
         assert w.hypervisor.domains[vm.uid].active
         assert reads(w, vm) == {0: "a", 1: "b", 2: "since"} == await holds(w, "c")
+        assert await holds(w, "a") == {0: "a"}
+
+    world(scene)
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["it runs on", "its guest goes off"])
+@pytest.mark.parametrize("killed", [False, True], ids=["the daemon goes on", "the daemon is killed"])
+def test_a_sink_that_nobody_recorded(world, monkeypatch, killed, off):
+    """Off, the lower layer goes into the upper one after all: what lies on that says that it lies on the lower one."""
+
+    async def scene(w):
+        await w.start()
+        vm, create = await w.create()
+        await w.ended(create)
+        for number, name in enumerate(("a", "b", "c")):
+            write(w, vm, number, name)
+            await taken(w, vm, name)
+        write(w, vm, 3, "since")
+        points, sink, sunk = w.hypervisor.points, w.hypervisor.points.sink, asyncio.Event()
+
+        async def sink_and_say_nothing(*given: object) -> None:
+            await sink(*given)
+            sunk.set()
+            raise CorralError("wrong-state", "merging a layer", "something else is wished of its VM")
+
+        monkeypatch.setattr(points, "sink", sink_and_say_nothing)
+        await forget(w, vm, "b")
+        async with asyncio.timeout(10):
+            await sunk.wait()
+        if killed:
+            await w.kill()
+        if off:
+            w.hypervisor.stop(vm.uid, StopCause.GUEST)
+        monkeypatch.setattr(points, "sink", sink)
+        if killed:
+            await w.start()
+
+        async def is_tidy() -> bool:
+            return len(await w.objects.list(Layer)) == 3  # a's, c's, and the head
+
+        await w.until(is_tidy, 10)
+        await w.quiet()
+        await check_layers(w)
+        assert reads(w, vm) == {0: "a", 1: "b", 2: "c", 3: "since"}
+        assert await holds(w, "c") == {0: "a", 1: "b", 2: "c"}
         assert await holds(w, "a") == {0: "a"}
 
     world(scene)

@@ -220,6 +220,10 @@ class PointEffects:
             await self.hypervisor.points.pull(vm.uid, step.disk, path, on_share, self.bytes_per_s)
         elif not step.seen:
             await self.volumes.layers.merge(step.child, step.middle, base, on_share)
+            # QEMU may have taken the child into the middle before the guest was off, and nobody recorded that: what lies on the
+            # child says since then that it lies on the middle, which goes now.
+            for above in [one for one in self.cache.layers.values() if one.spec.parent_uid == step.child.uid]:
+                await self.volumes.layers.lay_on(above, step.child)
         await self.volumes.layers.write(lying_on(step.child, step.base))
 
     async def _sink(self, vm: Vm, step: SinkLayer, on_share: OnShare) -> None:

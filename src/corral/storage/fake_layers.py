@@ -67,6 +67,10 @@ class FakeLayers:
             on_share(0.5)
             self.disks.merge(self._file(layer), str(base.path) if base else "")
 
+    async def lay_on(self, above: Layer, below: Layer) -> None:
+        async with self._call("lay_layer_on"):
+            self.disks.lay_on(self._file(above), self._file(below))
+
     async def runs(self, layer: Layer) -> tuple[Run, ...]:
         async with self._call("runs"):
             self.disks.check(self._file(layer))

@@ -80,6 +80,10 @@ class LayerStore(Protocol):
         same at any instant. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
         ...
 
+    async def lay_on(self, above: Layer, below: Layer) -> None:
+        """Its file, which nobody has open, lies on that one, which reads as what it lay on. Nothing where it is not there."""
+        ...
+
     async def runs(self, layer: Layer) -> tuple[Run, ...]:
         """What was written to this layer alone, in order; a guest may be writing it. `unsupported` if that lies in more than
         `LAYER_PIECES_MAX` pieces."""
@@ -177,6 +181,12 @@ class DirLayers:
             await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
         await self.use.merge(path, merge)
+
+    async def lay_on(self, above: Layer, below: Layer) -> None:
+        path = self._path(above.uid, above.spec.pool)
+        if await _blocking(f"look for {path}", path.exists):
+            await qemu_img.lay_on(path, self._path(below.uid, below.spec.pool))
+            await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
     async def runs(self, layer: Layer) -> tuple[Run, ...]:
         path, found = self._path(layer.uid, layer.spec.pool), list[Run]()
