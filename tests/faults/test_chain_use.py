@@ -63,7 +63,7 @@ class Chain:
 
     async def merge(self) -> None:
         """The lowest into the one in the middle, which the top lies on."""
-        await self.store.merge(self.middle, self.base, None)
+        await self.store.merge(self.middle, self.base, None, lambda _share: None)
 
     async def copy(self) -> Path:
         volume = Volume(name="copy", uid=new_uid(), created_at=NOW, spec=VolumeSpec(size_bytes=SIZE))
