@@ -27,6 +27,8 @@ class HostRoutes:
 
     async def ensure(self, note: Path, wished: tuple[HostRouteWish, ...]) -> None:
         noted = await asyncio.to_thread(read_note, note)
+        if not noted and not wished:
+            return  # the host's table may be very long
         there = await asyncio.to_thread(present)
         stale = [one for one in noted if one not in wished]
         missing = [one for one in wished if _key(one) not in there]
