@@ -14,10 +14,12 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_configure() -> None:
-    """Whoever starts tests in the background has the interruption ignored; the commands whose interruption is tested would
-    inherit that."""
+    """Whoever starts tests in the background has the interruption ignored, and the end of the terminal; the commands that
+    are stopped so would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def killed_before(number: int, work: Any) -> bool:
     return os.waitpid(child, 0)[1] != 0
 
 
-def test_made_and_removed_whole_wherever_it_was_cut(site: Site) -> None:
+def test_made_and_removed_whole(site: Site) -> None:
     server = BalancerWish("b", "shop", 81, 80, "tcp", "roundrobin", (ServerWish("web", "10.231.1.10"),), "", 1)
     site.wires.serve(site.web, 80, "web")
     site.change(
