@@ -94,8 +94,8 @@ class NetworkService:
     ) -> Network:
         """Answered when it runs so, or says why it does not yet: in its conditions."""
         context, action, asked = self._context, "network.update", f"change network {name[:64]!r}"
-        reaches = any(each is not None for each in (request.mode, request.ipv6, request.subnet6))
         await authorize(context, caller, project, action, name)
+        reaches = any(each is not None for each in (request.mode, request.ipv6, request.subnet6))
         async with audited(context, caller, project, action, name):
             for _ in range(ATTEMPTS_MAX):
                 # Nobody chooses a subnet, or joins networks, while this one's reach or its own changes.

@@ -27,7 +27,7 @@ from corral.model.firewall_requests import (
 from corral.model.host_network import BridgeRequest
 from corral.model.identity import Identity, Project, Role, Token, TokenSpec
 from corral.model.network import Network, NetworkSpec
-from corral.model.network_requests import CreateNetworkRequest
+from corral.model.network_requests import ChangeNetworkRequest, CreateNetworkRequest
 from corral.model.reach import SendKeysRequest, SetClockRequest, SetPasswordRequest
 from corral.model.requests import (
     AttachDiskRequest,
@@ -126,6 +126,7 @@ REQUESTS: dict[str, Any] = {
     "templates.refresh": RefreshTemplateRequest(),
     "warm.set": WarmRequest(count=1),
     "networks.create": CreateNetworkRequest(name="new"),
+    "networks.change": ChangeNetworkRequest(),
     "security_groups.create": CreateSecurityGroupRequest(name="new"),
     "security_groups.update": UpdateSecurityGroupRequest(add_rules=("in tcp/80",)),
     "network_policies.create": CreateNetworkPolicyRequest(name="new", tiers=("network:default", "group:default")),
