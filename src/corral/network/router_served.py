@@ -79,7 +79,7 @@ class RouterServers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         for _ in range(round(_END_S / _LOOK_S)):
-            if not any(ours in _command(pid) for pid in pids):
+            if not any(map(_lives, pids)):
                 break
             await asyncio.sleep(_LOOK_S)
         else:
@@ -151,6 +151,14 @@ def _pid_of(served: ServedFiles, named: str) -> int | None:
 def _is_inside(pid: int, namespace: str) -> bool:
     try:
         return Path(f"/proc/{pid}/ns/net").stat().st_ino == (NAMESPACES / namespace).stat().st_ino
+    except OSError:
+        return False
+
+
+def _lives(pid: int) -> bool:
+    """One that ends loses its command line before its sockets, which another one waits for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("X", "Z")
     except OSError:
         return False
 
