@@ -259,18 +259,11 @@ def _begin_sink(domain: libvirt.virDomain, sinking: Sinking, bytes_per_s: int) -
 
 
 def _chain(domain: libvirt.virDomain, name: str) -> tuple[str, ...]:
-    """The files of a disk, its head first."""
-    element: _Element | None = running_disk(domain, name)
-    found: list[str] = []
-    while element is not None and (path := reading.source(element)):
-        found.append(path)
-        element = element.find("backingStore")
-    return tuple(found)
+    return reading.chain(running_disk(domain, name))
 
 
 def _first_below(domain: libvirt.virDomain, name: str) -> str:
-    below = running_disk(domain, name).find("backingStore")
-    return "" if below is None else reading.source(below)
+    return next(iter(_chain(domain, name)[1:]), "")
 
 
 def _flush(domain: libvirt.virDomain, name: str) -> None:

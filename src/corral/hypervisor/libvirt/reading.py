@@ -65,13 +65,18 @@ def disk_files(domain: _Element) -> tuple[tuple[str, str], ...]:
 def disk_chains(domain: _Element) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The files below each disk of ours that runs, the nearest first."""
     named = ((attribute(disk, "alias", "name"), disk) for disk in hard_disks(domain.find("devices")))
-    ours = ((alias, _below(disk)) for alias, disk in named if alias.startswith(disks.DISK_ALIAS))
+    ours = ((alias, chain(disk)[1:]) for alias, disk in named if alias.startswith(disks.DISK_ALIAS))
     return tuple((alias.removeprefix(disks.DISK_ALIAS), files) for alias, files in ours)
 
 
-def _below(disk: _Element) -> tuple[str, ...]:
-    stores = disk.iterdescendants("backingStore")  # each lies within the one above it
-    return tuple(path for store in stores if (path := source(store)))
+def chain(disk: _Element) -> tuple[str, ...]:
+    """The files of a disk, its head first; not those of a copy that it is mirrored to."""
+    element: _Element | None = disk
+    found: list[str] = []
+    while element is not None and (path := source(element)):
+        found.append(path)
+        element = element.find("backingStore")
+    return tuple(found)
 
 
 def is_seed(disk: _Element) -> bool:
