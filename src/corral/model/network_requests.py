@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from corral.model.bandwidth import UNLIMITED, Bandwidth
 from corral.model.base import Model, Name
@@ -28,6 +28,8 @@ Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a
 class NetworkServing(Model):
     """What a network of ours serves: all of it changes while guests are on it."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)  # stacks say it, too, and editors show their fields' words
+
     dns: DnsServers = ()
     """Servers that names from elsewhere are asked of; none: the host's."""
     dhcp_first: Address = ""
@@ -45,15 +47,8 @@ class NetworkServing(Model):
     """Its guests' names resolve on the host, too."""
 
 
-class CreateNetworkRequest(NetworkServing):
-    """A network. Those on a bridge or a card of the host's: administrators of the server only."""
-
-    model_config = example(
-        {"name": "lab"},
-        {"name": "db", "mode": "isolated", "subnet": "10.20.0.0/24", "ipv6": "dhcp"},
-        {"name": "app", "gateway_at": "router", "subnet": "10.0.0.0/24"},
-        {"name": "lan", "bridge": "br0"},
-    )
+class DeclaredNetwork(NetworkServing):
+    """What is said of a new network, by whoever asks for it and by stacks."""
 
     name: Name
     mode: MakeableMode | None = None
@@ -76,6 +71,18 @@ class CreateNetworkRequest(NetworkServing):
     """A card of the host's: a bridge is made over it, or macvtap uses it."""
     vlan: Vlan | None = None
     """The tag that its frames have on `nic`."""
+
+
+class CreateNetworkRequest(DeclaredNetwork):
+    """A network. Those on a bridge or a card of the host's: administrators of the server only."""
+
+    model_config = example(
+        {"name": "lab"},
+        {"name": "db", "mode": "isolated", "subnet": "10.20.0.0/24", "ipv6": "dhcp"},
+        {"name": "app", "gateway_at": "router", "subnet": "10.0.0.0/24"},
+        {"name": "lan", "bridge": "br0"},
+    )
+
     bandwidth_in: Bandwidth = UNLIMITED
     bandwidth_out: Bandwidth = UNLIMITED
     labels: Labels = Field(default_factory=dict)

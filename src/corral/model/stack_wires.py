@@ -9,20 +9,7 @@ from corral.model.balancer import BalancerCheck
 from corral.model.base import Model, Name
 from corral.model.firewall_requests import Exceptions, Tiers
 from corral.model.forward import Port
-from corral.model.network_parts import (
-    Address,
-    Cidr,
-    DhcpOptions,
-    DnsServers,
-    GatewayAt,
-    Interface,
-    Ipv6Mode,
-    MakeableMode,
-    Mtu,
-    NetworkBoot,
-    Reservations,
-    Vlan,
-)
+from corral.model.network_requests import DeclaredNetwork
 from corral.model.requests import Description
 from corral.model.router import RouterRoute, Uplink
 
@@ -36,34 +23,8 @@ class StackModel(Model):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class StackNetwork(StackModel):
+class StackNetwork(DeclaredNetwork):
     """A network of the stack's own; `corral down` removes it."""
-
-    name: Name
-    mode: MakeableMode | None = None
-    """`bridge` where a bridge or a card is named, else `nat`."""
-    subnet: Annotated[str, StringConstraints(max_length=18)] = ""
-    """IPv4 CIDR; empty: a free one is found."""
-    ipv6: Ipv6Mode = ""
-    subnet6: Cidr = ""
-    """IPv6 CIDR, a /64; empty: with `ipv6` a unique local one."""
-    domain: Annotated[str, StringConstraints(max_length=200)] = ""
-    """DNS suffix of its guests' names; empty: the network's name and `.internal`."""
-    mtu: Mtu | None = None
-    gateway_at: GatewayAt = "host"
-    """`router`: a router is its gateway, and the host has no address in it."""
-    bridge: Interface | None = None
-    """A bridge of the host's."""
-    nic: Interface | None = None
-    """A card of the host's, for a bridge over it or for macvtap."""
-    vlan: Vlan | None = None
-    dns: DnsServers = ()
-    dhcp_first: Address = ""
-    dhcp_last: Address = ""
-    dhcp_options: DhcpOptions = ()
-    boot: NetworkBoot | None = None
-    reservations: Reservations = ()
-    host_names: bool = False
 
 
 class StackRouter(StackModel):

@@ -11,6 +11,7 @@ from corral.model.vm import Vm
 from corral.model.volume import Volume
 from corral.names import format_bytes
 from corral.services.creation import PlannedVm
+from corral.services.network_rules import mode_of
 from corral.services.stack_diff import Difference
 from corral.services.stack_document import Wish
 from corral.services.stack_networks import NetworkNeed
@@ -111,9 +112,8 @@ class Sketch:
         request = need.request
         if need.there is None:
             body = request.model_dump(mode="json", exclude_unset=True)
-            place = request.bridge or request.subnet or "a free subnet"
-            mode = request.mode or ("bridge" if request.bridge else "nat")
-            change = f"{CREATED}: {mode}, {place}"
+            place = request.bridge or request.nic or request.subnet or "a free subnet"
+            change = f"{CREATED}: {mode_of(request, request.name)}, {place}"
             self.add("network", request.name, StackVerb.CREATE, (change,), path="/networks", body=body)
         elif need.fixed:
             hint = f"corral network delete {request.name}, then apply again"

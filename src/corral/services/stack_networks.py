@@ -24,8 +24,8 @@ from corral.services.stack_document import Stack, Trouble
 from corral.store.objects import claim_key
 
 _FIXED: Final = (
-    *("subnet", "subnet6", "ipv6", "domain", "mtu", "bridge", "nic", "vlan"),
-    *("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "host_names"),
+    *("subnet", "subnet6", "ipv6", "domain", "mtu", "gateway_at", "bridge", "nic", "vlan"),
+    *("dns", "dhcp_first", "dhcp_last", "dhcp_options", "boot", "dhcp_relay", "host_names"),
 )
 NETWORKS_HINT: Final = (
     "corral network list shows those that there are; one with more than a name under `networks:` is made"

@@ -98,3 +98,20 @@ def test_it_changes_in_place_and_goes_with_the_stack(play: Any) -> None:
         assert "router/edge/delete" in next(one for one in down.actions if one.id == "network/back/delete").after
 
     play(scene)
+
+
+def test_what_a_network_behind_a_router_has_is_said_and_held_against_what_is_there(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        front = {"name": "front", "gateway_at": "router", "dhcp_relay": "10.8.0.5"}
+        document = {**SHOP, "networks": [front, {"name": "back", "mode": "isolated"}]}
+        (new,) = [one for one in (await plan(world, document)).actions if one.id == "network/front/create"]
+        assert new.changes == ("new: isolated, a free subnet",)
+        assert new.body == {**front, "labels": OURS}
+        await make(world)
+        (block,) = (await plan(world, document)).blocked
+        assert set(block.changes) == {
+            "network front gateway_at: host → router",
+            "network front dhcp_relay:  → 10.8.0.5",
+        }
+
+    play(scene)
