@@ -159,7 +159,6 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         # the world below
         "hypervisor-unavailable": ErrorKind.UNAVAILABLE,
         "firewall-unavailable": ErrorKind.UNAVAILABLE,
-        "not-in-force": ErrorKind.UNAVAILABLE,
         "hypervisor-timeout": ErrorKind.TIMEOUT,
         "hypervisor-error": ErrorKind.INTERNAL,
         "guest-agent-unavailable": ErrorKind.UNAVAILABLE,
@@ -186,6 +185,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "transaction-too-large": ErrorKind.TOO_LARGE,
         # time
         "wait-timeout": ErrorKind.TIMEOUT,
+        "not-in-force": ErrorKind.TIMEOUT,  # recorded: who asked again after a while would find a name taken
         "shutdown-timeout": ErrorKind.TIMEOUT,
         # operations that ended otherwise
         "operation-failed": ErrorKind.INTERNAL,

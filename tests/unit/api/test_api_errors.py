@@ -7,6 +7,7 @@ import pytest
 from corral.api.errors import MEDIA_TYPE, ProblemDocument, problem_response, validation_error
 from corral.client_http import error_of
 from corral.errors import CATALOGUE, CorralError, ErrorKind
+from corral.store.followers import not_in_force
 
 
 @pytest.mark.parametrize("code", sorted(CATALOGUE))
@@ -36,6 +37,9 @@ def test_an_answer_that_is_no_problem_document_is_one_for_people(body: bytes) ->
 def test_callers_are_told_when_to_come_back_and_how_to_authenticate() -> None:
     limited = CorralError("rate-limited", "ask", "too often", context={"retry_after_s": 7})
     assert problem_response(limited, "r").headers["retry-after"] == "7"
+    assert "retry-after" in problem_response(CorralError("firewall-unavailable", "a", "b"), "r").headers
+    recorded = problem_response(not_in_force("create group 'web'", "not within 5 s"), "r")
+    assert "retry-after" not in recorded.headers, "again it would be refused: there is one of this name"
     assert (
         "bearer" in problem_response(CorralError("unauthenticated", "a", "b"), "r").headers["www-authenticate"].lower()
     )
