@@ -229,9 +229,8 @@ class PointEffects:
     async def _sink(self, vm: Vm, step: SinkLayer, on_share: OnShare) -> None:
         """The sidecars last: until then what they say reads the same."""
         top, base, above = (self._path(layer) for layer in (step.child, step.middle, step.above))
-        dac_uid = self._definition(vm, {}).dac_uid
-        sinking = Sinking(step.disk, top, base, above)
-        await self.hypervisor.points.sink(vm.uid, sinking, dac_uid, on_share, self.bytes_per_s)
+        sinking = Sinking(step.disk, top, base, above, self._definition(vm, {}).dac_uid)
+        await self.hypervisor.points.sink(vm.uid, sinking, on_share, self.bytes_per_s)
         layers = self.volumes.layers
         await layers.write(grown_to(step.middle, step.child))
         for point in self.cache.points_of(vm).values():

@@ -93,14 +93,7 @@ class FakePoints:
             on_share(0.5)
             self.disks.merge(found.path, base)
 
-    async def sink(
-        self,
-        uid: str,
-        sinking: Sinking,
-        dac_uid: int | None,
-        on_share: Callable[[float], None],
-        bytes_per_s: int = 0,
-    ) -> None:
+    async def sink(self, uid: str, sinking: Sinking, on_share: Callable[[float], None], bytes_per_s: int = 0) -> None:
         async with self._call("point_sink"):
             domain = self._domain(uid)
             if not domain.active:

@@ -41,6 +41,7 @@ class Sinking:
     top: Path
     base: Path
     above: Path
+    dac_uid: int | None = None
 
 
 class Points(Protocol):
@@ -81,14 +82,7 @@ class Points(Protocol):
         Cancelled, or cut, the disk reads as before."""
         ...
 
-    async def sink(
-        self,
-        uid: str,
-        sinking: Sinking,
-        dac_uid: int | None,
-        on_share: Callable[[float], None],
-        bytes_per_s: int = 0,
-    ) -> None:
+    async def sink(self, uid: str, sinking: Sinking, on_share: Callable[[float], None], bytes_per_s: int = 0) -> None:
         """In the middle of a running domain's chain. The persistent definition may name either chain afterwards. Cancelled,
         or cut, the disk reads as before."""
         ...

@@ -147,19 +147,12 @@ class LibvirtPoints:
         if below != base:
             raise CorralError("hypervisor-error", f"pull a layer of {uid}", f"{disk} still lies on {below}")
 
-    async def sink(
-        self,
-        uid: str,
-        sinking: Sinking,
-        dac_uid: int | None,
-        on_share: Callable[[float], None],
-        bytes_per_s: int = 0,
-    ) -> None:
+    async def sink(self, uid: str, sinking: Sinking, on_share: Callable[[float], None], bytes_per_s: int = 0) -> None:
         """QEMU writes to the lower file, and into the header of the one above: they are its own meanwhile."""
-        owned = self._host.privileged and dac_uid is not None
+        dac_uid = sinking.dac_uid if self._host.privileged else None
         head = await self._on(uid, "look at", lambda domain: reading.source(running_disk(domain, sinking.disk)))
         changed = [path for path in (sinking.base, sinking.above) if str(path) != head]
-        if owned and dac_uid is not None:
+        if dac_uid is not None:
             for path in changed:
                 await asyncio.to_thread(confinement.give, path, (dac_uid, self._host.dac_gid))
         try:
@@ -170,7 +163,7 @@ class LibvirtPoints:
                 reason = f"{sinking.disk} still lies on {sinking.top.name}"
                 raise CorralError("hypervisor-error", f"merge a layer of {uid}", reason)
         finally:  # others' QEMUs stand on these files, or will
-            for path in changed if owned else ():
+            for path in changed if dac_uid is not None else ():
                 await asyncio.to_thread(confinement.share, path, self._host.dac_gid)
 
     async def _job(self, uid: str, target: str, on_share: Callable[[float], None]) -> None:
