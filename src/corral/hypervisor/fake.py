@@ -115,7 +115,7 @@ class FakeHypervisor:
         async with self._call("start"):
             self._domain(uid).boot_from = boot_from
             self.run(uid)
-            return self._observed(self._domain(uid))
+            return fake_domain.observed(self._domain(uid), self.disks)
 
     async def shutdown(self, uid: str, mode: Literal["agent", "acpi"]) -> None:
         async with self._call("shutdown"):
@@ -211,7 +211,7 @@ class FakeHypervisor:
                 domain.live_spec_json = metadata.spec_json
                 domain.plug()
                 self._kept.keep(uid, domain)
-            return self._observed(domain)
+            return fake_domain.observed(domain, self.disks)
 
     async def grow_disk(self, uid: str, disk: str, size_bytes: int) -> bool:
         async with self._call("grow_disk"):
@@ -220,7 +220,7 @@ class FakeHypervisor:
     async def observe(self, uid: str) -> ObservedDomain | None:
         async with self._call("observe"):
             domain = self.domains.get(uid)
-            return None if domain is None else self._observed(domain)
+            return None if domain is None else fake_domain.observed(domain, self.disks)
 
     async def observe_all(self) -> tuple[ObservedDomain, ...]:
         async with self._call("observe_all"):
@@ -228,12 +228,8 @@ class FakeHypervisor:
             for number, domain in enumerate(list(self.domains.values())):
                 if number % OBSERVED_AT_ONCE == 0:  # the real one takes a thread for it
                     await asyncio.sleep(0)
-                found.append(self._observed(domain))
+                found.append(fake_domain.observed(domain, self.disks))
             return tuple(found)
-
-    def _observed(self, domain: FakeDomain) -> ObservedDomain:
-        chains = tuple((disk.name, self.disks.below(disk.path)) for disk in domain.live_disks if domain.active)
-        return replace(fake_domain.observed(domain), chains=chains)
 
     async def find(self, name: str) -> str | None:
         async with self._call("find"):

@@ -24,6 +24,7 @@ from corral.hypervisor.base import (
 from corral.hypervisor.targets import disk_targets
 from corral.model.vm import VmState
 from corral.names import tap_name
+from corral.simulated_disks import SimulatedDisks
 
 CONSOLE_BANNER: Final = b"corral fake guest\r\n# "
 
@@ -176,8 +177,9 @@ def described(domain: FakeDomain) -> DomainDescription:
     )
 
 
-def observed(domain: FakeDomain) -> ObservedDomain:
+def observed(domain: FakeDomain, files: SimulatedDisks) -> ObservedDomain:
     metadata = domain.metadata
+    disks = domain.live_disks if domain.active else domain.disks
     return ObservedDomain(
         uid=domain.uid,
         name=domain.name,
@@ -195,7 +197,8 @@ def observed(domain: FakeDomain) -> ObservedDomain:
         definition_hash=domain.definition_hash,
         live_spec_json=domain.live_spec_json if domain.active else None,
         pending=domain.pending,
-        files=tuple((disk.name, disk.path) for disk in (domain.live_disks if domain.active else domain.disks)),
+        files=tuple((disk.name, disk.path) for disk in disks),
+        chains=tuple((disk.name, files.below(disk.path)) for disk in disks if domain.active),
         introduced=domain.introduced,
         waiting=domain.waiting,
     )
