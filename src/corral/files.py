@@ -34,6 +34,14 @@ def fsync_file(path: Path) -> None:
         os.close(fd)
 
 
+def make_dirs(path: Path, mode: int = 0o700) -> None:
+    """Make `path`, and what is missing above it, durably."""
+    if not path.is_dir():
+        make_dirs(path.parent, mode)
+        path.mkdir(mode=mode, exist_ok=True)
+        fsync_dir(path.parent)
+
+
 def publish(temporary: Path, path: Path, mode: int) -> None:
     """Make a finished file durable under its name."""
     fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)

@@ -20,7 +20,7 @@ from corral.model.network_policy import NetworkPolicy
 from corral.model.router import Router
 from corral.model.security_group import SecurityGroup
 
-KINDS: Final[tuple[type[Object], ...]] = (*(SecurityGroup, NetworkPolicy, Router, Balancer, Forward, FloatingAddress),)
+KINDS: Final[tuple[type[Object], ...]] = (SecurityGroup, NetworkPolicy, Router, Balancer, Forward, FloatingAddress)
 """In an order in which nothing is missing that another one names."""
 SIZE_MAX_BYTES: Final = 1 << 20
 _DIRECTORY: Final = "objects"
@@ -55,7 +55,7 @@ class Sidecars:
         for one in sidecars:
             path = self._path(one.kind, one.uid)
             try:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                files.make_dirs(path.parent)
             except OSError as error:
                 raise storage_error(f"write {path}", error) from error
             text = f'{{"history":{json.dumps(one.history)},"object":{one.document}}}\n'

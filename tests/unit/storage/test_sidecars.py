@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from corral import files
 from corral.errors import CorralError
 from corral.model.security_group import SecurityGroup, SecurityGroupSpec
 from corral.names import new_uid
@@ -30,6 +31,20 @@ def test_what_is_written_is_found_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "objects" / "security-groups" / f"{web.uid}.json").stat().st_mode & 0o777 == 0o600
     sidecars.remove((("security-groups", web.uid), ("security-groups", "never-there")))
     assert sidecars.found() == ()
+
+
+def test_the_place_is_durable_before_the_file_is_answered_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = list[Path](), files.fsync_dir
+
+    def spy(path: Path) -> None:
+        synced.append(path)
+        sync(path)
+
+    monkeypatch.setattr(files, "fsync_dir", spy)
+    for uid in ("x", "y"):
+        Sidecars(tmp_path).write((Sidecar("routers", uid, "h", "{}"),))
+    place = tmp_path / "objects" / "routers"
+    assert synced == [tmp_path, tmp_path / "objects", place, place], "what was there costs nothing"
 
 
 @pytest.mark.parametrize(
