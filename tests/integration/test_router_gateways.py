@@ -183,10 +183,7 @@ def test_the_host_leads_to_what_is_behind_as_long_as_it_is_wished(
     assert reaches(guest, "10.232.9.1")
     ip("route", "del", SUBNET, "via", "10.232.9.2")
 
-    async def stands() -> bool:
-        return await one.driver.stands(one.wish)
-
-    assert not asyncio.run(stands())
+    assert asyncio.run(one.driver.standing([one.wish])) == frozenset()
     one.ensure()
     assert shown() != ""
     one.ensure(host_routes=())

@@ -60,6 +60,7 @@ from corral.model.base import DEFAULT_POOL
 from corral.model.network import Network, Reservation
 from corral.model.vm import NicSpec, Vm
 from corral.network.base import NetworkDriver
+from corral.network.joints import joints_of
 from corral.storage.base import OnShare, Source, VolumeStore
 
 T = TypeVar("T")
@@ -352,4 +353,4 @@ def reservations_in(cache: Cache, network: Network) -> tuple[Reservation, ...]:
         Reservation(mac=kept.mac, address=kept.address, hostname=kept.name, vm_uid=network.uid, address6=kept.address6)
         for kept in network.spec.reservations
     )
-    return (*cards, *others, *router_reservations(cache, network))
+    return (*cards, *others, *router_reservations(joints_of(cache.layout), network))

@@ -18,6 +18,7 @@ from corral.model.network import Network, Reservation
 from corral.model.router import Router, RouterStatus
 from corral.names import namespace_name
 from corral.network.base import NetworkDriver
+from corral.network.joints import Joints, joints_of
 from corral.network.router import RouterDriver, RouterWish
 from corral.network.router_wish import build_wish, dhcp_lines
 from corral.settings import Settings
@@ -57,10 +58,12 @@ class RouterKeeper:
         if self.clock.monotonic_s() - self._looked_at_s >= self.settings.relist_interval_s:
             self._made.clear()
             self._looked_at_s = self.clock.monotonic_s()
+        standing = await self.routers.standing(tuple(self._made.values()))
+        joints = joints_of(self.cache.layout)
         failed: CorralError | None = None
         for router in list(self.cache.routers.values()):
             try:
-                await (self._remove(router) if router.being_deleted else self._ensure(router))
+                await (self._remove(router) if router.being_deleted else self._ensure(router, joints, standing))
             except CorralError as error:
                 failed = error
                 self._made.pop(router.uid, None)
@@ -73,13 +76,13 @@ class RouterKeeper:
 
     # ---- one router ------------------------------------------------------------------------------------------------
 
-    async def _ensure(self, router: Router) -> None:
-        wish = build_wish(router, self.cache.layout)
+    async def _ensure(self, router: Router, joints: Joints, standing: frozenset[str]) -> None:
+        wish = build_wish(router, self.cache.layout, joints)
         known = self._made.get(router.uid) == wish and router.status.observed_generation == router.generation
-        if known and await self.routers.stands(wish):
+        if known and router.uid in standing:
             return
         for network in self._networks_of(router):
-            await self._reserve(network)
+            await self._reserve(network, joints)
         await self._bounded(router, self.routers.ensure(wish))
         self._made[router.uid] = wish
         await self._record(router, None)
@@ -109,9 +112,9 @@ class RouterKeeper:
 
     # ---- its networks ----------------------------------------------------------------------------------------------
 
-    async def _reserve(self, network: Network) -> None:
+    async def _reserve(self, network: Network, joints: Joints) -> None:
         """What routers hold there is kept from DHCP. At the start the network's own keeper has told it all."""
-        wanted = frozenset(router_reservations(self.cache, network))
+        wanted = frozenset(router_reservations(joints, network))
         before = self._reserved.get(network.uid, frozenset())
         for reservation in before - wanted:
             await self.networks.release(network, reservation)
@@ -126,38 +129,34 @@ class RouterKeeper:
         if seen == self._served:
             return None
         failed: CorralError | None = None
+        joints = joints_of(self.cache.layout)
         for network in list(self.cache.networks.values()):
             if network.spec.ours and not network.being_deleted:
-                failed = await self._serve(network) or failed
+                failed = await self._serve(network, joints) or failed
         self._served = seen if failed is None else frozenset()
         return failed
 
-    async def _serve(self, network: Network) -> CorralError | None:
+    async def _serve(self, network: Network, joints: Joints) -> CorralError | None:
         """What guests are told by DHCP, and what it keeps from them."""
-        lines = dhcp_lines(network, self.cache.layout)
+        lines = dhcp_lines(network, self.cache.layout, joints)
         try:
-            await self._reserve(network)
+            await self._reserve(network, joints)
             if self._told.get(network.uid) != lines:
                 if await self.routers.tell_guests(network.uid, lines):
                     await self.networks.refresh(network)
                     await self.routers.guests_told(network.uid, lines)
                 self._told[network.uid] = lines
-            await self._note_served(network)
+            await self._note_served(network, joints)
         except CorralError as error:  # it is not up yet
             log.info("guests are not told of routers yet", network=network.name, code=error.code, reason=error.reason)
             return error
         return None
 
-    async def _note_served(self, network: Network) -> None:
+    async def _note_served(self, network: Network, joints: Joints) -> None:
         """Where a router is to be the gateway, and none is, guests get no address: the network says so, once it is up."""
         if network.spec.hosted or not network.status.active:
             return
-        served = any(
-            port.network_uid == network.uid and port.address == network.spec.router_address
-            for router in self.cache.routers.values()
-            for port in router.spec.ports
-            if not router.being_deleted
-        )
+        served = any(port.address == network.spec.router_address for _, port in joints.on(network.uid))
         found = condition("Served", served, *(SERVED if served else UNSERVED), self.clock.now())
         known = next((one for one in network.status.conditions if one.type == found.type), None)
         if known is None or known.status != found.status:

@@ -2,13 +2,13 @@
 
 import hashlib
 
-from corral.agent.cache import Cache
 from corral.model.network import Network, Reservation
 from corral.names import port_name
+from corral.network.joints import Joints
 from corral.network.router_wish import router_address6
 
 
-def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ...]:
+def router_reservations(joints: Joints, network: Network) -> tuple[Reservation, ...]:
     """The addresses that routers hold in `network`, so that nobody else is given them. One that is on its way out holds none:
     the claim in the store keeps them from VMs until it is gone."""
     ports = [
@@ -19,16 +19,11 @@ def router_reservations(cache: Cache, network: Network) -> tuple[Reservation, ..
             vm_uid=router.uid,
             address6=router_address6(network.spec, port),
         )
-        for router in cache.routers.values()
-        for port in router.spec.all_ports
-        if port.network_uid == network.uid and not router.being_deleted
+        for router, port in joints.all_on.get(network.uid, ())
     ]
     floating = [
         Reservation(mac=_pretended_mac(one.uid), address=one.spec.address, hostname=f"crf{one.uid[:8]}", vm_uid=one.uid)
-        for one in cache.addresses.values()
-        if (router := cache.routers.get(one.spec.router_uid or "")) is not None
-        and router.spec.uplink_port is not None
-        and router.spec.uplink_port.network_uid == network.uid
+        for one in joints.floating.get(network.uid, ())
     ]
     return (*ports, *floating)
 

@@ -34,8 +34,8 @@ class FakeRouters:
         await asyncio.get_running_loop().create_future()
         yield None
 
-    async def stands(self, wish: RouterWish) -> bool:
-        return self.known.get(wish.uid) == wish
+    async def standing(self, wishes: Sequence[RouterWish]) -> frozenset[str]:
+        return frozenset(wish.uid for wish in wishes if self.known.get(wish.uid) == wish)
 
     async def ensure(self, wish: RouterWish) -> None:
         async with self._call("ensure"):

@@ -134,8 +134,8 @@ class RouterDriver(Protocol):
         """An item whenever something of the kernel's network has changed, for ever."""
         ...
 
-    async def stands(self, wish: RouterWish) -> bool:
-        """A quick look, by which nothing is started: its namespace, interfaces and processes are there."""
+    async def standing(self, wishes: Sequence[RouterWish]) -> frozenset[str]:
+        """A quick look at all of them, by which nothing is started: whose namespaces, interfaces and processes are there."""
         ...
 
     async def ensure(self, wish: RouterWish) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -28,15 +28,14 @@ class HostRoutes:
     async def ensure(self, note: Path, wished: tuple[HostRouteWish, ...]) -> None:
         noted = await asyncio.to_thread(read_note, note)
         if not noted and not wished:
-            return  # the host's table may be very long
-        there = await asyncio.to_thread(present)
+            return
         stale = [one for one in noted if one not in wished]
-        missing = [one for one in wished if _key(one) not in there]
-        if not stale and not missing and len(noted) == len(wished):
+        lost = await asyncio.to_thread(missing, wished)
+        if not stale and not lost and len(noted) == len(wished):
             return
         await asyncio.to_thread(_write_note, note, [*wished, *stale])
         await _remove(stale)
-        for one in missing:
+        for one in lost:
             await _ip("route", "replace", one.to, "via", one.via, "dev", one.bridge, "proto", PROTOCOL)
         if stale:
             await asyncio.to_thread(_write_note, note, wished)
@@ -45,46 +44,39 @@ class HostRoutes:
         await _remove(await asyncio.to_thread(read_note, note))
 
 
-def present() -> frozenset[tuple[str, str, str]]:
-    """Of the kernel's main table: destination, next hop and device, as it writes them."""
-    found = set()
-    try:
-        lines = _TABLE4.read_text().splitlines()[1:]
-    except OSError:
-        return frozenset()
-    for line in lines:
-        words = line.split()
-        if len(words) >= _COLUMNS:
+def missing(wished: Sequence[HostRouteWish]) -> list[HostRouteWish]:
+    """Those that the kernel's main table does not have. It may be very long: read once for all of them, and of it what goes by
+    their bridges alone."""
+    bridges = frozenset(one.bridge for one in wished)
+    there = {*_present4(bridges), *_present6(bridges)} if bridges else ()
+    return [one for one in wished if (one.to, one.via, one.bridge) not in there]
+
+
+def _present4(bridges: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+    """Destination, next hop and device, as the kernel writes them."""
+    for line in _lines(_TABLE4):
+        if line.partition("\t")[0] in bridges and len(words := line.split()) >= _COLUMNS:
             length = int(words[_MASK], 16).bit_count()
-            found.add((f"{_dotted(words[_TO])}/{length}", _dotted(words[_VIA]), words[_DEVICE]))
-    return frozenset(found) | _present6()
+            yield f"{_dotted(words[_TO])}/{length}", _dotted(words[_VIA]), words[_DEVICE]
 
 
-def _present6() -> frozenset[tuple[str, str, str]]:
-    found = set()
+def _present6(bridges: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+    for line in _lines(_TABLE6):
+        if line.rstrip().rpartition(" ")[2] in bridges and len(words := line.split()) >= _COLUMNS6:
+            yield f"{_spelt(words[0])}/{int(words[1], 16)}", _spelt(words[_VIA6]), words[-1]
+
+
+def _lines(table: Path) -> Iterator[str]:
+    """None, where the kernel has no such protocol."""
     try:
-        lines = _TABLE6.read_text().splitlines()
-    except OSError:  # a kernel without IPv6
-        return frozenset()
-    for line in lines:
-        words = line.split()
-        if len(words) >= _COLUMNS6:
-            to, length, via = words[0], int(words[1], 16), words[_VIA6]
-            found.add((f"{_spelt(to)}/{length}", _spelt(via), words[-1]))
-    return frozenset(found)
+        with table.open() as lines:
+            yield from lines
+    except OSError:
+        return
 
 
 def _spelt(number: str) -> str:
     return str(ipaddress.IPv6Address(int(number, 16)))
-
-
-def stand(wished: Iterable[HostRouteWish]) -> bool:
-    wanted = {_key(one) for one in wished}
-    return not wanted or wanted <= present()
-
-
-def _key(one: HostRouteWish) -> tuple[str, str, str]:
-    return one.to, one.via, one.bridge
 
 
 def _dotted(number: str) -> str:

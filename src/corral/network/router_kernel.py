@@ -15,7 +15,7 @@ from corral.network.events import kernel_events
 from corral.network.haproxy import Haproxy
 from corral.network.host_cards import is_up
 from corral.network.router import RouterWish
-from corral.network.router_host_routes import HostRoutes, stand
+from corral.network.router_host_routes import HostRoutes, missing
 from corral.network.router_options import RouterOptions
 from corral.network.router_plan import (
     ObservedPort,
@@ -58,10 +58,9 @@ class KernelRouters:
     def events(self) -> AsyncGenerator[None, None]:
         return kernel_events()
 
-    async def stands(self, wish: RouterWish) -> bool:
-        if not (self._haproxy.stands(wish) and self._servers.stands(wish)):
-            return False
-        return await asyncio.to_thread(_stands, wish)
+    async def standing(self, wishes: Sequence[RouterWish]) -> frozenset[str]:
+        alive = [wish for wish in wishes if self._haproxy.stands(wish) and self._servers.stands(wish)]
+        return await asyncio.to_thread(_standing, alive) if alive else frozenset()
 
     async def ensure(self, wish: RouterWish) -> None:
         if not await asyncio.to_thread(_exists, wish.namespace):
@@ -125,12 +124,15 @@ def _exists(namespace: str) -> bool:
         return False
 
 
-def _stands(wish: RouterWish) -> bool:
+def _standing(wishes: Sequence[RouterWish]) -> frozenset[str]:
     """An interface whose other side has gone would be gone, too."""
-    return (
-        _exists(wish.namespace)
+    led = frozenset(missing([one for wish in wishes for one in wish.host_routes]))
+    return frozenset(
+        wish.uid
+        for wish in wishes
+        if led.isdisjoint(wish.host_routes)
+        and _exists(wish.namespace)
         and all(_master(port.interface) == port.bridge for port in wish.all_ports)
-        and stand(wish.host_routes)
     )
 
 

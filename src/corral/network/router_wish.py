@@ -9,8 +9,8 @@ from corral.model.router import Router, RouterPort
 from corral.names import port_name
 from corral.network.addresses import address6_of
 from corral.network.dnsmasq import advertised_lines, served_lines
+from corral.network.joints import Joint, Joints, joints_of
 from corral.network.paths import Layout, address_behind, path_to
-from corral.network.realms import leaders
 from corral.network.router import (
     BalancerWish,
     FloatingWish,
@@ -27,9 +27,9 @@ MTU: Final = 1500
 """The kernel's, of what says nothing else."""
 
 
-def build_wish(router: Router, layout: Layout) -> RouterWish:
-    """What hangs on VMs or networks that are gone is left out."""
-    spec = router.spec
+def build_wish(router: Router, layout: Layout, joints: Joints | None = None) -> RouterWish:
+    """What hangs on VMs or networks that are gone is left out. `joints`: the layout's, where there are several to build."""
+    spec, joints = router.spec, joints or joints_of(layout)
     floating = tuple(_floating(router, layout))
     held = tuple(sorted(one.spec.address for one in layout.addresses.values() if one.spec.router_uid == router.uid))
     uplink = None if spec.uplink_port is None else _port(router, spec.uplink_port, layout, held)
@@ -42,8 +42,8 @@ def build_wish(router: Router, layout: Layout) -> RouterWish:
         forwards=tuple(_forwards(router, layout)),
         floating=floating,
         balancers=tuple(_balancers(router, layout)),
-        served=tuple(_served(router, layout)),
-        host_routes=tuple(_host_routes(router, layout)),
+        served=tuple(_served(router, layout, joints)),
+        host_routes=tuple(_host_routes(router, layout, joints)),
     )
 
 
@@ -77,7 +77,7 @@ def _routes(router: Router, layout: Layout) -> Iterator[RouteWish]:
         yield RouteWish("default" if route.to == "0.0.0.0/0" else route.to.removesuffix("/32"), route.via)
 
 
-def _served(router: Router, layout: Layout) -> Iterator[ServedWish]:
+def _served(router: Router, layout: Layout, joints: Joints) -> Iterator[ServedWish]:
     """The networks whose gateway it is, and those that the host serves addresses on, but leads nobody out of by IPv6: there
     the router says that it does."""
     uplink = router.spec.uplink_port
@@ -90,19 +90,18 @@ def _served(router: Router, layout: Layout) -> Iterator[ServedWish]:
         if port.address == spec.router_address:
             upstream = outer.spec.gateway if outer is not None else ""
             yield ServedWish(network.uid, interface, served_lines(spec, upstream), spec.dhcp_relay)
-        elif spec.hosted and spec.mode == "isolated" and spec.subnet6 and _is_way_out(router, network, layout):
+        elif spec.hosted and spec.mode == "isolated" and spec.subnet6 and _is_way_out(router, joints.on(network.uid)):
             yield ServedWish(network.uid, interface, advertised_lines(spec), gateway=False)
 
 
-def _host_routes(router: Router, layout: Layout) -> Iterator[HostRouteWish]:
+def _host_routes(router: Router, layout: Layout, joints: Joints) -> Iterator[HostRouteWish]:
     uplink = router.spec.uplink_port
     outer = layout.networks.get(uplink.network_uid) if uplink is not None else None
     if router.spec.uplink != "routed" or uplink is None or outer is None:
         return
-    led_by = leaders(layout.networks, layout.routers.values())
     for port in router.spec.ports:
         network = layout.networks.get(port.network_uid)
-        if network is not None and led_by.get(network.uid, router).uid == router.uid:
+        if network is not None and joints.leaders.get(network.uid, router).uid == router.uid:
             yield HostRouteWish(network.spec.subnet, uplink.address, outer.spec.bridge)
             if network.spec.subnet6 and outer.spec.subnet6:
                 yield HostRouteWish(network.spec.subnet6, router_address6(outer.spec, uplink), outer.spec.bridge)
@@ -149,28 +148,16 @@ def _balancers(router: Router, layout: Layout) -> Iterator[BalancerWish]:
         )
 
 
-def _routers_on(network: Network, layout: Layout) -> list[tuple[Router, RouterPort]]:
-    """The way out first."""
-    ordered = sorted(layout.routers.values(), key=lambda one: (one.spec.uplink == "none", one.created_at, one.uid))
-    return [
-        (router, port)
-        for router in ordered
-        for port in router.spec.ports
-        if port.network_uid == network.uid and not router.being_deleted
-    ]
-
-
-def _is_way_out(router: Router, network: Network, layout: Layout) -> bool:
-    on_it = _routers_on(network, layout)
+def _is_way_out(router: Router, on_it: list[Joint]) -> bool:
     return bool(on_it) and on_it[0][0].uid == router.uid
 
 
 # ---- what guests are told ------------------------------------------------------------------------------------------
 
 
-def dhcp_lines(network: Network, layout: Layout) -> tuple[str, ...]:
+def dhcp_lines(network: Network, layout: Layout, joints: Joints | None = None) -> tuple[str, ...]:
     """dnsmasq's `dhcp-optsfile` lines: which way out, and which routers lead where else. None: no router is on it."""
-    on_it = _routers_on(network, layout)
+    on_it = (joints or joints_of(layout)).on(network.uid)
     if not on_it or not network.spec.ours:
         return ()
     gateway = network.spec.router_address

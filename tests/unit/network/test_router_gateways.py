@@ -1,6 +1,7 @@
 """Networks whose gateway is a router: what the host has of them, who serves them, and when the host gets to know them."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from corral.model.network import Network, NetworkSpec
 from corral.model.router import Router, RouterPort, RouterSpec
 from corral.model.vm import NicSpec, Vm, VmSpec
 from corral.names import new_mac, new_uid, port_name
+from corral.network import router_host_routes
 from corral.network.dnsmasq import served_lines
 from corral.network.firewall.evaluate import End, Evaluator, Question, Stage
 from corral.network.firewall.from_objects import Wishes, build_policy
@@ -220,3 +222,25 @@ def test_of_two_routers_that_lead_to_one_network_the_host_asks_the_first() -> No
     site.routers = (*site.routers, third)
     assert [one.via for one in build_wish(site.a, site.layout).host_routes] == ["10.7.0.2"]
     assert build_wish(third, site.layout).host_routes == ()
+
+
+def test_of_the_hosts_routes_those_by_the_wished_bridges_alone_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four, six = tmp_path / "route", tmp_path / "ipv6_route"
+    four.write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT   \n"
+        "eth0\tnothing of ours is taken apart\t-\t-\t-\t-\t-\t-\n"
+        "brout\t0001070A\t0200070A\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0   \n"
+    )
+    zeros, rest = "0" * 32, "00000400 00000001 00000000 00000003"
+    six.write_text(
+        f"fd000001{'0' * 24} 40 {zeros} 00 fd000009{'0' * 22}02 {rest}    brout\n"
+        f"fd000002{'0' * 24} 40 {zeros} 00 fd000009{'0' * 22}02 {rest}     eth0\n"
+    )
+    monkeypatch.setattr(router_host_routes, "_TABLE4", four)
+    monkeypatch.setattr(router_host_routes, "_TABLE6", six)
+    there = [HostRouteWish("10.7.1.0/24", "10.7.0.2", "brout"), HostRouteWish("fd00:1::/64", "fd00:9::2", "brout")]
+    lost = [HostRouteWish("10.7.1.0/24", "10.7.0.3", "brout"), HostRouteWish("fd00:2::/64", "fd00:9::2", "brout")]
+    assert router_host_routes.missing([*there, *lost]) == lost
+    assert router_host_routes.missing(()) == []
