@@ -89,11 +89,15 @@ class _Interfaces(Answer):
     items: tuple[_Interface, ...]
 
 
-class _Handle(Answer):
-    items: int
+class Handle(Answer):
+    """Of a file that the agent has opened."""
+
+    number: int = Field(alias="items")
 
 
-class _Content(Answer):
+class Piece(Answer):
+    """Of a file, in base64."""
+
     content: str = Field("", alias="buf-b64")
 
 
@@ -118,15 +122,20 @@ async def facts(ask: Ask) -> GuestFacts:
 
 async def _content(ask: Ask, path: str, max_bytes: int) -> str:
     """Of a small file; empty where there is none, or the agent does not read files."""
-    opened = await _optional(ask, "guest-file-open", _Handle, {"path": path, "mode": "r"}, listed=True)
+    opened = await _optional(ask, "guest-file-open", Handle, {"path": path, "mode": "r"}, listed=True)
     if opened is None:
         return ""
-    read = await _optional(ask, "guest-file-read", _Content, {"handle": opened.items, "count": max_bytes})
-    await _optional(ask, "guest-file-close", Answer, {"handle": opened.items})
+    read = await _optional(ask, "guest-file-read", Piece, {"handle": opened.number, "count": max_bytes})
+    await _optional(ask, "guest-file-close", Answer, {"handle": opened.number})
+    return decoded(read.content, "guest-file-read").decode(errors="replace") if read is not None else ""
+
+
+def decoded(text: str, command: str) -> bytes:
+    """Of base64, which `command` told."""
     try:
-        return base64.b64decode(read.content if read is not None else "").decode(errors="replace")
-    except ValueError as error:
-        raise nonsense("guest-file-read") from error
+        return base64.b64decode(text)
+    except ValueError as error:  # binascii.Error is one, and so is what letters outside of ASCII raise
+        raise nonsense(command) from error
 
 
 def parse_address(text: str) -> str:

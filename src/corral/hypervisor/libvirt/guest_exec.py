@@ -15,7 +15,7 @@ from pydantic import Field
 
 from corral.errors import CorralError
 from corral.hypervisor.base import ExecResult, OnOutput
-from corral.hypervisor.libvirt.guest_agent import Answer, Ask, nonsense, tell
+from corral.hypervisor.libvirt.guest_agent import Answer, Ask, Handle, Piece, decoded, tell
 
 # At most 20 looks a second while someone waits; fewer when there has been nothing to see for a while.
 LOOK_S: Final = 0.05
@@ -83,14 +83,6 @@ class _ExecStatus(Answer):
     stderr: str = Field("", alias="err-data")
     stdout_cut: bool = Field(False, alias="out-truncated")
     stderr_cut: bool = Field(False, alias="err-truncated")
-
-
-class _Handle(Answer):
-    number: int = Field(alias="items")
-
-
-class _Read(Answer):
-    content: str = Field("", alias="buf-b64")
 
 
 async def execute(
@@ -190,11 +182,11 @@ class _Run:
 
     async def _result(self, pid: int) -> ExecResult:
         status = await self._followed(pid)
-        stdout, stderr = _decoded(status.stdout, "guest-exec-status"), _decoded(status.stderr, "guest-exec-status")
+        stdout, stderr = decoded(status.stdout, "guest-exec-status"), decoded(status.stderr, "guest-exec-status")
         secret = self._secret.encode()
         if stdout == secret and self._streamed:  # no room for the files: the program was not run
             status = await self._followed(await self._begin_plain())
-            stdout, stderr = _decoded(status.stdout, "guest-exec-status"), _decoded(status.stderr, "guest-exec-status")
+            stdout, stderr = decoded(status.stdout, "guest-exec-status"), decoded(status.stderr, "guest-exec-status")
         whole = stderr.removesuffix(secret)
         # What was told already is the beginning of it.
         self._out.add(stdout[len(self._out.content) :])
@@ -250,7 +242,7 @@ class _Run:
         for place in PLACES:
             path = f"{place}/{self._secret}/{stream.file}"
             with suppress(CorralError):  # not there yet, or elsewhere, or the agent may not: its own words do not tell
-                stream.handle = (await tell(self._ask, "guest-file-open", _Handle, {"path": path}, listed=True)).number
+                stream.handle = (await tell(self._ask, "guest-file-open", Handle, {"path": path}, listed=True)).number
                 return True
         return False
 
@@ -258,8 +250,8 @@ class _Run:
         more = True
         while more and not stream.full:
             asked = {"handle": stream.handle, "count": READ_BYTES}
-            answer = await tell(self._ask, "guest-file-read", _Read, asked)
-            content = _decoded(answer.content, "guest-file-read")[:READ_BYTES]
+            answer = await tell(self._ask, "guest-file-read", Piece, asked)
+            content = decoded(answer.content, "guest-file-read")[:READ_BYTES]
             stream.add(content)
             more = len(content) == READ_BYTES
 
@@ -269,10 +261,3 @@ class _Run:
                 with suppress(CorralError):  # the guest may have gone with its program
                     await tell(self._ask, "guest-file-close", Answer, {"handle": stream.handle})
                 stream.handle = None
-
-
-def _decoded(text: str, command: str) -> bytes:
-    try:
-        return base64.b64decode(text)
-    except ValueError as error:  # binascii.Error is one, and so is what letters outside of ASCII raise
-        raise nonsense(command) from error

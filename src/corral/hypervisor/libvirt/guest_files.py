@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from pydantic import Field
 
 from corral.errors import CorralError
-from corral.hypervisor.libvirt.guest_agent import Answer, Ask, nonsense, tell
+from corral.hypervisor.libvirt.guest_agent import Answer, Ask, Handle, Piece, nonsense, tell
 from corral.hypervisor.libvirt.guest_script import ScriptFailedError, run_script
 from corral.hypervisor.reach import GuestFile
 from corral.model.limits import COPY_MAX_BYTES
@@ -91,12 +91,7 @@ exit 0
 _REMOVE: Final = 'rm -rf "$1" "$1.d"'
 
 
-class _Handle(Answer):
-    items: int
-
-
-class _Read(Answer):
-    content: str = Field("", alias="buf-b64")
+class _Read(Piece):
     eof: bool = False
 
 
@@ -222,7 +217,7 @@ class FileWriter:
 
 async def _open(ask: Ask, path: str, opened: str, mode: str) -> int:
     try:
-        return (await tell(ask, "guest-file-open", _Handle, {"path": opened, "mode": mode}, listed=True)).items
+        return (await tell(ask, "guest-file-open", Handle, {"path": opened, "mode": mode}, listed=True)).number
     except CorralError as error:
         if error.code != "guest-agent-error":
             raise
