@@ -13,7 +13,6 @@ from corral.cli.keys import MADE_KEY
 from corral.cli.options import CommandInGuest
 from corral.cli.output import Document
 from corral.cli.session import Session, pass_session
-from corral.cli.vm import address
 from corral.errors import CorralError
 from corral.settings import variable
 
@@ -121,10 +120,13 @@ def ssh_argv(
 
 
 def _host(vm: Document, hidden: frozenset[str]) -> str:
-    """The reserved address before what the guest says of itself: a hostile guest could name another machine."""
-    nics = [nic for nic in vm.get("spec", {}).get("nics", ()) if nic.get("network_uid") not in hidden]
-    reserved = (str(nic["address"]) for nic in nics if nic.get("address"))
-    return next(reserved, "") or address(vm)
+    """The reserved address before what the guest says of itself: a hostile guest could name another machine. None that it
+    has on the networks `hidden`."""
+    nics = vm.get("spec", {}).get("nics", ())
+    reserved = [str(nic["address"]) for nic in nics if nic.get("address") and nic.get("network_uid") not in hidden]
+    theirs = {nic.get(key) for nic in nics if nic.get("network_uid") in hidden for key in ("address", "address6")}
+    seen = [str(one) for one in vm["status"].get("addresses") or () if one not in theirs]
+    return next(iter((*reserved, *seen)), "")
 
 
 def _hidden(session: Session) -> frozenset[str]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from corral.cli.ssh import _identities, ssh_argv
+from corral.cli.session import Session
+from corral.cli.ssh import _hidden, _identities, ssh_argv
 from corral.errors import CorralError
 
 UID = "6b1c1a52-6b8a-4f1e-9f57-2f6f0f3d9f10"
@@ -66,10 +67,36 @@ def test_an_address_that_somebody_else_has_here_is_not_used() -> None:
     document["spec"]["nics"] = [far, near]
     more = {"program": "ssh", "user": "u", "port": 22, "identities": [], "known_hosts": Path("/x"), "options": ()}
     assert ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))[-1] == "10.0.0.5"
+    bridged = {"address": "", "network_uid": "bridged"}
+    document["spec"]["nics"] = [far, bridged]
+    document["status"]["addresses"] = ["10.0.0.6", "192.0.2.9"]
+    assert ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))[-1] == "192.0.2.9"
+    document["status"]["addresses"] = []
+    with pytest.raises(CorralError, match="no address yet"):
+        ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))
     document["spec"]["nics"] = [far]
     with pytest.raises(CorralError) as raised:
         ssh_argv(document, **more, command=(), hidden=frozenset({"far"}))
     assert (raised.value.code, "forward" in raised.value.hint) == ("wrong-state", True)
+
+
+class Listed(Session):
+    """What the daemon would say of networks and routers."""
+
+    def client(self) -> Any:
+        return self
+
+    def list_networks(self) -> list[Any]:
+        at = {"near": {}, "far": {"gateway_at": "router"}, "led": {"gateway_at": "router"}}
+        return [{"uid": uid, "spec": spec} for uid, spec in at.items()]
+
+    def list_routers(self) -> list[Any]:
+        ways = {"routed": "led", "nat": "far", "none": "led"}
+        return [{"spec": {"uplink": way, "ports": [{"network_uid": uid}]}} for way, uid in ways.items()]
+
+
+def test_networks_that_no_router_leads_this_host_to_are_hidden() -> None:
+    assert _hidden(Listed()) == {"far"}
 
 
 @pytest.mark.parametrize("document", [vm(state="shut off"), vm(addresses=())])
