@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from beyond_host import beyond_host, eventually, fetched, neighbour, served_by
+from beyond_host import beyond_host, eventually, fetched, neighbour, served_by, web_beyond
 from walk import PATIENCE, Walk
 from wires import WHO, Wires
 
@@ -108,34 +108,26 @@ def test_connections_that_look_the_same_reach_each_their_own(
 
 
 def test_they_get_out_and_the_other_is_nowhere(walk: Walk, tenants: str, outside: tuple[str, str]) -> None:
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", outside[0], "python3", "-m", "http.server", "8000", "-d", "/var/empty"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        there = neighbour(outside[1])
-        assert eventually(lambda: fetched(outside[0], there, 8000) != "")
+    with web_beyond(outside) as there:
         for colour in PORTS:
             command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 {there} 8000 | head -n 1; true"
             assert "HTTP/1.0" in walk.guest(f"{tenants}-{colour}", command)
-    finally:
-        server.kill()
-        server.wait()
     uplinks = [walk.json("router", "show", f"{tenants}-{one}")["spec"]["uplink_port"]["address"] for one in PORTS]
     for colour, uplink in zip(PORTS, reversed(uplinks), strict=True):
         command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 {uplink} 80 | tail -n 1; true"
         assert walk.guest(f"{tenants}-{colour}", command).strip() == "", "past the other's router nobody comes"
 
 
-def test_groups_and_gateway_hold_there_as_elsewhere(walk: Walk, tenants: str) -> None:
+def test_groups_and_gateway_hold_there_as_elsewhere(walk: Walk, tenants: str, outside: tuple[str, str]) -> None:
     """A guest that may send nothing keeps its address, names and gateway; explain and packets agree."""
     group = f"{tenants}-mute"
     red = f"{tenants}-red"
+    beyond = f"ping -c 1 -W 2 {neighbour(outside[1])}; true"
+    assert eventually(lambda: "1 packets received" in walk.guest(red, beyond))
     walk("security-group", "create", group, "--rule", "in tcp/80").ok()
     walk("nic", "set", red, "net0", "--groups", group).ok()
     try:
-        assert eventually(lambda: "1 packets received" not in walk.guest(red, "ping -c 1 -W 1 10.77.0.2; true"))
+        assert eventually(lambda: "1 packets received" not in walk.guest(red, beyond))
         assert "1 packets received" in walk.guest(red, f"ping -c 1 -W 5 {GATEWAY}; true")
         assert ADDRESS in walk.guest(red, f"nslookup {red} {GATEWAY}; true")
         renewed = walk.guest(red, "udhcpc -i eth0 -n -q -f -t 5 -T 2 2>&1; true")

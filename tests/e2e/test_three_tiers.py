@@ -1,13 +1,12 @@
 """The example of three tiers with real guests: each way that is allowed and each that is denied; then what hangs on its router."""
 
-import ipaddress
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from beyond_host import beyond_host, eventually, fetched, web_beyond
 from walk import PATIENCE, Walk
 
 pytestmark = pytest.mark.timeout(900)
@@ -17,40 +16,10 @@ PORTS = {"web": 80, "app": 8080, "db": 5432}
 HOST_PORT = 20000 + os.getpid() % 10000
 
 
-def eventually(holds: Callable[[], bool], limit_s: float = 20.0) -> bool:
-    end = time.monotonic() + limit_s
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def neighbour(address: str) -> str:
-    """The other one of the two on the host's wire there."""
-    return str(ipaddress.IPv4Address(address) + 1)
-
-
 @pytest.fixture(scope="module")
 def outside() -> Iterator[tuple[str, str]]:
-    """A namespace beyond the host, as a neighbour in its LAN would be, and the host's address there."""
-    # Of this run alone: others may run on the same host. The addresses are those of benchmarks (RFC 2544).
-    name, address = f"e2o{os.getpid()}", str(ipaddress.IPv4Address("198.18.128.1") + os.getpid() % 2**13 * 4)
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        for words in (
-            f"link add {name}0 type veth peer name eth0 netns {name}",
-            f"addr add {address}/30 dev {name}0",
-            f"link set {name}0 up",
-            f"-n {name} addr add {neighbour(address)}/30 dev eth0",
-            f"-n {name} link set eth0 up",
-            f"-n {name} link set lo up",
-            f"-n {name} route add default via {address}",
-        ):
-            subprocess.run(["ip", *words.split()], check=True)
-        yield name, address
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
+    with beyond_host("e2o") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +53,6 @@ def asks(walk: Walk, guest: str, address: str, port: int) -> str:
     return walk.guest(guest, command).strip()
 
 
-def fetched(namespace: str, address: str, port: int) -> str:
-    argv = ["ip", "netns", "exec", namespace, "curl", "-s", "-m", "3", f"http://{address}:{port}/"]
-    return subprocess.run(argv, check=False, capture_output=True, text=True).stdout.strip()
-
-
 def address_of(walk: Walk, guest: str) -> str:
     return str(walk.info(guest)["spec"]["nics"][0]["address"])
 
@@ -112,21 +76,11 @@ def test_each_path_is_open_or_shut_as_the_example_says(walk: Walk, tiers: str, o
 
 
 def test_the_way_out_is_the_router_and_only_for_who_may(walk: Walk, tiers: str, outside: tuple[str, str]) -> None:
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", outside[0], "python3", "-m", "http.server", "8000", "-d", "/var/empty"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        there = neighbour(outside[1])
-        assert eventually(lambda: fetched(outside[0], there, 8000) != ""), "it serves, whatever it says"
+    with web_beyond(outside) as there:
         for tier, gets_out in (("web", True), ("app", True), ("db", False)):
             command = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc -w 3 {there} 8000 | head -n 1; true"
             said = walk.guest(f"{tiers}-{tier}", command)
             assert ("HTTP/1.0" in said) is gets_out, (tier, said)
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_it_goes_on_without_the_daemon_and_is_mended_by_it(walk: Walk, tiers: str, outside: tuple[str, str]) -> None:
