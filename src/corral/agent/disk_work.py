@@ -19,7 +19,8 @@ from corral.model.layer import Layer
 from corral.model.operation import MoveVolume, Operation
 from corral.model.vm import Power, Vm
 from corral.model.volume import Volume
-from corral.storage.base import OnShare, Source, VolumeStore
+from corral.storage.base import Source, VolumeStore
+from corral.storage.layers import OnShare
 
 AWAY_PAUSE_S = 1.0
 STOP_S = 5.0

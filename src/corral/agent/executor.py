@@ -61,7 +61,8 @@ from corral.model.network import Network, Reservation
 from corral.model.vm import NicSpec, Vm
 from corral.network.base import NetworkDriver
 from corral.network.joints import joints_of
-from corral.storage.base import OnShare, Source, VolumeStore
+from corral.storage.base import Source, VolumeStore
+from corral.storage.layers import OnShare
 
 T = TypeVar("T")
 SeedFiles = Callable[[Vm], Mapping[str, bytes]]

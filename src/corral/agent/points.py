@@ -34,8 +34,8 @@ from corral.hypervisor.points import PointWanted, Sinking
 from corral.model.layer import Layer
 from corral.model.snapshot import Snapshot
 from corral.model.vm import Power, Vm, VmState
-from corral.storage.base import OnShare, VolumeStore
-from corral.storage.layers import Backing
+from corral.storage.base import VolumeStore
+from corral.storage.layers import Backing, OnShare
 
 MEMORY_FILE = "memory"
 CLOCK_PATIENCE_S: Final = 2.0

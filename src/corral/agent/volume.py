@@ -27,7 +27,7 @@ from corral.model.operation import (
     ResizeVolume,
 )
 from corral.model.volume import Volume
-from corral.storage.base import OnShare
+from corral.storage.layers import OnShare
 from corral.store.objects import Objects, work_claim
 
 PARALLEL_MAX: Final = 8

@@ -14,7 +14,8 @@ from corral.model.base import Object
 from corral.model.layer import Layer
 from corral.model.operation import CreateVolume, FlattenVolume, MoveVolume, Operation
 from corral.model.volume import Volume, VolumeStatus
-from corral.storage.base import OnShare, Source, VolumeStore
+from corral.storage.base import Source, VolumeStore
+from corral.storage.layers import OnShare
 
 PHASES: Final = {
     "volume-create": "making the volume",

@@ -12,7 +12,6 @@ What a driver of a pool must do, whatever it keeps volumes on:
   `raw`, `volume_path` is the device, and a point in time is a snapshot of the device's own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,11 +19,9 @@ from typing import Literal, Protocol
 from corral.model.base import DEFAULT_POOL
 from corral.model.pool import Pool
 from corral.model.volume import Volume
-from corral.storage.layers import LayerStore
+from corral.storage.layers import LayerStore, OnShare
 
 DiskFormat = Literal["qcow2", "raw"]
-OnShare = Callable[[float], None]
-"""Hears how far it is, from 0 to 1."""
 
 
 @dataclass(frozen=True)

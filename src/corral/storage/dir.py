@@ -17,8 +17,8 @@ from corral.model.base import DEFAULT_POOL
 from corral.model.pool import Pool
 from corral.model.volume import Volume
 from corral.storage import filling
-from corral.storage.base import DiskFormat, FoundVolume, OnShare, PoolUsage, Source
-from corral.storage.layers import DirLayers
+from corral.storage.base import DiskFormat, FoundVolume, PoolUsage, Source
+from corral.storage.layers import DirLayers, OnShare
 from corral.storage.places import DIRECTORY_MODE, PoolPlaces
 from corral.storage.seed import build_seed
 

@@ -15,8 +15,9 @@ from corral.model.base import DEFAULT_POOL
 from corral.model.pool import Pool
 from corral.model.volume import Volume
 from corral.simulation import Simulation
-from corral.storage.base import DiskFormat, FoundVolume, OnShare, PoolUsage, Source
+from corral.storage.base import DiskFormat, FoundVolume, PoolUsage, Source
 from corral.storage.fake_layers import FakeLayers
+from corral.storage.layers import OnShare
 
 POOL_BYTES: Final = 2**50
 OVERLAY_BYTES: Final = 200 * 1024

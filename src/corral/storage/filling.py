@@ -11,7 +11,8 @@ from corral import files, qemu_img
 from corral.errors import CorralError
 from corral.model.volume import Volume
 from corral.names import format_bytes
-from corral.storage.base import DiskFormat, OnShare, Source
+from corral.storage.base import DiskFormat, Source
+from corral.storage.layers import OnShare
 
 # ioctl(2) FICLONE, from linux/fs.h: the target shares all blocks of the source.
 _FICLONE: Final = 0x40049409

@@ -28,6 +28,7 @@ FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o711
 
 OnShare = Callable[[float], None]
+"""Hears how far it is, from 0 to 1."""
 PathOf = Callable[[str, str], Path]
 
 
