@@ -184,7 +184,7 @@ def _address(world: _World, address: FloatingAddress) -> FloatingAddress | None:
 
 
 def _say_gone(world: _World, value: Object, what: str) -> None:
-    world.lost.append(f"{value.kind} {value.name}: {what} is not there, so it is gone")
+    world.lost.append(f"{value.kind} {value.name}: {what} is not there, so it is left out")
 
 
 _MENDERS: Final[dict[type[Object], Callable[[_World, Any], Object | None]]] = {
@@ -202,11 +202,13 @@ async def _written(context: Context, world: _World, value: Object) -> bool:
     """With all that nobody else may have; not where somebody has it."""
     claims = [name_claim(value.KIND, value.project, value.name), *_claims(world, value)]
     if await context.objects.find(Project, DEFAULT_PROJECT, value.project) is None:
-        world.lost.append(f"{value.kind} {value.name}: project {value.project!r} is not there, so it is gone")
+        world.lost.append(f"{value.kind} {value.name}: project {value.project!r} is not there, so it is left out")
         return False
     for claim in claims:
         if await context.objects.owner(claim) is not None:
-            world.lost.append(f"{value.kind} {value.name}: another one has its {claim.split('/')[2]}, so it is gone")
+            world.lost.append(
+                f"{value.kind} {value.name}: another one has its {claim.split('/')[2]}, so it is left out"
+            )
             return False
     transaction = context.objects.transaction()
     transaction.create(value.model_copy(update={"revision": 0}))

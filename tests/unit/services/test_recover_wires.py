@@ -88,5 +88,12 @@ def test_the_history_that_was_lost_last_comes_back(play: Any) -> None:
         assert done.names(SecurityGroup) == ("newer",)
         assert any("mine" in sentence for sentence in done.lost)
         assert (await world.objects.require(SecurityGroup, "default", "mine")).uid == mine.uid
+        freed = world.objects.transaction()
+        freed.delete(mine)
+        await freed.commit()
+        assert (await recover_wires(world.context)).names(SecurityGroup) == ("mine",), (
+            "what was left out is tried again"
+        )
+        assert (await world.objects.require(SecurityGroup, "default", "mine")).uid == taken.uid
 
     play(scene)
