@@ -31,81 +31,72 @@ class AddressService:
         return await listing.get_object(self._context, caller, project, FloatingAddress, name)
 
     async def create(self, caller: Caller, project: str, request: CreateAddressRequest) -> FloatingAddress:
-        context, action, asked = self._context, "address.create", f"make address {request.name[:64]!r}"
-        await authorize(context, caller, project, action, request.name)
-        async with audited(context, caller, project, action, request.name):
-            made = self._on_host if request.router is None else self._on_router
-            address = await made(caller, project, request, asked)
-        await context.followers.until(address.revision, asked)
-        return address
+        asked = f"make address {request.name[:64]!r}"
+        mutation = Mutation(caller, project, "address.create", request.name)
+        return await (self._on_host if request.router is None else self._on_router)(mutation, request, asked)
 
-    async def _on_host(
-        self, caller: Caller, project: str, request: CreateAddressRequest, asked: str
-    ) -> FloatingAddress:
+    async def _on_host(self, mutation: Mutation, request: CreateAddressRequest, asked: str) -> FloatingAddress:
         """One that the host has already, and is not its face. What listens there on the host is not reached any more."""
-        context, action = self._context, "address.create"
-        await authorize(context, caller, DEFAULT_PROJECT, "host.open-port", request.name)
-        spare = await context.networks.spare_addresses()
-        if request.address is None or request.address not in spare:
-            reason = "without a router it is one of the host's own addresses, besides the first of an interface"
-            hint = f"the host has: {', '.join(spare)}" if spare else "give the host another address first, or --router"
-            raise CorralError("invalid-argument", asked, reason, hint)
-        claim = host_address_claim(request.address)
-        for _ in range(ATTEMPTS_MAX):
+        context, project = self._context, mutation.project
+
+        async def draft(transaction: Transaction) -> FloatingAddress:
+            await authorize(context, mutation.caller, DEFAULT_PROJECT, "host.open-port", request.name)
+            spare = await context.networks.spare_addresses()
+            if request.address is None or request.address not in spare:
+                reason = "without a router it is one of the host's own addresses, besides the first of an interface"
+                hint = (
+                    f"the host has: {', '.join(spare)}" if spare else "give the host another address first, or --router"
+                )
+                raise CorralError("invalid-argument", asked, reason, hint)
             await check_name(context, FloatingAddress, project, request.name, asked)
+            claim = host_address_claim(request.address)
             if await context.objects.owner(claim) is not None:
                 raise CorralError("address-taken", asked, "it leads somewhere already", "corral address list")
             vm = await self._vm_at_host(project, request.vm, "", asked)
-            address = FloatingAddress(
-                project=project,
-                name=request.name,
-                uid=new_uid(),
-                created_at=context.clock.now(),
-                labels=request.labels,
-                spec=AddressSpec(address=request.address, **_led(vm)),
-            )
-            transaction = context.objects.transaction()
+            address = self._made(project, request, AddressSpec(address=request.address, **_led(vm)))
             transaction.create(address)
             transaction.claim(claim, address.uid)
-            detail = f"{address.spec.address} of the host's"
-            revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
-            if revision is not None:
-                return address.model_copy(update={"revision": revision})
-        raise too_busy(Mutation(caller, project, action, request.name))
+            return address
 
-    async def _on_router(
-        self, caller: Caller, project: str, request: CreateAddressRequest, asked: str
-    ) -> FloatingAddress:
-        context, action = self._context, "address.create"
-        for _ in range(ATTEMPTS_MAX):
-            await check_name(context, FloatingAddress, project, request.name, asked)
-            router = await context.objects.require(Router, project, request.router or "")
-            vm = await self._vm(project, request.vm, router, asked)
-            network = await self._outside(router, asked)
-            with Allocated(context.ledger) as allocated:
-                address = FloatingAddress(
-                    project=project,
-                    name=request.name,
-                    uid=new_uid(),
-                    created_at=context.clock.now(),
-                    labels=request.labels,
-                    spec=AddressSpec(
-                        address=allocated.address(network, request.address),
-                        router=router.name,
-                        router_uid=router.uid,
-                        **_led(vm),
-                    ),
-                )
-                transaction = context.objects.transaction()
-                transaction.create(address)
-                transaction.claim(claim_key("address", network.uid, address.spec.address), address.uid)
-                transaction.update(router)  # as it is: who takes it or its uplink away meanwhile looks again
-                detail = f"{address.spec.address} on {router.name}"
-                revision = await try_commit(context, transaction, caller, project, action, request.name, detail)
-                if revision is not None:
-                    allocated.keep()
-                    return address.model_copy(update={"revision": revision})
-        raise too_busy(Mutation(caller, project, action, request.name))
+        def detail(made: FloatingAddress) -> str:
+            return f"{made.spec.address} of the host's"
+
+        return await change_at_once(context, mutation, draft, detail, counted=FloatingAddress.PLURAL)
+
+    async def _on_router(self, mutation: Mutation, request: CreateAddressRequest, asked: str) -> FloatingAddress:
+        context, caller, project = self._context, mutation.caller, mutation.project
+        await authorize(context, caller, project, mutation.action, request.name)
+        async with audited(context, caller, project, mutation.action, request.name):
+            for _ in range(ATTEMPTS_MAX):
+                await check_name(context, FloatingAddress, project, request.name, asked)
+                router = await context.objects.require(Router, project, request.router or "")
+                vm = await self._vm(project, request.vm, router, asked)
+                network = await self._outside(router, asked)
+                with Allocated(context.ledger) as allocated:
+                    given = allocated.address(network, request.address)
+                    spec = AddressSpec(address=given, router=router.name, router_uid=router.uid, **_led(vm))
+                    address = self._made(project, request, spec)
+                    transaction = context.objects.transaction()
+                    transaction.create(address)
+                    transaction.claim(claim_key("address", network.uid, given), address.uid)
+                    transaction.update(router)  # as it is: who takes it or its uplink away meanwhile looks again
+                    detail = f"{given} on {router.name}"
+                    revision = await try_commit(
+                        context, transaction, caller, project, mutation.action, request.name, detail
+                    )
+                    if revision is not None:
+                        allocated.keep()
+                        break
+            else:
+                raise too_busy(mutation)
+        await context.followers.until(revision, asked)
+        return address.model_copy(update={"revision": revision})
+
+    def _made(self, project: str, request: CreateAddressRequest, spec: AddressSpec) -> FloatingAddress:
+        now = self._context.clock.now()
+        return FloatingAddress(
+            project=project, name=request.name, uid=new_uid(), created_at=now, labels=request.labels, spec=spec
+        )
 
     async def assign(self, caller: Caller, project: str, name: str, request: AssignAddressRequest) -> FloatingAddress:
         """Its connections to the VM before end."""
@@ -124,7 +115,9 @@ class AddressService:
             return changed
 
         mutation = Mutation(caller, project, "address.assign", name)
-        return await change_at_once(context, mutation, draft, lambda changed: changed.spec.vm or "")
+        return await change_at_once(
+            context, mutation, draft, lambda changed: changed.spec.vm or "", counted=FloatingAddress.PLURAL
+        )
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         context = self._context

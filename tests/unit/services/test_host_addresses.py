@@ -1,6 +1,8 @@
 """Floating addresses without a router: of the host's own, led to VMs that the host reaches itself."""
 
+import asyncio
 import json
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -65,6 +67,42 @@ def test_what_the_host_has_not_or_what_would_be_twice_is_refused(play: Any) -> N
         await refused("address-taken", name="again", address=FACE)
         await refused("address-taken", name="second", address="203.0.113.8", vm="web")
         await addresses.create(admin, "default", CreateAddressRequest(name="second", address="203.0.113.8"))
+
+    play(scene)
+
+
+def test_of_two_that_ask_at_once_one_is_led_to_a_vm(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Any) -> None:
+        await world.running("web")
+        addresses, admin = AddressService(world.context), world.admin()
+        looked = addresses._vm_at_host
+
+        async def and_the_other_looks(*args: Any) -> Any:
+            found = await looked(*args)
+            await asyncio.sleep(0.05)
+            return found
+
+        monkeypatch.setattr(addresses, "_vm_at_host", and_the_other_looks)
+
+        async def one_of(*tries: Awaitable[FloatingAddress]) -> None:
+            done = await asyncio.gather(*tries, return_exceptions=True)
+            codes = [each.code for each in done if isinstance(each, CorralError)]
+            assert codes == ["address-taken"], done
+            assert [each.spec.vm for each in await world.objects.list(FloatingAddress)].count("web") == 1
+
+        given = {"one": FACE, "two": "203.0.113.8"}
+        await one_of(
+            *(
+                addresses.create(admin, "default", CreateAddressRequest(name=name, address=address, vm="web"))
+                for name, address in given.items()
+            )
+        )
+        (left,) = await world.objects.list(FloatingAddress)
+        await addresses.delete(admin, "default", left.name)
+        for name, address in given.items():
+            await addresses.create(admin, "default", CreateAddressRequest(name=name, address=address))
+        assigned = AssignAddressRequest(vm="web")
+        await one_of(*(addresses.assign(admin, "default", name, assigned) for name in given))
 
     play(scene)
 
