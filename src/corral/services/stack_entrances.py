@@ -7,17 +7,15 @@ from typing import Any, Final
 from corral.errors import CorralError
 from corral.model.address import FloatingAddress
 from corral.model.balancer import Balancer
-from corral.model.base import Object
 from corral.model.router import Router
 from corral.model.router_requests import CreateAddressRequest, CreateBalancerRequest
-from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import ActionKind, StackVerb
 from corral.services.access import authorize
 from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_state import find_of_stack
+from corral.services.stack_state import check_own, find_of_stack
 
 _GONE: Final = "the document does not name it any more"
 _OWN: Final = "the stack's own"
@@ -42,17 +40,16 @@ async def declared_entrances(
         await authorize(context, caller, project, "address.create", stack.name)
     balancers: list[tuple[CreateBalancerRequest, Balancer | None]] = []
     for name, wished in stack.balancers.items():
-        there = await context.objects.find(Balancer, project, name)
+        there, asked = await context.objects.find(Balancer, project, name), f"balancer {name!r}"
         try:
-            await _check(context, project, stack, wished.router, wished.targets, there)
+            check_own(there, stack.name, asked)
+            await _check(context, project, stack, wished.router, wished.targets)
             if there is not None and (wished.router or there.spec.router, wished.listen) != (
                 there.spec.router,
                 there.spec.listen,
             ):
                 reason = "its router, and the port that it listens on, stay: others may lead to it"
-                raise CorralError(
-                    "unsupported", f"balancer {name!r}", reason, "give it another name, or take it out first"
-                )
+                raise CorralError("unsupported", asked, reason, "give it another name, or take it out first")
         except CorralError as error:
             troubles.append(Trouble(f"balancers.{name}", error))
         balancers.append((wished, there))
@@ -60,7 +57,8 @@ async def declared_entrances(
     for name, face in stack.addresses.items():
         known = await context.objects.find(FloatingAddress, project, name)
         try:
-            await _check(context, project, stack, face.router, (face.vm,) if face.vm else (), known)
+            check_own(known, stack.name, f"address {name!r}")
+            await _check(context, project, stack, face.router, (face.vm,) if face.vm else ())
         except CorralError as error:
             troubles.append(Trouble(f"addresses.{name}", error))
         addresses.append((face, known))
@@ -79,13 +77,8 @@ async def declared_entrances(
     return EntranceNeeds(tuple(balancers), tuple(addresses), tuple(stale))
 
 
-async def _check(
-    context: Context, project: str, stack: Stack, router: str | None, vms: Sequence[str], there: Object | None
-) -> None:
-    """Its router and its VMs are there, or will be, and the name is the stack's."""
-    if there is not None and there.labels.get(STACK_LABEL) != stack.name:
-        reason = "there is one of this name, and it is not this stack's"
-        raise CorralError("name-taken", f"{there.kind} {there.name!r}", reason, "choose another")
+async def _check(context: Context, project: str, stack: Stack, router: str | None, vms: Sequence[str]) -> None:
+    """Its router and its VMs are there, or will be."""
     if router is not None and router not in stack.routers:
         await context.objects.require(Router, project, router)
     names = {wish.name for wish in stack.vms}

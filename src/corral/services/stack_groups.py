@@ -8,7 +8,6 @@ from corral.errors import CorralError
 from corral.model.firewall_requests import CreateSecurityGroupRequest
 from corral.model.firewall_rule import SecurityRule
 from corral.model.security_group import PREDEFINED, SecurityGroup
-from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import StackVerb
 from corral.services.access import authorize
 from corral.services.caller import Caller
@@ -16,6 +15,7 @@ from corral.services.context import Context
 from corral.services.security_group import parse_rules, require_network
 from corral.services.stack_actions import Sketch
 from corral.services.stack_document import Stack, Trouble
+from corral.services.stack_state import check_own
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ async def _find(context: Context, project: str, request: CreateSecurityGroupRequ
     if request.name in PREDEFINED:
         raise CorralError("name-taken", asked, "every project has a group of this name", "give it another name")
     there = await context.objects.find(SecurityGroup, project, request.name)
-    if there is not None and there.labels.get(STACK_LABEL) != stack:
-        raise CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "rename it")
+    check_own(there, stack, asked)
     return GroupNeed(request, rules, there)
 
 

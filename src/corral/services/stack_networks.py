@@ -8,7 +8,6 @@ from corral.errors import CorralError
 from corral.model.base import DEFAULT_PROJECT
 from corral.model.network import Network
 from corral.model.network_requests import CreateNetworkRequest
-from corral.model.stack import STACK_LABEL
 from corral.model.vm import Vm
 from corral.network import ipam
 from corral.network.subnets import check_subnet
@@ -21,6 +20,7 @@ from corral.services.network_rules import mode_of
 from corral.services.nics import find_network, mac_of
 from corral.services.stack_diff import wished_nics
 from corral.services.stack_document import Stack, Trouble
+from corral.services.stack_state import check_own
 from corral.store.objects import claim_key
 
 _FIXED: Final = (
@@ -68,8 +68,7 @@ async def _find(context: Context, project: str, request: CreateNetworkRequest, s
         if request.bridge is not None:
             await check_bridge(context, request.bridge, asked)
         return NetworkNeed(request, None)
-    if there.labels.get(STACK_LABEL) != stack:
-        raise CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "rename it")
+    check_own(there, stack, asked)
     if there.being_deleted:
         raise CorralError("network-in-use", asked, "it is being deleted", "apply again in a moment")
     wished: dict[str, object] = {each: getattr(request, each) for each in _FIXED if each in request.model_fields_set}

@@ -8,7 +8,6 @@ from corral.model.firewall_requests import CreateNetworkPolicyRequest
 from corral.model.firewall_rule import GROUP, NETWORK, named
 from corral.model.network_policy import NetworkPolicy
 from corral.model.security_group import PREDEFINED, SecurityGroup
-from corral.model.stack import STACK_LABEL
 from corral.model.stack_plan import StackVerb
 from corral.services.access import authorize
 from corral.services.caller import Caller
@@ -17,7 +16,7 @@ from corral.services.network_policy import policy_spec
 from corral.services.security_group import require_network
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
-from corral.services.stack_state import find_of_stack
+from corral.services.stack_state import check_own, find_of_stack
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ async def declared_policies(
         there = await context.objects.find(NetworkPolicy, project, name)
         asked = f"network policy {name!r}"
         try:
-            if there is not None and there.labels.get(STACK_LABEL) != stack.name:
-                reason = "there is one of this name, and it is not this stack's"
-                raise CorralError("name-taken", asked, reason, "choose another")
+            check_own(there, stack.name, asked)
             spec = policy_spec(request.tiers, request.unless, request.description, asked)
             for tier in spec.tiers:
                 await _check_tier(context, project, stack, tier)

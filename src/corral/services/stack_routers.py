@@ -19,7 +19,7 @@ from corral.services.context import Context
 from corral.services.stack_actions import CREATED, Sketch
 from corral.services.stack_document import Stack, Trouble
 from corral.services.stack_entrances import EntranceNeeds, sketch_entrances, sketch_entrances_gone
-from corral.services.stack_state import find_of_stack
+from corral.services.stack_state import check_own, find_of_stack
 
 _OWN: Final = ("the stack's own",)
 
@@ -46,8 +46,10 @@ async def declared_routing(
     for name, declared in stack.routers.items():
         request = CreateRouterRequest(name=name, labels={STACK_LABEL: stack.name}, **dict(declared))
         there = await context.objects.find(Router, project, name)
-        if there is not None and there.labels.get(STACK_LABEL) != stack.name:
-            troubles.append(Trouble(f"routers.{name}", _foreign(f"router {name!r}")))
+        try:
+            check_own(there, stack.name, f"router {name!r}")
+        except CorralError as error:
+            troubles.append(Trouble(f"routers.{name}", error))
         routers.append((request, there))
     known = {one.name: one for one in await find_of_stack(context, Forward, project, stack.name)}
     kept: set[str] = set()
@@ -70,8 +72,10 @@ async def declared_routing(
             continue
         name = f"{wished.protocol}-{wished.host_port}"
         found = known.get(name)
-        if found is None and await context.objects.find(Forward, project, name) is not None:
-            troubles.append(Trouble(place, _foreign(asked)))
+        try:
+            check_own(found or await context.objects.find(Forward, project, name), stack.name, asked)
+        except CorralError as error:
+            troubles.append(Trouble(place, error))
         same = found is not None and _leads(found, wished)
         kept |= {name} if same else set()
         forwards.append((wished, found if same else None))
@@ -94,10 +98,6 @@ def _leads(found: Forward, wished: CreateForwardRequest) -> bool:
     if wished.balancer is not None:
         return found.spec.balancer == wished.balancer
     return (found.spec.vm, found.spec.port) == (wished.vm, wished.port)
-
-
-def _foreign(asked: str) -> CorralError:
-    return CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "choose another")
 
 
 def sketch_routers(sketch: Sketch, needs: RoutingNeeds) -> None:

@@ -35,6 +35,14 @@ async def find_of_stack(context: Context, cls: type[T], project: str, stack: str
     return sorted((one for one in found if one.labels.get(STACK_LABEL) == stack), key=lambda one: one.name)
 
 
+def check_own(there: Object | None, stack: str, asked: str) -> None:
+    """Raises `name-taken` for what is there and is not the stack's."""
+    if there is not None and there.labels.get(STACK_LABEL) != stack:
+        raise CorralError(
+            "name-taken", asked, "there is one of this name, and it is not this stack's", "choose another"
+        )
+
+
 async def read_there(context: Context, vm: Vm) -> There:
     """The VM with its volumes and the names of its media."""
     volumes, media = {}, {}

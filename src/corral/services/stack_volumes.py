@@ -6,7 +6,6 @@ from typing import Any
 from corral.errors import CorralError
 from corral.model import limits
 from corral.model.base import DEFAULT_POOL
-from corral.model.stack import STACK_LABEL
 from corral.model.vm import Vm
 from corral.model.volume import Volume, VolumeSpec
 from corral.model.volume_requests import CreateVolumeRequest
@@ -17,7 +16,7 @@ from corral.services.caller import Caller
 from corral.services.context import Context
 from corral.services.stack_document import Stack, Trouble, Wish
 from corral.services.stack_networks import NetworkNeed
-from corral.services.stack_state import ImageNeed
+from corral.services.stack_state import ImageNeed, check_own
 from corral.services.volume import free_volume, named
 from corral.services.volume_create import check_shape
 
@@ -76,8 +75,7 @@ async def find_volume(context: Context, project: str, request: CreateVolumeReque
             raise CorralError("invalid-argument", asked, "it has no size", "size: 20")
         await _admit(context, request, asked)
         return VolumeNeed(request, None, _unmade(context, project, request))
-    if there.labels.get(STACK_LABEL) != stack:
-        raise CorralError("name-taken", asked, "there is one of this name, and it is not this stack's", "rename it")
+    check_own(there, stack, asked)
     if there.being_deleted:
         raise CorralError("volume-in-use", asked, "it is being deleted", "apply again in a moment")
     return VolumeNeed(request, there, there, tuple(_fixed(request, there)))

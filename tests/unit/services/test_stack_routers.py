@@ -115,3 +115,15 @@ def test_what_a_network_behind_a_router_has_is_said_and_held_against_what_is_the
         }
 
     play(scene)
+
+
+def test_what_is_another_stacks_is_left_to_it(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await make(world)
+        with pytest.raises(CorralError) as raised:
+            await plan(world, {**SHOP, "stack": "other"})
+        assert raised.value.code == "name-taken"
+        for place in ("networks.front", "networks.back", "routers.edge", "forwards.18080", "forwards.15353/udp"):
+            assert f"{place}: " in raised.value.reason, place
+
+    play(scene)
