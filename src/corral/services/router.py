@@ -14,12 +14,12 @@ from corral.model.network import Network
 from corral.model.requests import ListRequest
 from corral.model.router import Router, RouterPort, RouterRoute, RouterSpec, Uplink
 from corral.model.router_requests import CreateRouterRequest, UpdateRouterRequest
-from corral.names import new_mac, new_uid, parse_name
+from corral.names import new_mac, new_uid
 from corral.network.subnet_turn import subnet_turn
 from corral.services import listing
-from corral.services.access import audited, authorize, commit
+from corral.services.access import audited, authorize, try_commit
 from corral.services.caller import Caller
-from corral.services.changes import ATTEMPTS_MAX
+from corral.services.changes import ATTEMPTS_MAX, Mutation, check_name, too_busy
 from corral.services.context import Context
 from corral.services.documents import Document, Listing
 from corral.services.nics import Allocated, find_network
@@ -47,10 +47,8 @@ class RouterService:
         context, action, asked = self._context, "router.create", f"make router {request.name[:64]!r}"
         await authorize(context, caller, project, action, request.name)
         async with audited(context, caller, project, action, request.name):
-            parse_name(request.name, "router name")
             for _ in range(ATTEMPTS_MAX):
-                if await context.objects.find(Router, project, request.name) is not None:
-                    raise CorralError("name-taken", asked, "there is a router of this name", "choose another name")
+                await check_name(context, Router, project, request.name, asked)
                 router = Router(
                     project=project,
                     name=request.name,
@@ -72,7 +70,7 @@ class RouterService:
                     if await self._committed(transaction, caller, router, action, asked):
                         allocated.keep()
                         return await self._made(router)
-        raise _too_busy(asked)
+        raise too_busy(Mutation(caller, project, action, request.name))
 
     async def update(self, caller: Caller, project: str, name: str, request: UpdateRouterRequest) -> Router:
         """Connections that pass it go on, where both of their networks stay."""
@@ -103,7 +101,7 @@ class RouterService:
                     if await self._committed(transaction, caller, router, action, asked):
                         allocated.keep()
                         return await self._made(router)
-        raise _too_busy(asked)
+        raise too_busy(Mutation(caller, project, action, name))
 
     async def delete(self, caller: Caller, project: str, name: str) -> None:
         """While no floating address and no balancer is on it. Its networks' guests lose their way out."""
@@ -164,13 +162,8 @@ class RouterService:
         async with subnet_turn(subnet_lock()) if more else nullcontext():
             if more:
                 await check_joined(self._context, router, asked)
-            try:
-                await commit(self._context, transaction, caller, router.project, action, router.name, networks)
-            except CorralError as error:
-                if error.code != "precondition-failed":
-                    raise
-                return False
-        return True
+            done = await try_commit(self._context, transaction, caller, router.project, action, router.name, networks)
+        return done is not None
 
     async def _made(self, router: Router) -> Router:
         """As the agent has left it: it routes, or has a reason why not."""
@@ -322,7 +315,3 @@ def _release(transaction: Transaction, ports: Iterable[RouterPort]) -> None:
     for port in ports:
         transaction.release(claim_key("mac", "host", port.mac))
         transaction.release(claim_key("address", port.network_uid, port.address))
-
-
-def _too_busy(asked: str) -> CorralError:
-    return CorralError("precondition-failed", asked, f"others were first {ATTEMPTS_MAX} times", "try again")
