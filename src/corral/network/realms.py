@@ -12,13 +12,16 @@ from corral.network.firewall.policy import HOST_REALM
 def realms(networks: Iterable[Network], routers: Iterable[Router]) -> dict[str, str]:
     """Each network's realm: the host's, the uid of the first router that joins it to others, or its own uid."""
     found = {network.uid: network.uid if network.spec.mode == "isolated" else HOST_REALM for network in networks}
+    members: dict[str, list[str]] = {}
+    for uid, realm in found.items():
+        members.setdefault(realm, []).append(uid)
     for router in _in_order(routers):
         joined = {found[port.network_uid] for port in router.spec.ports if port.network_uid in found}
-        if not joined:
-            continue
-        hosts = HOST_REALM in joined or _leads(router)
-        realm = HOST_REALM if hosts else router.uid
-        found = {uid: realm if known in joined else known for uid, known in found.items()}
+        realm = HOST_REALM if HOST_REALM in joined or _leads(router) else router.uid
+        for before in joined - {realm}:
+            moved = members.pop(before)
+            members.setdefault(realm, []).extend(moved)
+            found.update(dict.fromkeys(moved, realm))
     return found
 
 
