@@ -5,7 +5,6 @@ A sample of instants in an ordinary run, every one in a soak.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -37,23 +36,13 @@ def ask(world: World, verb: str, key: str, *, but: str) -> bool:
     return True
 
 
-def dead(world: World, may_survive: bool) -> bool:
-    """How many commits a verb takes is not said anywhere, and a step whose end came too late for its caller is found done at the
-    next look: a verb that ends without the told instant is followed by death at rest."""
-    assert world.daemon is not None
-    if world.daemon.poll() is None and may_survive:
-        with suppress(CorralError):
-            if not world.unfinished():
-                world.kill()
-    return world.daemon.poll() is not None
-
-
 def die(world: World, verb: str, moment: str) -> None:
     """Ask for `verb`; die at `moment`; come back; whoever got no answer asks again, as a client does."""
     world.fault("kill", moment)
     key = f"{verb}-{time.monotonic_ns()}"
     answered = ask(world, verb, key, but="daemon-unreachable")
-    until("it is dead", lambda: dead(world, answered and ("commit" in moment or moment.startswith("after"))))
+    may_miss = answered and ("commit" in moment or moment.startswith("after"))
+    until("it is dead", lambda: world.is_dead(may_miss=may_miss))
     world.no_fault()
     world.start()
     if not answered:

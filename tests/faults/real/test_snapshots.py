@@ -152,16 +152,6 @@ def test_the_middle_of_a_running_guests_chain_is_merged(world: World) -> None:
     world.no_leftovers()
 
 
-def dead(world: World, moment: str) -> bool:
-    """A step whose end came too late for its caller is found done at the next look: death at rest follows then."""
-    assert world.daemon is not None
-    if world.daemon.poll() is None and moment.startswith("after"):
-        with suppress(CorralError):
-            if not world.unfinished():
-                world.kill()
-    return world.daemon.poll() is not None
-
-
 def through(world: World, verb: str, moment: str) -> None:
     """Whoever asked may have got no answer; what was accepted is done all the same, and nothing else is lost."""
     world.create(NAME)
@@ -184,7 +174,7 @@ def through(world: World, verb: str, moment: str) -> None:
     except CorralError as error:
         if not error.code.startswith("daemon-"):
             raise
-    until("it is dead", lambda: dead(world, moment))
+    until("it is dead", lambda: world.is_dead(may_miss=moment.startswith("after")))
     world.no_fault()
     world.start()
     world.settled()
