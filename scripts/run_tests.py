@@ -6,7 +6,6 @@ A layer that fails does not stop the ones after it; a layer without tests is lef
 import argparse
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -191,8 +190,6 @@ def main() -> int:
     parser.add_argument("--soak", action="store_true", help="run the long tests alone, file by file")
     parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
     chosen = parser.parse_args()
-    # Whoever starts this in the background has it ignored; the commands whose interruption is tested would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = [] if chosen.soak else chosen.only or ["check", *LAYERS]
     began = time.monotonic()
     parts = [part for part in ORDER if layer_of(part) in stages and has_tests(layer_of(part))]
