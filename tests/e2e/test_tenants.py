@@ -169,10 +169,17 @@ def test_what_the_host_would_have_to_know_is_refused(walk: Walk, tenants: str) -
         assert eventually(
             lambda: subprocess.run(argv, check=False, capture_output=True, text=True).stdout.strip() == red
         )
+        led = host_route()
+        for mistake in ("del", "replace unreachable"):
+            subprocess.run(["ip", "route", *mistake.split(), SUBNET], check=True)
+            assert eventually(lambda: host_route() == led, 5.0), f"brought back after {mistake}"
     finally:
         walk("router", "set", red, "--uplink", "nat").ok()
-    gone = subprocess.run(["ip", "route", "show", SUBNET], check=True, capture_output=True, text=True).stdout
-    assert gone == ""
+    assert host_route() == ""
+
+
+def host_route() -> str:
+    return subprocess.run(["ip", "route", "show", SUBNET], check=True, capture_output=True, text=True).stdout
 
 
 def test_without_translation_guests_are_seen_as_the_uplinks_network_is(
