@@ -183,10 +183,10 @@ def _redefine_boot_order(current: _Element, new: _Element) -> None:
     """As `new` numbers them; a device of somebody else's that has one of these numbers loses it."""
     wanted = {_boot_key(element): element.find("boot") for element in _bootable(new)}
     numbers = {boot.get("order") for boot in wanted.values() if boot is not None}
-    mine = {id(element) for element in _bootable(current)}
+    mine = set(_bootable(current))  # held: an element that nobody holds is another object the next time
     for element in current:
         boot = element.find("boot")
-        if boot is not None and (id(element) in mine or boot.get("order") in numbers):
+        if boot is not None and (element in mine or boot.get("order") in numbers):
             element.remove(boot)
     for element in _bootable(current):
         boot = wanted.get(_boot_key(element))
