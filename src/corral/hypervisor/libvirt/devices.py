@@ -13,6 +13,9 @@ AGENT_SOCKET: Final = "agent.sock"
 NIC_ALIAS: Final = "ua-nic-"
 # Free PCIe slots for later hot-plug; each empty root port costs the firmware a few milliseconds.
 SPARE_ROOT_PORTS: Final = 4
+# The guest agent's and SPICE's, one that QEMU reserves, one to spare. Each has two queues with an event descriptor each, which QEMU
+# makes whenever the guest begins to run: with libvirt's 31 ports 20 ms of 25.
+SERIAL_PORTS: Final = 4
 # Balloon statistics for `top`: how often QEMU asks the guest. Seconds.
 BALLOON_STATS_PERIOD_S: Final = 10
 
@@ -50,6 +53,7 @@ def build_controllers(definition: DomainDefinition) -> Iterator[_Element]:
         yield Element("controller", type="pci", model="pcie-root-port")
     if scsi:
         yield Element("controller", type="scsi", model="virtio-scsi")
+    yield Element("controller", type="virtio-serial", ports=str(SERIAL_PORTS))
     yield Element("controller", type="usb", model="qemu-xhci" if extras.needs_usb(definition.hardware) else "none")
 
 
