@@ -18,7 +18,8 @@ from libvirt_fixtures import TEST_DAC_UID, Make
 from corral.errors import CorralError
 from corral.hypervisor.base import DomainDefinition, DomainDisk, DomainNic, ObservedDomain
 from corral.hypervisor.forking import Fork, Freeze, Frozen, Template
-from corral.hypervisor.libvirt import LibvirtDriver, confinement, owned
+from corral.hypervisor.libvirt import LibvirtDriver, confinement, fork_start, owned
+from corral.hypervisor.libvirt.metadata import parse_document
 from corral.model.hardware import HardwareSpec
 from corral.model.vm import VmState
 from corral.names import new_uid
@@ -109,7 +110,7 @@ class World:
         path = overlay(self.directory / f"{name}.qcow2", Path(self.chain[0][0]))
         disk = DomainDisk("root", str(path), "qcow2", backing=self.chain)
         definition = self.definition(name, disk, number, hardware)
-        await self.driver.forking.fork(Fork(definition, self.template))
+        await self.driver.forking.fork(Fork(definition, self.template), held=True)
         return definition
 
     async def introduced(self, name: str, number: int) -> DomainDefinition:
@@ -119,7 +120,9 @@ class World:
 
     async def told(self, definition: DomainDefinition, script: str) -> bool:
         assert self.template is not None
-        told = await self.driver.forking.introduce(Fork(definition, self.template), script, PATIENCE_S)
+        fork = Fork(definition, self.template)
+        await self.driver.forking.plug_cards(fork)
+        told = await self.driver.forking.introduce(fork, script, PATIENCE_S)
         await self.driver.forking.connect(definition)
         return told
 
@@ -140,6 +143,10 @@ class World:
             uid, ["sh", "-c", script], stdin=b"", timeout_s=PATIENCE_S, capture_max_bytes=65536
         )
         return done.stdout.decode().strip()
+
+    async def shares(self, uid: str) -> int:
+        """Of the processors, as it runs."""
+        return int(parse_document(await self.driver.document(uid)).findtext("cputune/shares") or 0)
 
     async def seen(self, uid: str) -> ObservedDomain:
         found = await self.driver.observe(uid)
@@ -221,7 +228,9 @@ def test_forks_are_each_their_own(micro_definition: Make, open_dir: Path, networ
         one = await world.fork("one", 1)
         waiting = await world.seen(one.uid)
         assert (waiting.state, waiting.introduced, waiting.persistent) == (VmState.RUNNING, False, True)
+        assert await world.shares(one.uid) == fork_start.HELD_SHARES
         assert await world.told(one, "hostname one\n")
+        assert await world.shares(one.uid) == one.cpu_shares
         # What is the template's is nobody's own, though one alone has it mapped.
         [alone] = await world.driver.forking.memory_shares([one.uid])
         assert alone.private + (10 << 20) < alone.proportional

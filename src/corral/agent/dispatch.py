@@ -12,7 +12,7 @@ from corral.clock import Clock
 from corral.errors import CorralError
 from corral.log import logger
 
-PARALLEL_MAX: Final = 32
+PARALLEL_MAX: Final = 64
 BEREFT_PAUSE_S: Final = 1.0
 
 log = logger("agent.dispatch")

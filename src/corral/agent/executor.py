@@ -25,6 +25,7 @@ from corral.agent.steps import (
     MakeVolume,
     MergeLayer,
     PlaceDisks,
+    PlugCards,
     Reboot,
     Release,
     RemoveCopy,
@@ -309,7 +310,7 @@ async def _unguarded(_vm: Vm) -> None:
     """Where nothing is filtered."""
 
 
-_PLUGGING: Final = (Define, Start, ApplyLive, ForkFrom, RestorePoint)
+_PLUGGING: Final = (Define, Start, ApplyLive, PlugCards, RestorePoint)
 _STORAGE: Final = (MakeVolume, GrowVolume, WriteSeed, RemoveSeed, RemoveVolume, RemoveTraces)
 _ON_DISKS: Final = (StopDiskWork, SwitchDisk, SealDisk, RemoveCopy)
 _FACTORS: Final = (

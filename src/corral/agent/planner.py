@@ -20,6 +20,7 @@ from corral.agent.steps import (
     GrowVolume,
     Introduce,
     MakeVolume,
+    PlugCards,
     Release,
     RemoveSeed,
     RemoveTraces,
@@ -146,17 +147,17 @@ def _plan_fork(view: View, queue: Queue) -> Plan | None:
     intent = queue.create.spec.intent if queue.create is not None else None
     if not isinstance(intent, CreateVm) or intent.fork_of is None:
         return None
-    domain, fork = view.domain, ForkFrom(intent.fork_of)
+    domain, fork, plug = view.domain, ForkFrom(intent.fork_of), PlugCards(intent.fork_of)
     uids = (disk.volume_uid for disk in view.vm.spec.disks)
     made = tuple(MakeVolume(uid) for uid in uids if uid is not None and _unmade(view, uid))
     files = (*made, *_seed(view, in_place=domain is not None))
     # Nobody hears of its address before its cable is in: that is reserved while its guest goes on.
     told = (*_reservations(view), Introduce(intent.fork_of), Connect())
     if domain is None:
-        return Plan((*files, fork, *told), again=True)
+        return Plan((*files, fork, plug, *told), again=True)
     if not domain.persistent:  # its files are there, and only what is beside them is to be written
-        return Plan((fork, *files, *told), again=True)
-    return None if domain.introduced else Plan((*files, *told), again=True)
+        return Plan((fork, plug, *files, *told), again=True)
+    return None if domain.introduced else Plan((plug, *files, *told), again=True)
 
 
 def _redefinition(view: View, redefine: bool, as_wished: bool) -> tuple[Step, ...]:

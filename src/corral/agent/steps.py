@@ -97,6 +97,14 @@ class ForkFrom(Step):
 
 
 @dataclass(frozen=True)
+class PlugCards(Step):
+    """Cables out."""
+
+    NAME, PHASE = "plug-cards", "plugging its cards in"
+    template_uid: str
+
+
+@dataclass(frozen=True)
 class Introduce(Step):
     """Its guest is told who it is."""
 

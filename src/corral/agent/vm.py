@@ -198,7 +198,7 @@ class Reconciler:
             domain=domain,
             operations=operations,
             volumes=self.cache.volumes_of(vm),
-            wanted_hashes=self._hashes(vm, domain, memory, wanted_json) if domain is not None else frozenset(),
+            wanted_hashes=self._hashes(vm, domain, memory, wanted_json),
             wanted_json=wanted_json,
             installation_id=situation.installation_id,
             boot_id=situation.boot_id,
@@ -213,8 +213,10 @@ class Reconciler:
             freezing=self.cache.frozen_of(vm) if vm.being_deleted else (),
         )
 
-    def _hashes(self, vm: Vm, domain: ObservedDomain, memory: Memory, wanted_json: str) -> frozenset[str]:
-        """What the domain's document may hash to; kept while the wish and the domain's name are the same."""
+    def _hashes(self, vm: Vm, domain: ObservedDomain | None, memory: Memory, wanted_json: str) -> frozenset[str]:
+        """What the document of a domain that is one may hash to; kept while the wish and the domain's name are the same."""
+        if domain is None or domain.waiting:
+            return frozenset()
         places = self.executor.places
         if vm.spec.adopted or places is None:
             return frozenset({domain.definition_hash})

@@ -31,6 +31,7 @@ class FakeForking:
         self.loads: dict[str, int] = {}
         self.rested: list[str] = []
         self.scripts: dict[str, str] = {}
+        self.plugged: set[str] = set()
 
     async def key(self, accelerator: Accelerator) -> str:
         async with self._call("fork_key"):
@@ -48,7 +49,7 @@ class FakeForking:
         async with self._call("discard_template"):
             pass
 
-    async def fork(self, fork: Fork) -> None:
+    async def fork(self, fork: Fork, *, held: bool = False) -> None:
         async with self._call("fork"):
             definition = fork.definition
             domain = self._domains.get(definition.uid)
@@ -85,6 +86,14 @@ class FakeForking:
         self._domains[domain.uid], self._names[domain.name] = domain, domain.uid
         return domain
 
+    async def plug_cards(self, fork: Fork) -> None:
+        async with self._call("plug_cards"):
+            uid = fork.definition.uid
+            domain = self._domains.get(uid)
+            if domain is None or not domain.active:
+                raise CorralError("domain-not-found", f"plug the cards of {uid}", "it has ended")
+            self.plugged.add(uid)
+
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
         async with self._call("introduce"):
             uid = fork.definition.uid
@@ -92,6 +101,7 @@ class FakeForking:
             if domain is None or not domain.active:
                 raise CorralError("domain-not-found", f"introduce {uid}", "it has ended")
             if not domain.introduced:
+                assert uid in self.plugged, "a guest without cards cannot be told their addresses"
                 self.scripts[uid] = script
             return self.has_agent
 

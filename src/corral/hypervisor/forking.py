@@ -95,15 +95,19 @@ class Forking(Protocol):
         with it, whatever that one's is called. One that waits already is left alone."""
         ...
 
-    async def fork(self, fork: Fork) -> None:
-        """Its memory is loaded, it is defined, once, it runs and its cards are plugged in, cables out:
-        `ObservedDomain.introduced=False` until `connect`. A crash before it is defined leaves nothing that counts; a domain
-        that is defined is left alone."""
+    async def fork(self, fork: Fork, *, held: bool = False) -> None:
+        """Its memory is loaded, it is defined, once, and it runs: `ObservedDomain.introduced=False` until `connect`. `held`:
+        where guests compete for the processors it gets next to nothing until it is introduced. A crash before it is defined
+        leaves nothing that counts; a domain that is defined is left alone."""
+        ...
+
+    async def plug_cards(self, fork: Fork) -> None:
+        """Its cards are plugged in, cables out. What a crash kept `fork` from after it was defined is done first."""
         ...
 
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
-        """Have its agent run the shell `script` that tells it who it is. What a crash kept `fork` from after it was defined is
-        done first. False: no agent answered for `patience_s`, and the guest is somebody's double."""
+        """Have its agent run the shell `script` that tells it who it is, no longer held. False: no agent answered for
+        `patience_s`, and the guest is somebody's double."""
         ...
 
     async def connect(self, definition: DomainDefinition) -> None:

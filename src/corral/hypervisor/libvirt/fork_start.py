@@ -26,6 +26,8 @@ CARDS: Final = "cards.xml"
 NVRAM: Final = "nvram.fd"
 LOAD_S: Final = 30.0
 _DESCRIPTOR: Final = "corral-state"
+HELD_SHARES: Final = 10
+"""A hundredth of one processor's."""
 
 log = logger("libvirt.forks")
 
@@ -47,7 +49,7 @@ def prepare_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
     _create(handle, fork, host)
 
 
-def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
+def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host, *, held: bool) -> None:
     """Loaded, defined, and it runs. Until it is defined it is nobody's: what a crash left of it is thrown away, unless
     nothing was loaded yet."""
     domain = find_by_uid(handle, fork.definition.uid)
@@ -56,31 +58,33 @@ def start_fork(handle: libvirt.virConnect, fork: Fork, host: Host) -> None:
     if domain is None or not _went_on(handle, domain, fork, host):
         domain = _create(handle, fork, host)
         _go_on(handle, domain, fork, host)
+    if held:
+        _weigh(domain, HELD_SHARES)
     domain.resume()
-    _plug_cards(domain, fork, parse_document(domain.XMLDesc(0)))
 
 
 def _went_on(handle: libvirt.virConnect, waiting: libvirt.virDomain, fork: Fork, host: Host) -> bool:
     """False: it was of no use, and is gone. It may have died in this instant."""
     try:
-        if _waits(waiting):
-            _go_on(handle, waiting, fork, host)
-            return True
+        _go_on(handle, waiting, fork, host)
     except (libvirt.libvirtError, CorralError) as error:
-        log.warning("a domain that waited was of no use", domain=waiting.name(), error=str(error))
-    _destroy(waiting)
-    return False
+        log.warning("a domain that waited was of no use", domain=fork.definition.uid, error=str(error))
+        return False
+    return True
 
 
 def _go_on(handle: libvirt.virConnect, domain: libvirt.virDomain, fork: Fork, host: Host) -> None:
-    """From the state, and defined; destroyed where that fails."""
+    """From the state, and defined; destroyed where that fails, and where a state was sent before: QEMU refuses a second."""
     # One that waited keeps its name until it is off.
     definition = replace(fork.definition, name=domain.name())
     try:
-        _load(domain, fork.template.directory / STATE)
+        monitor.ask(domain, "migrate-incoming", uri=f"fd:{_DESCRIPTOR}")
+        # While it loads:
         live = parse_document(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
         cards = fork_document.build_cards(definition, read_document(fork.template.directory / CARDS))
-        handle.defineXML(fork_document.lasting_document(live, definition, host, cards))
+        lasting = fork_document.lasting_document(live, definition, host, cards)
+        _wait_loaded(domain)
+        handle.defineXML(lasting)
     except (libvirt.libvirtError, CorralError):
         _destroy(domain)
         raise
@@ -100,7 +104,7 @@ def _waits(domain: libvirt.virDomain) -> bool:
 
 
 def _create(handle: libvirt.virConnect, fork: Fork, host: Host) -> libvirt.virDomain:
-    """Its QEMU waits for a stream without the memory."""
+    """Its QEMU waits for the stream without the memory, and has it open."""
     definition, template = fork.definition, fork.template
     if find_by_name(handle, definition.name) is not None:
         reason = f"libvirt already has a domain {definition.name!r}"
@@ -115,13 +119,14 @@ def _create(handle: libvirt.virConnect, fork: Fork, host: Host) -> libvirt.virDo
         domain = handle.createXML(text, libvirt.VIR_DOMAIN_START_PAUSED)
     try:
         monitor.ignore_shared_memory(domain, on=True)
+        _hand_over(domain, template.directory / STATE)
     except (libvirt.libvirtError, CorralError):
         _destroy(domain)
         raise
     return domain
 
 
-def _load(domain: libvirt.virDomain, state: Path) -> None:
+def _hand_over(domain: libvirt.virDomain, state: Path) -> None:
     """The devices' state; the memory is there already."""
     try:
         descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
@@ -131,8 +136,9 @@ def _load(domain: libvirt.virDomain, state: Path) -> None:
         monitor.hand_over(domain, _DESCRIPTOR, descriptor)
     finally:
         os.close(descriptor)
-    monitor.ask(domain, "migrate-incoming", uri=f"fd:{_DESCRIPTOR}")
 
+
+def _wait_loaded(domain: libvirt.virDomain) -> None:
     def loaded() -> bool:
         return bool(monitor.ask(domain, "query-status")["status"] != "inmigrate")
 
@@ -152,23 +158,36 @@ def _give_variables(kept: Path, definition: DomainDefinition, host: Host) -> Non
     confinement.ensure_nvram(definition, host)  # is there: its owner is set
 
 
-def ensure_runs(domain: libvirt.virDomain, fork: Fork) -> bool:
-    """With its cards: a crash may have come right after it was defined. False: it was introduced."""
+def plug_cards(domain: libvirt.virDomain, fork: Fork) -> None:
+    """Cables out, as far as they are not there; and it runs: a crash may have come right after it was defined."""
     running = parse_document(domain.XMLDesc(0))
     if fork_document.is_introduced(running):
-        return False
+        return
     if domain.state(0)[0] == libvirt.VIR_DOMAIN_PAUSED:
         domain.resume()
-    _plug_cards(domain, fork, running)
-    return True
-
-
-def _plug_cards(domain: libvirt.virDomain, fork: Fork, running: _Element) -> None:
-    """Cables out, as far as they are not there."""
     there = fork_document.card_places(running)
     for card in fork_document.build_cards(fork.definition, read_document(fork.template.directory / CARDS)):
         if there.find(f"card[@name='{reading.attribute(card, 'alias', 'name')}']") is None:
             domain.attachDeviceFlags(tostring(card, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def let_go(domain: libvirt.virDomain, fork: Fork) -> bool:
+    """Its part of the processors is what was wished. False: it was introduced."""
+    running = parse_document(domain.XMLDesc(0))
+    if fork_document.is_introduced(running):
+        return False
+    if running.findtext("cputune/shares") == str(HELD_SHARES):
+        _weigh(domain, fork.definition.cpu_shares)
+    return True
+
+
+def _weigh(domain: libvirt.virDomain, shares: int) -> None:
+    """As far as there are control groups: an ordinary user's session has none."""
+    try:
+        domain.setSchedulerParametersFlags({"cpu_shares": shares}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+            raise
 
 
 def connect(domain: libvirt.virDomain, definition: DomainDefinition) -> None:

@@ -154,12 +154,14 @@ class LibvirtForking:
 
     # ---- forks -----------------------------------------------------------------------------------------------------
 
-    async def fork(self, fork: Fork) -> None:
+    async def fork(self, fork: Fork, *, held: bool = False) -> None:
         definition = fork.definition
         await asyncio.to_thread(confinement.give_files, definition, self._host)
         asked = f"fork {definition.name}"
         async with self._lent(fork.template):
-            await self._call(asked, lambda handle: fork_start.start_fork(handle, fork, self._host), FORK_TIMEOUT_S)
+            await self._call(
+                asked, lambda handle: fork_start.start_fork(handle, fork, self._host, held=held), FORK_TIMEOUT_S
+            )
 
     async def prepare(self, fork: Fork) -> None:
         definition = fork.definition
@@ -168,9 +170,13 @@ class LibvirtForking:
         async with self._lent(fork.template):
             await self._call(asked, lambda handle: fork_start.prepare_fork(handle, fork, self._host), FORK_TIMEOUT_S)
 
+    async def plug_cards(self, fork: Fork) -> None:
+        uid = fork.definition.uid
+        await self._on(uid, "plug the cards of", lambda domain: fork_start.plug_cards(domain, fork))
+
     async def introduce(self, fork: Fork, script: str, patience_s: float) -> bool:
         uid = fork.definition.uid
-        if not await self._on(uid, "plug the cards of", lambda domain: fork_start.ensure_runs(domain, fork)):
+        if not await self._on(uid, "introduce", lambda domain: fork_start.let_go(domain, fork)):
             return True
         told = False
         try:

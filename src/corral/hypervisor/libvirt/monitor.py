@@ -10,7 +10,7 @@ import libvirt_qemu
 
 from corral.errors import CorralError
 
-LOOK_S: Final = 0.002
+LOOK_S: Final = 0.0005
 LOOK_MAX_S: Final = 0.05
 
 
