@@ -6,6 +6,7 @@ What names something that is not there is left out: no rule is then made of it, 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from corral.model.base import DEFAULT_PROJECT
@@ -19,9 +20,11 @@ from corral.model.vm import NicSpec, Vm
 from corral.names import tap_name
 from corral.network.addresses import link_local
 from corral.network.firewall import policy as wall
+from corral.network.firewall.groups import GROUPS_KEPT
 from corral.network.realms import led, realms
 
 _ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED: Final = (f"{GROUP}:", f"{NETWORK}:")
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,17 @@ class _Names:
 
     def peer(self, project: str, text: str) -> wall.Peer | None:
         """None: there is nothing of that name."""
-        if text == ANY:
-            return wall.ANYBODY
         if name := named(text, GROUP):
             group = self.groups.get((project, name))
             return wall.Peer("group", group.uid) if group is not None else None
         if name := named(text, NETWORK):
             uid = self.networks.get((project, name)) or self.networks.get((DEFAULT_PROJECT, name))
             return wall.Peer("network", uid) if uid is not None else None
-        return wall.Peer("cidr", text)
+        return _nameless(text)
+
+
+def _nameless(text: str) -> wall.Peer:
+    return wall.ANYBODY if text == ANY else wall.Peer("cidr", text)
 
 
 def effective_groups(nic: NicSpec) -> tuple[str, ...]:
@@ -134,14 +139,22 @@ def _card(vm: Vm, nic: NicSpec, names: _Names) -> wall.Card:
 
 
 def _group(group: SecurityGroup, names: _Names) -> wall.Group:
-    return wall.Group(group.uid, tuple(_rules(group, names)))
+    texts = dict.fromkeys(rule.peer for rule in group.spec.rules if rule.peer.startswith(_NAMED))
+    known = {text: names.peer(group.project, text) for text in texts}
+    return _group_of(group.uid, group.spec.rules, tuple(known.items()))
 
 
-def _rules(group: SecurityGroup, names: _Names) -> Iterator[wall.Rule]:
-    for rule in group.spec.rules:
-        peer = names.peer(group.project, rule.peer)
+@lru_cache(maxsize=GROUPS_KEPT)
+def _group_of(uid: str, rules: tuple[SecurityRule, ...], known: tuple[tuple[str, wall.Peer | None], ...]) -> wall.Group:
+    """Most groups are as they were the last time. `known`: whom the names in it mean."""
+    return wall.Group(uid, tuple(_rules(uid, rules, dict(known))))
+
+
+def _rules(uid: str, rules: Iterable[SecurityRule], known: Mapping[str, wall.Peer | None]) -> Iterator[wall.Rule]:
+    for rule in rules:
+        peer = known[rule.peer] if rule.peer in known else _nameless(rule.peer)
         if peer is not None:
-            yield wall.Rule(rule_uid(group.uid, rule.id), _direction(rule), _traffic(rule), peer, rule.log)
+            yield wall.Rule(rule_uid(uid, rule.id), _direction(rule), _traffic(rule), peer, rule.log)
 
 
 def _direction(rule: SecurityRule) -> wall.Direction:

@@ -1,6 +1,6 @@
 """Security groups and network policies as chains: each rule one match or a few, in the order in which they were written. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -9,28 +9,28 @@ from corral.network.firewall import expressions as nft
 from corral.network.firewall.form import Chain, Json, NftSet, commented, rule
 from corral.network.firewall.guard import LOG_BURST, LOG_PER_S
 from corral.network.firewall.layout import Ident, Layout, is4, short
-from corral.network.firewall.policy import Direction, Net, NetworkPolicy, Peer, Protocol, Rule, Traffic
+from corral.network.firewall.policy import Direction, Group, Net, NetworkPolicy, Peer, Protocol, Traffic
 
 FOUR: Final = frozenset({4})
 SIX: Final = frozenset({6})
 BOTH: Final = FOUR | SIX
 RULES_KEPT: Final = 65536
+GROUPS_KEPT: Final = 8192
 PORTED: Final = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
 ICMP: Final = {Protocol.ICMP: ("icmp", "icmp"), Protocol.ICMPV6: ("icmpv6", "ipv6-icmp")}
+_DENIALS: Final = {direction: rule([nft.goto(f"deny-{direction}")]) for direction in Direction}
 
 
 def group_chains(layout: Layout, ident: Ident) -> dict[str, Chain]:
     """One for each direction of each distinct choice of groups. What a chain does not return from is denied."""
-    made = {}
-    known: dict[tuple[str, Direction], tuple[str, ...]] = {}
+    made, log_group = {}, ident.log_group
     for name, uids in layout.profiles.items():
+        groups = [layout.groups[uid] for uid in sorted(uids) if uid in layout.groups]
+        texts = [_group_texts(group, _named(layout, group), log_group) for group in groups]
         for direction in Direction:
-            texts: list[str] = []
-            for uid in sorted(uids):
-                if (uid, direction) not in known:
-                    known[uid, direction] = tuple(_group_rules(layout, ident, uid, direction))
-                texts.extend(known[uid, direction])
-            made[f"{direction}-{name}"] = Chain((*texts, rule([nft.goto(f"deny-{direction}")])))
+            rules = tuple(text for found in texts for text in found[direction])
+            unbounded = any(direction in group.unbounded for group in groups)
+            made[f"{direction}-{name}"] = Chain(rules if unbounded else (*rules, _DENIALS[direction]))
     return made
 
 
@@ -52,21 +52,20 @@ def policy_chains(layout: Layout, ident: Ident) -> dict[str, Chain]:
     return made
 
 
-def _group_rules(layout: Layout, ident: Ident, uid: str, direction: Direction) -> Iterator[str]:
-    group = layout.groups.get(uid)
-    if group is not None:
-        rules = tuple(found for found in group.rules if found.direction is direction)
-        yield from _rule_texts(rules, tuple(peer_of(layout, found.peer) for found in rules), ident.log_group)
+def _named(layout: Layout, group: Group) -> tuple["KnownPeer", ...]:
+    return tuple(peer_of(layout, peer) for peer in group.named_peers)
 
 
-@lru_cache(maxsize=RULES_KEPT)
-def _rule_texts(rules: tuple[Rule, ...], peers: tuple["KnownPeer", ...], log_group: int) -> tuple[str, ...]:
+@lru_cache(maxsize=GROUPS_KEPT)
+def _group_texts(group: Group, named: tuple["KnownPeer", ...], log_group: int) -> Mapping[Direction, tuple[str, ...]]:
     """Most groups are as they were when the policy was compiled last."""
-    return tuple(
-        commented(text, found.uid)
-        for found, peer in zip(rules, peers, strict=True)
-        for text in _matching(found.traffic, found.direction, peer, log_group, found.uid if found.log else "")
-    )
+    known = dict(zip(group.named_peers, named, strict=True))
+    made: dict[Direction, list[str]] = {direction: [] for direction in Direction}
+    for found in group.rules:
+        peer = known.get(found.peer) or KnownPeer(found.peer)
+        texts = _matching(found.traffic, found.direction, peer, log_group, found.uid if found.log else "")
+        made[found.direction].extend(commented(text, found.uid) for text in texts)
+    return {direction: tuple(texts) for direction, texts in made.items()}
 
 
 def _families(traffic: Traffic) -> frozenset[int]:

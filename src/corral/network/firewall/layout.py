@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from corral.network.addresses import link_local
-from corral.network.firewall.policy import ANY_TRAFFIC, ANYBODY, HOST_REALM, Card, Direction, Group, Net, Policy
+from corral.network.firewall.policy import HOST_REALM, Card, Direction, Group, Net, Policy
 
 # Marks on packets, four bits each: what the guard at the bridge has checked, and what the policy has let pass. Each
 # installation writes a number of its own, so that the floor of one does not take another's word for it.
@@ -144,7 +144,7 @@ class Layout:
     @cached_property
     def peer_groups(self) -> frozenset[str]:
         """Those that somebody speaks of."""
-        rules = (rule.peer for group in self.policy.groups for rule in group.rules)
+        rules = (peer for group in self.policy.groups for peer in group.named_peers)
         tiers = (peer for found in self.policy.policies for peer in found.tiers)
         return frozenset(peer.value for peer in (*rules, *tiers) if peer.kind == "group")
 
@@ -168,10 +168,7 @@ class Layout:
 
     def takes_all(self, groups: Iterable[str]) -> bool:
         """Some rule lets everything in: broadcasts, too."""
-        rules = (rule for uid in groups if uid in self.groups for rule in self.groups[uid].rules)
-        return any(
-            rule.direction is Direction.IN and rule.traffic == ANY_TRAFFIC and rule.peer == ANYBODY for rule in rules
-        )
+        return any(Direction.IN in self.groups[uid].unbounded for uid in groups if uid in self.groups)
 
     @cached_property
     def shut(self) -> tuple[Net, ...]:

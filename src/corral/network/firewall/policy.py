@@ -6,6 +6,7 @@ is an address, a number, an interface's name or a name derived from a uid; what 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, Literal
 
 from corral.model.network import NetworkMode
@@ -74,6 +75,25 @@ class Group:
 
     uid: str
     rules: tuple[Rule, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Asked for by each compilation, of each group; and there may be thousands of rules."""
+        return hash((self.uid, self.rules))
+
+    @cached_property
+    def named_peers(self) -> tuple[Peer, ...]:
+        """Groups and networks: who that is may change while the rules stay."""
+        return tuple(dict.fromkeys(rule.peer for rule in self.rules if rule.peer.kind in ("group", "network")))
+
+    @cached_property
+    def unbounded(self) -> frozenset[Direction]:
+        """Where some rule lets everything through."""
+        every = (rule for rule in self.rules if rule.traffic == ANY_TRAFFIC and rule.peer == ANYBODY)
+        return frozenset(rule.direction for rule in every)
 
 
 @dataclass(frozen=True)
