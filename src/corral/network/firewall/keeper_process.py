@@ -36,6 +36,9 @@ SEEN_MAX_BYTES = 1 << 25
 _RECEIVE_BUFFER_FORCE = 33
 # libnftables(3): NFT_CTX_OUTPUT_JSON, which also has it read JSON where it can; NFT_CTX_OUTPUT_HANDLE is not wanted.
 _JSON = 1 << 4
+# mallopt(3): M_MXFAST.
+_SMALLEST_BINS = 1
+_LARGE_BYTES = 1 << 20
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h, linux/rtnetlink.h
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NETLINK_NETFILTER, _NFTABLES_GROUP, _NFTABLES_SUBSYS = 12, 7, 10
@@ -63,6 +66,9 @@ class Tables:
         library.nft_ctx_buffer_error(self._context)
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_output_set_flags(self._context, _JSON)
+        self._memory = ctypes.CDLL(None)
+        # Freed pieces are joined at once: by and by it takes a quarter of the time that a large transaction is read in.
+        self._memory.mallopt(_SMALLEST_BINS, 0)
 
     def run(self, text: bytes) -> tuple[bool, bytes]:
         """Whether it was done, wholly; what it answered, or why not."""
@@ -70,6 +76,10 @@ class Tables:
         answer: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
         error: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         return done, answer if done else error
+
+    def tidy(self) -> None:
+        """What a large transaction was made of goes back to the host."""
+        self._memory.malloc_trim(0)
 
 
 class Keeper:
@@ -99,6 +109,8 @@ class Keeper:
         reply |= {"pid": os.getpid(), "protocol": PROTOCOL, "version": self.version, "epoch": self.epoch}
         reply |= {"bytes": len(body), "restored": self.restored}
         connection.sendall(json.dumps(reply).encode() + b"\n" + body)
+        if len(payload) > _LARGE_BYTES:
+            self.tables.tidy()
 
     def load(self, request: dict[str, Any], text: bytes, floor: bytes) -> tuple[dict[str, Any], bytes]:
         done, said = self.tables.run(text)
