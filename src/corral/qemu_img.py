@@ -49,7 +49,6 @@ _REFCOUNT_ORDER: Final = 4
 _WRITE_MAX_BYTES: Final = 2 * 2**20
 # Free space below which a failed write is taken for a full disk.
 _FULL_BYTES: Final = 2**20
-_REBASE: Final = ["qemu-img", "rebase", "-f", "qcow2"]
 _SHARE: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
@@ -84,7 +83,7 @@ def write_overlay(path: Path, backing: Path, backing_format: Format, size_bytes:
 async def lay_on(path: Path, below: Path) -> None:
     """Tell the header of a qcow2 file of our own making that it lies on `below`, another one, which reads as what it says now."""
     if backing_name(path) != str(below):
-        argv = [*proc.tied(_REBASE), "-u", "-b", str(below), "-F", "qcow2", str(path)]
+        argv = [*proc.tied(["qemu-img", "rebase"]), "-u", "-f", "qcow2", "-b", str(below), "-F", "qcow2", str(path)]
         await _writing(path, argv, CREATE_TIMEOUT_S)
 
 
@@ -94,21 +93,30 @@ async def rebase(
     base: Path | None,
     base_format: Format,
     on_share: Callable[[float], None] = lambda _share: None,
+    bytes_per_s: int = 0,
 ) -> None:
     """Let a qcow2 file of our own making, which lies on `middle` (None: on what its header says), lie on `base` (None: on
-    nothing), having copied into it all that lay between. Cut at any instant it reads the same, on either of the two.
+    nothing), having copied into it all that lay between, at most `bytes_per_s` (0: no limit). Cut at any instant it reads
+    the same, on either of the two.
 
     The header is told first what it lies on: qemu-img believes it, and a job that was cut may have changed it. And each
     write goes through at once: qemu-img changes the header before its own cache of tables is written back (7.2, found by
     killing it). It dies with this process: its lock would keep the VM from starting until it is done."""
-    start = proc.tied(_REBASE)
     if middle is None and not backing_name(path):
         return
     if middle is not None:
         await lay_on(path, middle)
     target = ["-b", str(base), "-F", base_format] if base else ["-b", ""]
-    argv = [*start, "-p", "-t", "writethrough", *target, str(path)]
-    await _writing(path, argv, CONVERT_TIMEOUT_S, on_output=lambda output: _told(output, on_share))
+    file = ["-f", "qcow2", str(path)]
+    if bytes_per_s:  # it has no option of its own for that, but knows the block layer's filters
+        name = str(path).replace(",", ",,")
+        file = ["--object", f"throttle-group,id=limit,x-bps-write={bytes_per_s}", "--image-opts"]
+        file += [
+            f"driver=qcow2,file.driver=throttle,file.throttle-group=limit,file.file.driver=file,file.file.filename={name}"
+        ]
+    argv = [*proc.tied(["qemu-img", "rebase"]), "-p", "-t", "writethrough", *target, *file]
+    timeout_s = _copy_timeout_s(virtual_bytes(path, "qcow2"), bytes_per_s)
+    await _writing(path, argv, timeout_s, on_output=lambda output: _told(output, on_share))
 
 
 def backing_name(path: Path) -> str:
@@ -202,22 +210,14 @@ async def convert_ours(
     """Copy a disk of our own making, with all that lies below it, into a file of its own. No lock is taken on it: a VM
     may start meanwhile, and whoever copies looks afterwards whether it was written."""
     limit = ["-r", str(bytes_per_s)] if bytes_per_s else []
-    argv = [
-        "qemu-img",
-        "convert",
-        "-p",
-        "-U",
-        *limit,
-        "-f",
-        source_format,
-        "-O",
-        target_format,
-        str(source),
-        str(target),
-    ]
-    least = min(COPIED_BYTES_PER_S_MIN, bytes_per_s // 2 or COPIED_BYTES_PER_S_MIN)
-    timeout_s = CONVERT_TIMEOUT_S + virtual_bytes(source, source_format) / least
+    formats = ["-f", source_format, "-O", target_format]
+    argv = ["qemu-img", "convert", "-p", "-U", *limit, *formats, str(source), str(target)]
+    timeout_s = _copy_timeout_s(virtual_bytes(source, source_format), bytes_per_s)
     await _bounded(target, argv, timeout_s, _room(target, target_format), on_share)
+
+
+def _copy_timeout_s(size_bytes: int, bytes_per_s: int) -> float:
+    return CONVERT_TIMEOUT_S + size_bytes / min(COPIED_BYTES_PER_S_MIN, bytes_per_s // 2 or COPIED_BYTES_PER_S_MIN)
 
 
 async def convert(

@@ -43,7 +43,7 @@ class Settings:
     # How much of a pool's file system may be used, by whomever, before that is said: an event, doctor, metrics.
     pool_warn_percent: float = 85.0
     pool_critical_percent: float = 95.0
-    # What is copied in the background reads and writes at most so much: moves, flattening, merges of a running guest's layers.
+    # What is copied in the background writes at most so much: moves, flattening, merges of layers.
     background_mib_per_s: int = 200  # 0: no limit
     # The periodic relist; events drive everything faster than this. Seconds, at least 5.
     relist_interval_s: float = 30.0

@@ -61,9 +61,9 @@ class Chain:
     def path(self, one: Layer) -> Path:
         return self.volumes.path(one.uid)
 
-    async def merge(self) -> None:
+    async def merge(self, bytes_per_s: int = 200 * MIB) -> None:
         """The lowest into the one in the middle, which the top lies on."""
-        await self.store.merge(self.middle, self.base, None, lambda _share: None)
+        await self.store.merge(self.middle, self.base, None, lambda _share: None, bytes_per_s)
 
     async def copy(self) -> Path:
         volume = Volume(name="copy", uid=new_uid(), created_at=NOW, spec=VolumeSpec(size_bytes=SIZE))
@@ -125,6 +125,20 @@ def test_nothing_is_merged_below_what_is_being_copied(tmp_path, monkeypatch):
         go_on.set()
         check(await copying)
         await chain.merge()
+        assert chain.is_merged
+        check(chain.path(chain.top))
+
+    asyncio.run(scene())
+
+
+def test_a_merge_keeps_to_its_limit(tmp_path):
+    """What it writes at once is not counted twice: a part of the first second is free."""
+
+    async def scene():
+        chain = await Chain(tmp_path / "a directory, with a comma").make()
+        began_s = time.monotonic()
+        await chain.merge(bytes_per_s=2 * MIB)
+        assert time.monotonic() - began_s > 1
         assert chain.is_merged
         check(chain.path(chain.top))
 
@@ -207,7 +221,7 @@ MERGES = """
 import asyncio, sys
 from pathlib import Path
 from corral import qemu_img
-asyncio.run(qemu_img.rebase(Path(sys.argv[1]), Path(sys.argv[2]), None, "qcow2"))
+asyncio.run(qemu_img.rebase(Path(sys.argv[1]), Path(sys.argv[2]), None, "qcow2", bytes_per_s=2**20))
 """
 
 

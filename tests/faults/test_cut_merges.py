@@ -4,6 +4,7 @@ next, what a header names is there, so that whoever reads through the files them
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from points_in_time import forget, found, taken
@@ -57,8 +58,8 @@ def test_what_a_header_names_is_there(world, tmp_path, monkeypatch, again):
         cut = asyncio.Event()
         merge = w.volumes.layers.merge
 
-        async def merge_and_die(layer: Layer, middle: Layer, base: object, on_share: object) -> None:
-            await merge(layer, middle, base, on_share)
+        async def merge_and_die(layer: Layer, *rest: Any) -> None:
+            await merge(layer, *rest)
             if layer.uid == kept and not cut.is_set():
                 cut.set()
                 w.simulation.crashed = True  # nothing of it is recorded any more

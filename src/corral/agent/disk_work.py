@@ -144,7 +144,7 @@ class DiskEffects:
             disk, bytes_per_s = self._disk(vm, volume)[0].name, intent_of(operation).bytes_per_s
             await self.hypervisor.points.pull(vm.uid, disk, "", on_share, bytes_per_s)
         else:
-            await self.volumes.stand_alone(volume, on_share)
+            await self.volumes.stand_alone(volume, on_share, intent_of(operation).bytes_per_s)
 
     async def _stop(self, vm: Vm, step: StopDiskWork) -> None:
         """Of a copy that QEMU makes, the end is waited for: its file goes next."""

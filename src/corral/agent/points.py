@@ -219,7 +219,7 @@ class PointEffects:
             path = str(base.path) if base is not None else ""
             await self.hypervisor.points.pull(vm.uid, step.disk, path, on_share, self.bytes_per_s)
         elif not step.seen:
-            await self.volumes.layers.merge(step.child, step.middle, base, on_share)
+            await self.volumes.layers.merge(step.child, step.middle, base, on_share, self.bytes_per_s)
             # QEMU may have taken the child into the middle before the guest was off, and nobody recorded that: what lies on the
             # child says since then that it lies on the middle, which goes now.
             for above in [one for one in self.cache.layers.values() if one.spec.parent_uid == step.child.uid]:

@@ -159,7 +159,7 @@ class VolumeKeeper:
         elif isinstance(intent, MoveVolume):
             await self._move(operation, intent, volume)
         elif isinstance(intent, FlattenVolume):
-            await self._flatten(operation, volume)
+            await self._flatten(operation, intent, volume)
         else:
             await self._change(operation, volume)
 
@@ -219,11 +219,11 @@ class VolumeKeeper:
         unused = await self.work.remove_unused(volume)
         return await self._end(operation, OperationState.SUCCEEDED, volume, layers=unused)
 
-    async def _flatten(self, operation: Operation, volume: Volume) -> None:
+    async def _flatten(self, operation: Operation, intent: FlattenVolume, volume: Volume) -> None:
         """What is read through its file is the same before and after, with what it leant on below or without."""
         state, problem = OperationState.CANCELLED, None
         if operation.spec.cancel_requested_at is None:
-            state, problem = await self._filled(operation, lambda show: self.work.flatten(volume, show))
+            state, problem = await self._filled(operation, lambda show: self.work.flatten(volume, intent, show))
         if state is not OperationState.SUCCEEDED:
             return await self._end(operation, state, volume, problem)
         volume = await self._stands_alone(volume, volume.spec.pool)

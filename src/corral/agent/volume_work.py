@@ -103,10 +103,10 @@ class VolumeWork:
         assert isinstance(there, Volume)
         await self.volumes.fill(there, source, on_share, intent.bytes_per_s)
 
-    async def flatten(self, volume: Volume, on_share: OnShare) -> None:
+    async def flatten(self, volume: Volume, intent: FlattenVolume, on_share: OnShare) -> None:
         if user := next(users_of(self.cache, volume), ""):
             raise CorralError("volume-in-use", f"flatten volume {volume.name}", f"{user} has it", "try again later")
-        await self.volumes.stand_alone(volume, on_share)
+        await self.volumes.stand_alone(volume, on_share, intent.bytes_per_s)
 
     def alone(self, volume: Volume, pool: str) -> tuple[Object, ...]:
         """The volume, and its head where it has one, once it lies there and leans on nothing."""

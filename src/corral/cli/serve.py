@@ -38,7 +38,7 @@ SETTINGS_HELP: Final[dict[str, str]] = {
     "disk_reserve_mib": "MiB of disk that stay free.",
     "pool_warn_percent": "From so much used of a pool on it is said.",
     "pool_critical_percent": "From so much used of a pool on it is said loudly.",
-    "background_mib_per_s": "Moves, flattening and merges read and write at most so much; 0: no limit.",
+    "background_mib_per_s": "Moves, flattening and merges write at most so much; 0: no limit.",
     "relist_interval_s": "Seconds between full looks at the hypervisor, at least 5; events drive the rest.",
     "hypervisor_timeout_s": "Seconds a call to the hypervisor may take.",
     "operation_history": "How many finished operations are kept.",

@@ -96,9 +96,9 @@ class VolumeStore(Protocol):
         """A temporary file that holds all of `source`, in the default pool; whoever asked removes it."""
         ...
 
-    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+    async def stand_alone(self, volume: Volume, on_share: OnShare, bytes_per_s: int = 0) -> None:
         """All that the volume's file leans on comes into it. Nobody writes it meanwhile; what is read through it stays the
-        same at any instant, whatever is then taken for lying below."""
+        same at any instant, whatever is then taken for lying below. At most `bytes_per_s`; 0: without a limit."""
         ...
 
     async def check_shrink(self, volume: Volume, size_bytes: int) -> None:

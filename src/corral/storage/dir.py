@@ -125,13 +125,13 @@ class DirVolumes:
             await qemu_img.grow(path, volume.spec.format, volume.spec.size_bytes)
         await _blocking(f"write {path.name}'s sidecar", lambda: self._write_sidecar(volume))
 
-    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+    async def stand_alone(self, volume: Volume, on_share: OnShare, bytes_per_s: int = 0) -> None:
         path = await self._reached(volume)
         if volume.spec.format == "raw":
             return
 
         async def take_in() -> None:
-            await qemu_img.rebase(path, None, None, "qcow2", on_share)
+            await qemu_img.rebase(path, None, None, "qcow2", on_share, bytes_per_s)
             await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
         await self.layers.use.merge(path, take_in)

@@ -83,7 +83,7 @@ class FakeVolumes:
             self.layers.disks.make(str(path), "")
             return path
 
-    async def stand_alone(self, volume: Volume, on_share: OnShare) -> None:
+    async def stand_alone(self, volume: Volume, on_share: OnShare, bytes_per_s: int = 0) -> None:
         async with self._call("stand_alone"):
             self._room(f"flatten volume {volume.name}")
             on_share(0.5)

@@ -61,7 +61,9 @@ class FakeLayers:
             self.layers.pop(layer_uid, None)
             self._layers.keep(layer_uid, None)
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
+    async def merge(
+        self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare, bytes_per_s: int = 0
+    ) -> None:
         async with self._call("merge_layer"):
             self._room(f"merge into {layer.uid}")
             on_share(0.5)

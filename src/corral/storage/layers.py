@@ -76,9 +76,11 @@ class LayerStore(Protocol):
 
     async def remove(self, layer_uid: str, pool: str) -> None: ...
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
+    async def merge(
+        self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare, bytes_per_s: int = 0
+    ) -> None:
         """Take `middle`, which `layer` lies on, into `layer`, which lies on `base` then; what is read through it stays the
-        same at any instant. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
+        same at any instant. At most `bytes_per_s`; 0: without a limit. `volume-in-use` while a chain that `layer` is in is copied, or begins to be."""
         ...
 
     async def lay_on(self, above: Layer, below: Layer) -> None:
@@ -174,11 +176,14 @@ class DirLayers:
         for path in (self._path(layer_uid, pool), self._sidecar(layer_uid, pool)):
             await asyncio.to_thread(files.remove_file, path)
 
-    async def merge(self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare) -> None:
+    async def merge(
+        self, layer: Layer, middle: Layer, base: Backing | None, on_share: OnShare, bytes_per_s: int = 0
+    ) -> None:
         path, below = self._path(layer.uid, layer.spec.pool), self._path(middle.uid, middle.spec.pool)
 
         async def merge() -> None:
-            await qemu_img.rebase(path, below, base.path if base else None, base.format if base else "qcow2", on_share)
+            onto, kind = (base.path, base.format) if base else (None, None)
+            await qemu_img.rebase(path, below, onto, kind or "qcow2", on_share, bytes_per_s)
             await _blocking(f"write {path}", lambda: files.fsync_file(path))
 
         await self.use.merge(path, merge)
