@@ -78,14 +78,16 @@ class NetworkFiles(ServedFiles):
         missing = {_file_name(reservation.mac): reservation for reservation in wanted}
         forget = False
         self._known = None
-        for path in self.hosts.glob("[0-9a-f]*"):
-            asked = missing.get(path.name)
-            if asked is not None and self._says(path, asked):
-                missing.pop(path.name)
+        for directory in (self.hosts, self.names):
+            files.remove_leftovers(directory)
+        for name in sorted({path.name for each in (self.hosts, self.names) for path in each.glob("[0-9a-f]*")}):
+            asked = missing.get(name)
+            if asked is not None and self._says(name, asked):
+                missing.pop(name)
                 continue
             forget = True
             if asked is None:
-                self._forget(path.name)
+                self._forget(name)
         here = {reservation.mac for reservation in wanted}
         for reservation in missing.values():
             self._write(reservation, [mac for mac in lessees.get(reservation.address, ()) if mac not in here])
@@ -108,10 +110,11 @@ class NetworkFiles(ServedFiles):
         return _file_name(mac) in self._read()
 
     def drop(self, mac: str) -> bool:
-        """Whether there was one."""
-        if not self.has(mac):
+        """Whether there was one, or the half of one that the disk had room for."""
+        name = _file_name(mac)
+        if not self.has(mac) and not (self.names / name).exists():
             return False
-        self._forget(_file_name(mac))
+        self._forget(name)
         return True
 
     def remove(self) -> None:
@@ -125,10 +128,11 @@ class NetworkFiles(ServedFiles):
                 files.remove_file(path)
         self._known = None
 
-    def _says(self, path: Path, wanted: Reservation) -> bool:
-        said = parse_dhcp_host(path.read_text())
-        named = self.names / path.name
-        return said == (wanted.mac, wanted.address, wanted.address6, wanted.hostname) and named.exists()
+    def _says(self, name: str, wanted: Reservation) -> bool:
+        path = self.hosts / name
+        if not path.exists() or not (self.names / name).exists():
+            return False
+        return parse_dhcp_host(path.read_text()) == (wanted.mac, wanted.address, wanted.address6, wanted.hostname)
 
     def _write(self, reservation: Reservation, lessees: Sequence[str]) -> None:
         name = _file_name(reservation.mac)
@@ -161,9 +165,12 @@ def _replace(path: Path, text: str) -> None:
     """At once for who reads it; not forced to the disk, since all are written anew when the network is ensured."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text)
-        temporary.chmod(_FILE_MODE)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text)
+            temporary.chmod(_FILE_MODE)
+            temporary.replace(path)
+        finally:  # on a full disk it is there without its text
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise files.storage_error(f"write {path}", error) from error
 
