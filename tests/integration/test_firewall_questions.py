@@ -4,19 +4,21 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import pytest
-from packet_questions import HOST_OUTSIDE, OUTSIDE, OUTSIDE6, Site, end_keeper, site_of, within
+from namespaces import within
+from packet_questions import HOST_OUTSIDE, OUTSIDE, OUTSIDE6, Site, end_keeper, site_of
 
-from corral.names import tap_name
+from corral.names import port_name, tap_name
 from corral.network.firewall.evaluate import End, Evaluator, Question, Stage
 from corral.network.firewall.keeper import KeptFirewall
 from corral.network.firewall.policy import (
     Card,
     Direction,
+    Door,
     Exemption,
     Group,
     Net,
@@ -28,6 +30,8 @@ from corral.network.firewall.policy import (
     Rule,
     Traffic,
 )
+from corral.network.firewall.ways import Outside, Ways
+from corral.network.router import FloatingWish, HostRouteWish, PortWish, RouterWish, RouteWish
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -37,6 +41,8 @@ ROUNDS: Final = 4
 QUESTIONS: Final = 250
 PORTS: Final = (22, 53, 67, 80, 81, 443, 5432, 8080)
 PROTOCOLS: Final = (Protocol.TCP, Protocol.TCP, Protocol.UDP, Protocol.ICMP, Protocol.SCTP)
+MAC: Final = {number: f"52:54:00:71:ff:0{number}" for number in range(1, 8)}
+"""Of routers' ports."""
 NETS: Final = (
     Net("n1", "shop", "crq1", "nat", ("10.71.1.0/24", "fd71:1::/64"), ("10.71.1.1", "fd71:1::1")),
     Net(
@@ -50,16 +56,59 @@ NETS: Final = (
     ),
     Net("n3", "other", "crq3", "routed", ("10.71.3.0/24",), ("10.71.3.1",)),
     Net("n4", "shop", "crq4", "isolated", ("10.71.4.0/24",), ("10.71.4.1",), realm="n4"),
+    # Two tenants with the same addresses. One has a second network, and leaves under its router's address, by n1; to the
+    # other the host leads, by n2.
+    Net("n5", "shop", "crq5", "isolated", ("10.71.5.0/24",), realm="red", doors=(Door(MAC[5], ("10.71.5.1",)),)),
+    Net("n6", "shop", "crq6", "isolated", ("10.71.6.0/24",), realm="red", doors=(Door(MAC[6], ("10.71.6.1",)),)),
+    Net("n7", "shop", "crq7", "isolated", ("10.71.5.0/24",), led="n2", doors=(Door(MAC[7], ("10.71.5.1",)),)),
 )
-NEAR: Final = {"n1": ("n1", "n2"), "n2": ("n1", "n2"), "n3": ("n3",), "n4": ("n4",)}
+NEAR: Final = {
+    "n1": ("n1", "n2", "n7"),
+    "n2": ("n1", "n2", "n7"),
+    "n3": ("n3",),
+    "n4": ("n4",),
+    "n5": ("n5", "n6"),
+    "n6": ("n5", "n6"),
+    "n7": ("n1", "n2", "n7"),
+}
+BEHIND: Final = {"n5", "n6", "n7"}
+FLOATING: Final = "10.71.1.50"
+WAYS: Final = Ways(
+    masked=dict.fromkeys(("n5", "n6"), Outside("n1", ("10.71.1.2",))),
+    floating={tap_name(VM, "n6-10"): Outside("n1", (FLOATING,))},
+)
+
+
+def port(net: str, address: str, mac: str, floating: tuple[str, ...] = ()) -> PortWish:
+    return PortWish(port_name(VM, net + address), f"crq{net[1]}", mac, address, 24, floating)
+
+
+ROUTERS: Final = (
+    RouterWish(
+        "5ed00000-0000-4000-8000-000000000001",
+        (port("n5", "10.71.5.1", MAC[5]), port("n6", "10.71.6.1", MAC[6])),
+        port("n1", "10.71.1.2", MAC[1], (FLOATING,)),
+        masquerade=True,
+        routes=(RouteWish("default", "10.71.1.1"),),
+        floating=(FloatingWish(FLOATING, "10.71.6.10"),),
+    ),
+    RouterWish(
+        "b10e0000-0000-4000-8000-000000000002",
+        (port("n7", "10.71.5.1", MAC[7]),),
+        port("n2", "10.71.2.2", MAC[2]),
+        routes=(RouteWish("default", "10.71.2.1"),),
+        host_routes=(HostRouteWish("10.71.5.0/24", "10.71.2.2", "crq2"),),
+    ),
+)
 _SIX: Final = {"n1": "fd71:1::", "n2": "fd71:2::"}
 
 
 def cards() -> tuple[Card, ...]:
     found = []
-    for net, count in (("n1", 3), ("n2", 3), ("n3", 2), ("n4", 2)):
+    for net, count in (("n1", 3), ("n2", 3), ("n3", 2), ("n4", 2), ("n5", 2), ("n6", 2), ("n7", 2)):
+        subnet = next(found.subnets[0] for found in NETS if found.uid == net)
         for number in range(10, 10 + count):
-            address = f"10.71.{net[1]}.{number}"
+            address = subnet.replace("0/24", str(number))
             six = (f"{_SIX[net]}{number}",) if net in _SIX else ()
             mac = f"52:54:00:71:0{net[1]}:{number:02x}"
             found.append(Card(tap_name(VM, f"{net}-{number}"), net, mac, (address, *six)))
@@ -89,6 +138,8 @@ def peer(lot: random.Random, groups: list[str]) -> Peer:
                         "10.71.0.0/16",
                         "10.71.1.8/29",
                         "10.71.2.11/32",
+                        "10.71.5.10/32",
+                        "10.71.1.0/28",
                         "0.0.0.0/0",
                         "fd71::/16",
                         "::/0",
@@ -114,7 +165,7 @@ def random_policy(lot: random.Random, known: tuple[Card, ...]) -> Policy:
     names = [f"g{number}" for number in range(6)]
     groups = tuple(Group(name, tuple(rules(lot, name, names))) for name in names)
     worn = tuple(replace(card, groups=tuple(lot.sample(names, lot.choice((0, 1, 2, 2, 3, 3))))) for card in known)
-    tiers = (Peer("group", names[0]), Peer("network", lot.choice(("n1", "n2"))), Peer("group", names[1]))
+    tiers = (Peer("group", names[0]), Peer("network", lot.choice(("n1", "n2", "n5", "n7"))), Peer("group", names[1]))
     unless = tuple(Exemption(*lot.sample(range(3), 2), traffic(lot)) for _ in range(3))
     policies = (
         (NetworkPolicy("tiers", tiers[: lot.choice((2, 3))], ()),)
@@ -139,6 +190,7 @@ def random_question(lot: random.Random, policy: Policy) -> Question:
         target = End(outside)
     elif kind < 0.97 or six:
         gates = [gate for net in NETS for gate in net.gateways if (":" in gate) is six]
+        gates += [] if six else [address for net in NETS for door in net.doors for address in door.addresses]
         target = End(lot.choice([*gates, *([] if six else [HOST_OUTSIDE])]))
     else:
         target = End(lot.choice(("169.254.169.254", "100.100.100.200")))
@@ -155,35 +207,45 @@ def addressed(end: End, *, six: bool) -> End:
     return end if end.card is None else End(end.card.addresses[1 if six else 0], end.card)
 
 
-async def ask_all(
-    site: Site, firewall: KeptFirewall, lot: random.Random
-) -> tuple[list[str], Counter[tuple[Stage, bool]], int]:
-    wrong: list[str] = []
-    met: Counter[tuple[Stage, bool]] = Counter()
-    allowed = 0
+@dataclass
+class Answers:
+    wrong: list[str] = field(default_factory=list)
+    met: Counter[tuple[Stage, bool]] = field(default_factory=Counter)
+    allowed: int = 0
+    led: Counter[bool] = field(default_factory=Counter)
+    """Whether what goes through a router was allowed."""
+
+
+async def ask_all(site: Site, firewall: KeptFirewall, lot: random.Random) -> Answers:
+    found = Answers()
     for _ in range(ROUNDS):
         policy = random_policy(lot, site.policy.cards)
         await firewall.ensure(policy)
-        evaluator = Evaluator(policy, frozenset((HOST_OUTSIDE,)))
+        evaluator = Evaluator(policy, frozenset((HOST_OUTSIDE,)), WAYS)
         questions = [random_question(lot, policy) for _ in range(QUESTIONS)]
         arrived = site.ask(questions)
         for question, came in zip(questions, arrived, strict=True):
             verdict = evaluator.evaluate(question)
             step = verdict.decisive
-            met.update([(step.stage, step.allowed)] if step is not None else [])
-            allowed += verdict.allowed
+            found.met.update([(step.stage, step.allowed)] if step is not None else [])
+            found.allowed += verdict.allowed
+            ends = {
+                end.card.network if end.card is not None else end.address for end in (question.source, question.target)
+            }
+            if len(ends) > 1 and ends & BEHIND:
+                found.led[verdict.allowed] += 1
             if verdict.allowed is not came:
-                wrong.append(f"{question}: {verdict}, but it {'came' if came else 'did not come'}")
-    return wrong, met, allowed
+                found.wrong.append(f"{question}: {verdict}, but it {'came' if came else 'did not come'}")
+    return found
 
 
 def test_explanations_agree_with_packets_on_a_thousand_random_questions(tmp_path: Path) -> None:
-    with site_of(Policy(NETS, cards()), tmp_path) as site:
+    with site_of(Policy(NETS, cards()), tmp_path, ROUTERS, WAYS) as site:
 
-        def questions() -> tuple[list[str], Counter[tuple[Stage, bool]], int]:
+        def questions() -> Answers:
             firewall = KeptFirewall(site.installation, tmp_path)
 
-            async def scene() -> tuple[list[str], Counter[tuple[Stage, bool]], int]:
+            async def scene() -> Answers:
                 try:
                     return await ask_all(site, firewall, random.Random(SEED))
                 finally:
@@ -191,8 +253,9 @@ def test_explanations_agree_with_packets_on_a_thousand_random_questions(tmp_path
 
             return asyncio.run(scene())
 
-        wrong, met, allowed = within(site.host, questions)
-    assert not wrong, "\n".join([f"{len(wrong)} of {ROUNDS * QUESTIONS}", *wrong[:12]])
-    assert allowed > ROUNDS * QUESTIONS // 6, "most questions are about denials: they prove little"
+        found = within(site.host, questions)
+    assert not found.wrong, "\n".join([f"{len(found.wrong)} of {ROUNDS * QUESTIONS}", *found.wrong[:12]])
+    assert found.allowed > ROUNDS * QUESTIONS // 6, "most questions are about denials: they prove little"
+    assert min(found.led.values()) > ROUNDS * QUESTIONS // 12, f"too few through routers: {found.led}"
     stages = {Stage.HOST, Stage.TRANSIT, Stage.POLICY, Stage.OUT, Stage.IN, Stage.CLOSED, Stage.STATE}
-    assert stages <= {stage for stage, was_allowed in met if not was_allowed}
+    assert stages <= {stage for stage, was_allowed in found.met if not was_allowed}

@@ -5,8 +5,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from packet_questions import within
-from wires import ip
+from namespaces import ip, within
 
 from corral.network.events import SETTLE_S, kernel_events
 from corral.network.router_host_routes import PROTOCOL

@@ -13,9 +13,11 @@ from corral.model.network_policy import NetworkPolicy
 from corral.model.security_group import SecurityGroup, rule_uid
 from corral.model.vm import NicSpec, Vm
 from corral.names import plain_text, tap_name
-from corral.network.firewall.evaluate import End, Evaluator, Question, Stage, Step, Verdict, realm_of
+from corral.network.firewall.evaluate import End, Evaluator, Question, Stage, Step, Verdict
 from corral.network.firewall.from_objects import effective_groups, groups_of_projects
+from corral.network.firewall.meaning import realm_of
 from corral.network.firewall.policy import Card, Policy, Protocol
+from corral.network.firewall.ways import ways_of
 from corral.network.local_address import is_local
 from corral.network.paths import Layout
 
@@ -62,10 +64,11 @@ class Explainer:
         if bool(request.source) == bool(request.destination):
             reason = "one end is the VM, the other is where it comes from or where it goes"
             raise CorralError("invalid-argument", asked, reason, "--from ADDRESS, or --to ADDRESS")
-        evaluator = Evaluator(self.wished.policy)
+        ways = ways_of(self.wished.layout)
+        evaluator = Evaluator(self.wished.policy, ways=ways)
         own, other = self._ends(request, evaluator, asked)
         if other.card is None and is_local(other.address):
-            evaluator = Evaluator(self.wished.policy, frozenset((other.address,)))
+            evaluator = Evaluator(self.wished.policy, frozenset((other.address,)), ways)
         source, target = (own, other) if request.destination else (other, own)
         question = _question(request, source, target, asked)
         return self._told(question, evaluator.evaluate(question), evaluator)

@@ -6,15 +6,15 @@ answers with.
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from corral.network.addresses import link_local
 from corral.network.firewall.guard import NEIGHBOUR_ICMP6, ROGUE_ICMP6
 from corral.network.firewall.judge import CLOSED4, CLOSED6
+from corral.network.firewall.meaning import is_on, lies_in, matches, realm_of
 from corral.network.firewall.policy import (
-    ANY_TRAFFIC,
     HOST_REALM,
     Card,
     Direction,
@@ -28,6 +28,7 @@ from corral.network.firewall.policy import (
     Rule,
     Traffic,
 )
+from corral.network.firewall.ways import NO_WAYS, Outside, Ways
 
 _DNS, _DHCP, _DHCP6 = 53, 67, 547
 _ECHO: Final = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
@@ -53,10 +54,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class End:
-    """One side of a connection. Without a card it is somebody outside, or the host."""
+    """One side of a connection. Without a card it is somebody outside, or the host, or who is met by a router."""
 
     address: str
     card: Card | None = None
+    network: str = ""
+    """Where a router has it met."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Question:
     port: int | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
+
+    def is_of(self, traffic: Traffic) -> bool:
+        return matches(traffic, self.protocol, self.port, (self.icmp_type, self.icmp_code))
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Evaluator:
     policy: Policy
     host_addresses: frozenset[str] = frozenset()
     """The host's own, besides its gateways."""
+    ways: Ways = NO_WAYS
     _nets: dict[str, Net] = field(init=False)
     _groups: dict[str, Group] = field(init=False)
     _members: dict[str, set[tuple[str, str]]] = field(init=False)
@@ -119,6 +126,10 @@ class Evaluator:
 
     def net_of(self, card: Card) -> Net:
         return self._nets[card.network]
+
+    def _met_on(self, end: End) -> Net | None:
+        """None: it is somebody outside, or the host."""
+        return self.net_of(end.card) if end.card is not None else self._nets.get(end.network)
 
     def _realm(self, card: Card) -> str:
         return realm_of(self.net_of(card))
@@ -146,17 +157,27 @@ class Evaluator:
             return  # without it no address is found
         if question.icmp_type not in _BEGINNINGS.get(question.protocol, (None, question.icmp_type)):
             yield Step(Stage.STATE, allowed=False)
-        if any(_lies_in(target.address, closed) for closed in (*CLOSED4, *CLOSED6)):
+        said: set[Step] = set()
+        for leg in self._legs(question):
+            for step in self._judged(leg):
+                if step not in said:
+                    yield step
+                said.add(step)
+
+    def _judged(self, question: Question) -> Iterator[Step]:
+        """As the host meets it, once."""
+        source, target = question.source, question.target
+        if any(lies_in(target.address, closed) for closed in (*CLOSED4, *CLOSED6)):
             yield Step(Stage.CLOSED, allowed=False)
         if (served := self._at_gateway(question)) is not None:
             yield Step(Stage.HOST, served)
             return
-        if source.card is None and self._is_reached(target, source.address):
+        if self._met_on(source) is None and self._is_reached(target, source.address):
             return  # the host reaches its guests
         if (forward := self._forward(question)) is not None:
             yield Step(Stage.FORWARD, allowed=True, uid=forward.uid)
             return
-        yield Step(Stage.TRANSIT, self._passes(source, target))
+        yield Step(Stage.TRANSIT, self._passes(question))
         for policy in self.policy.policies:
             if self._denied(policy, question):
                 yield Step(Stage.POLICY, allowed=False, uid=policy.uid)
@@ -167,22 +188,67 @@ class Evaluator:
             rule = self._rule(target.card, Direction.IN, source, question)
             yield Step(Stage.IN, rule is not None, rule.uid if rule is not None else "")
 
+    # ---- through routers -------------------------------------------------------------------------------------------
+
+    def _legs(self, question: Question) -> Iterator[Question]:
+        """The same packet, as the host meets it on each side of a router that leads it out or in."""
+        source, target = question.source, question.target
+        inner = target if self._floats(question) else None
+        if inner is not None and inner.card is not None:
+            stands = self.ways.floating[inner.card.tap]
+            target = End(stands.addresses[0], network=stands.network)
+        way = self._way_out(source, target)
+        if source.card is not None and way is not None:
+            # Bridged to the router: to the host it is on its way within that network.
+            yield replace(question, target=End(target.address, network=source.card.network))
+            source = End(way.addresses[0], network=way.network)
+            if not target.network and target.card is None:
+                target = replace(target, card=self._owners.get((realm_of(self._nets[way.network]), target.address)))
+        yield replace(question, source=source, target=target)
+        if inner is not None and inner.card is not None:
+            # Who has an address of those behind the router is none of them, and is not let in.
+            within = (net for net in self.policy.nets if realm_of(net) == self._realm(inner.card))
+            near = target.network if any(is_on(net, source.address) for net in within) else inner.card.network
+            yield replace(question, source=End(source.address, network=near), target=inner)
+
+    def _floats(self, question: Question) -> bool:
+        """It is reached by an address of its router's, from where its own is not known."""
+        source, target = self._met_on(question.source), question.target.card
+        if target is None or target.tap not in self.ways.floating:
+            return False
+        return source is None or realm_of(source) != self._realm(target)
+
+    def _way_out(self, source: End, target: End) -> Outside | None:
+        """By which router it leaves, and how it is met outside. None: it stays within what its routers join."""
+        if source.card is None:
+            return None
+        net, masked = self.net_of(source.card), self.ways.masked.get(source.card.network)
+        if target.card is not None and self._realm(target.card) == realm_of(net):
+            return None
+        inside = [other for other in self.policy.nets if other is net or (masked and realm_of(other) == realm_of(net))]
+        met = masked or Outside(net.led, (source.address,))
+        if met.network not in self._nets or any(is_on(one, target.address) for one in inside):
+            return None
+        version = ipaddress.ip_address(source.address).version
+        addresses = tuple(one for one in met.addresses if ipaddress.ip_address(one).version == version)
+        return replace(met, addresses=addresses) if addresses else None
+
     # ---- the host, and ways between networks -----------------------------------------------------------------------
 
     def _is_host(self, address: str, near: Net | None) -> bool:
         """Where a router is the gateway, the host has no address, whoever else has the same."""
-        if near is not None and not near.gateways and any(_lies_in(address, subnet) for subnet in near.subnets):
+        if near is not None and not near.gateways and is_on(near, address):
             return False
         return address in self.host_addresses or any(address in net.gateways for net in self.policy.nets)
 
     def _at_gateway(self, question: Question) -> bool | None:
         """Whether a guest is served by the host, or by the router that is its gateway. None: it asks neither."""
-        if question.source.card is None:
+        net, target = self._met_on(question.source), question.target
+        if net is None:
             return None
-        net = self.net_of(question.source.card)
         if self._is_served(question, net):
             return True
-        asks_host = question.target.card is None and self._is_host(question.target.address, net)
+        asks_host = target.card is None and not target.network and self._is_host(target.address, net)
         return self._served(question, net) if asks_host else None
 
     def _served(self, question: Question, net: Net) -> bool:
@@ -214,34 +280,44 @@ class Evaluator:
 
     def _forward(self, question: Question) -> Forward | None:
         """Who comes from outside, and to a port that one of the host's leads to, comes by that."""
-        if question.source.card is not None or question.target.card is None:
+        if self._met_on(question.source) is not None or question.target.card is None:
             return None
         wanted = (question.target.address, question.protocol.value, question.port)
         return next((one for one in self.policy.forwards if (one.address, one.protocol, one.to_port) == wanted), None)
 
-    def _passes(self, source: End, target: End) -> bool:
+    def _passes(self, question: Question) -> bool:
         """Within a network; between networks of one realm and one project; out of and into those that lead out and in."""
-        if source.card is not None and target.card is not None:
-            one, other = self.net_of(source.card), self.net_of(target.card)
-            return one.uid == other.uid or realm_of(one) == realm_of(other)
-        if source.card is not None:
-            net = self.net_of(source.card)
-            near = any(_lies_in(target.address, subnet) for subnet in net.subnets)
-            return near or net.mode != "isolated" or self._joined(net)
-        if target.card is not None:
-            return self._is_entered(self.net_of(target.card), source.address)
-        return True
+        source, target = self._met_on(question.source), self._met_on(question.target)
+        if source is not None and target is None and source.realm == HOST_REALM:
+            target = next((net for net in self._homes() if is_on(net, question.target.address)), None)
+        if source is not None and target is not None:
+            return source.uid == target.uid or realm_of(source) == realm_of(target)
+        if source is not None:
+            near = is_on(source, question.target.address)
+            return near or source.mode != "isolated" or self._joined(source)
+        return target is None or self._is_entered(target, question)
 
-    def _is_entered(self, net: Net, address: str) -> bool:
-        """From outside: by its own router, or where it shows its addresses. Nobody out there has one of ours."""
-        if net.mode == "bridge" or any(_lies_in(address, subnet) for subnet in net.subnets):
+    def _is_entered(self, net: Net, question: Question) -> bool:
+        """From outside: by what leads there, or where it shows its addresses. Nobody out there has one of ours."""
+        address = question.source.address
+        if net.mode == "bridge" or is_on(net, address):
             return True
-        if self._joined(net) and not net.led:
+        if self._is_forwarded(question):
             return True
-        home = [other for other in self.policy.nets if other.realm == HOST_REALM]
-        home = [other for other in home if other.mode in ("nat", "routed") or other.led]
-        taken = any(_lies_in(address, subnet) for other in home for subnet in other.subnets)
-        return self._outward(net).mode == "routed" and not taken
+        return self._outward(net).mode == "routed" and not any(is_on(home, address) for home in self._homes())
+
+    def _homes(self) -> Iterator[Net]:
+        """The networks that the host leads to."""
+        return (
+            net for net in self.policy.nets if net.realm == HOST_REALM and (net.mode in ("nat", "routed") or net.led)
+        )
+
+    def _is_forwarded(self, question: Question) -> bool:
+        """A port of the host's leads to it through its router."""
+        leading = {forward.uid for forward in self.policy.forwards}
+        groups = question.target.card.groups if question.target.card is not None else ()
+        rules = (rule for uid in leading.intersection(groups) for rule in self._groups[uid].rules)
+        return any(question.is_of(rule.traffic) for rule in rules)
 
     def _joined(self, net: Net) -> bool:
         """A router leads out of it."""
@@ -262,8 +338,7 @@ class Evaluator:
         if not from_tiers or not to_tiers or from_tiers & to_tiers:
             return False
         return not any(
-            one.source in from_tiers and one.target in to_tiers and _matches(one.traffic, question)
-            for one in policy.unless
+            one.source in from_tiers and one.target in to_tiers and question.is_of(one.traffic) for one in policy.unless
         )
 
     def _rule(self, card: Card, direction: Direction, other: End, question: Question) -> Rule | None:
@@ -272,31 +347,31 @@ class Evaluator:
             for rule in self._groups[uid].rules:
                 if (
                     rule.direction is direction
-                    and _matches(rule.traffic, question)
-                    and self._meant(rule.peer, other, card)
+                    and question.is_of(rule.traffic)
+                    and self._meant(rule.peer, other, self.net_of(card))
                 ):
                     return rule
         return None
 
     def _is_in(self, tier: Peer, end: End, other: End) -> bool:
-        near = end.card or other.card
+        near = self._met_on(end) or self._met_on(other)
         return near is not None and self._meant(tier, end, near)
 
-    def _meant(self, peer: Peer, end: End, near: Card) -> bool:
-        """The end is what a rule of `near` calls its peer."""
+    def _meant(self, peer: Peer, end: End, near: Net) -> bool:
+        """The end is whom a rule calls its peer that is asked on the network `near`."""
         match peer.kind:
             case "any":
                 return True
             case "cidr":
-                return _lies_in(end.address, peer.value)
+                return lies_in(end.address, peer.value)
             case "network":
                 net = self._nets.get(peer.value)
-                if net is None or realm_of(net) != self._realm(near):
+                if net is None or realm_of(net) != realm_of(near):
                     return False
-                return net.mode == "bridge" or any(_lies_in(end.address, subnet) for subnet in net.subnets)
+                return net.mode == "bridge" or is_on(net, end.address)
             case "group":
                 found = self._members.get(peer.value, set())
-                return (self._realm(near), end.address) in found or (near.network, end.address) in found
+                return (realm_of(near), end.address) in found or (near.uid, end.address) in found
 
 
 def _asks_gateway(question: Question) -> bool:
@@ -309,29 +384,3 @@ def _led_on(source: Card | None, target: Card | None) -> Iterator[Step]:
     """No router passes on what neighbours say."""
     if source is not None and target is not None and source.network != target.network:
         yield Step(Stage.TRANSIT, allowed=False)
-
-
-def realm_of(net: Net) -> str:
-    """Networks that reach one another untranslated. Projects that share the host as their gateway are kept apart."""
-    if net.mode == "bridge":
-        return f"bridge {net.bridge}"
-    return f"{net.realm} {net.project}" if net.realm == HOST_REALM else net.realm
-
-
-def _matches(traffic: Traffic, question: Question) -> bool:
-    if traffic == ANY_TRAFFIC or traffic.protocol is Protocol.ANY:
-        return True
-    if traffic.protocol is not question.protocol:
-        return False
-    if traffic.ports is not None and (
-        question.port is None or not traffic.ports[0] <= question.port <= traffic.ports[1]
-    ):
-        return False
-    if traffic.icmp_type is not None and traffic.icmp_type != question.icmp_type:
-        return False
-    return traffic.icmp_code is None or traffic.icmp_code == (question.icmp_code or 0)
-
-
-def _lies_in(address: str, cidr: str) -> bool:
-    found, network = ipaddress.ip_address(address), ipaddress.ip_network(cidr)
-    return found.version == network.version and found in network

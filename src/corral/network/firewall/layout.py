@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from corral.network.addresses import link_local
+from corral.network.firewall.meaning import realm_of
 from corral.network.firewall.policy import HOST_REALM, Card, Direction, Group, Net, Policy
 
 # Marks on packets, four bits each: what the guard at the bridge has checked, and what the policy has let pass. Each
@@ -124,18 +125,12 @@ class Layout:
     def realm_bridges(self) -> dict[str, tuple[str, ...]]:
         found: defaultdict[str, list[str]] = defaultdict(list)
         for net in self.policy.nets:
-            found[self.realm(net)].append(net.bridge)
+            found[realm_of(net)].append(net.bridge)
         return {realm: tuple(bridges) for realm, bridges in found.items()}
-
-    def realm(self, net: Net) -> str:
-        """Projects that share the host as their gateway are kept apart; bridges of the host's are each a world."""
-        if net.mode == "bridge":
-            return f"bridge {net.bridge}"
-        return f"{net.realm} {net.project}" if net.realm == HOST_REALM else net.realm
 
     def reaching(self, net: Net) -> tuple[str, ...]:
         """The bridges at which packets of this network's guests pass with their own addresses."""
-        return self.realm_bridges[self.realm(net)]
+        return self.realm_bridges[realm_of(net)]
 
     @cached_property
     def profiles(self) -> dict[str, tuple[str, ...]]:
