@@ -17,7 +17,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 -- this is what tells people
 
 from installer import daemons, guest, leave, machine
 from installer.context import Context, trial_environment
-from installer.packages import ensure_packages
+from installer.packages import ensure_packages, ensure_unpacked
 from installer.shell import Refused, Shell
 from installer.steplist import Steps
 from installer.venv import ensure_venv
@@ -81,8 +81,9 @@ def purge(context: Context, sure: bool) -> None:
 
 
 def test_setup(context: Context) -> None:
-    steps = Steps(3)
+    steps = Steps(4)
     steps.run("Distribution packages", lambda say: ensure_packages(context, say, "runtime", "build", "test"))
+    steps.run("Programs of the tests alone", lambda say: ensure_unpacked(context, say))
     steps.run("Python packages in .venv", lambda say: ensure_venv(context, say, "dev"))
     steps.run("libvirt", lambda say: daemons.ensure_libvirt(context, say))
 

@@ -10,6 +10,22 @@ from installer.shell import Refused, Shell
 APT = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Color=0", "-y", "--no-install-recommends"]
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 
+# The places of a system whose /bin and /lib are those of /usr.
+BEGIN_UNPACKED = """
+rm -rf "$1"
+mkdir -p "$1/debs/partial" "$1/etc" "$1/var" "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib" "$1/usr/lib64"
+cd "$1"
+for name in bin sbin lib lib64; do ln -s usr/$name $name; done
+"""
+UNPACK = """
+cd "$1"
+for deb in debs/*.deb; do
+    test ! -e "$deb" || dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -f -
+done
+rm -rf debs
+printf %s "$2" >.packages
+"""
+
 
 def wanted(listing: str, groups: Iterable[str]) -> list[tuple[str, ...]]:
     """The packages of some groups in packaging/apt-packages.txt, each with its alternatives."""
@@ -68,7 +84,27 @@ def ensure_packages(context: Context, say: Callable[[str], None], *groups: str) 
             "this is not a Debian or Ubuntu system",
             f"install these yourself, then run it again: {names}",
         )
+    return f"installed {', '.join(_install(context.shell, lacking, say))}"
+
+
+def ensure_unpacked(context: Context, say: Callable[[str], None]) -> str:
+    """What the tests run in namespaces of their own, and nobody wants installed, with all that it needs: below var/unpacked,
+    as over the system's own files. What is installed is not fetched."""
+    packages = wanted((context.root / "packaging/apt-packages.txt").read_text(), ["unpacked"])
+    lacking = missing(context.shell, packages)
+    place, stamp = context.root / "var/unpacked", context.root / "var/unpacked/.packages"
+    wish = "".join(f"{names[0]}\n" for names in lacking)
+    if stamp.is_file() and stamp.read_text() == wish:
+        return f"all {len(lacking)} are in {place}"
     shell = context.shell
+    shell.must("begin", shell.as_root(["sh", "-ec", BEGIN_UNPACKED, "sh", str(place)]), say)
+    if lacking:
+        _install(shell, lacking, say, "--download-only", "-o", f"Dir::Cache::archives={place}/debs")
+    shell.must("unpack packages", shell.as_root(["sh", "-ec", UNPACK, "sh", str(place), wish]), say)
+    return f"unpacked {len(lacking)} in {place}"
+
+
+def _install(shell: Shell, lacking: list[tuple[str, ...]], say: Callable[[str], None], *how: str) -> list[str]:
     shell.environment.update(NONINTERACTIVE)
     _mend(shell, say)
     chosen, unknown = choose(shell, lacking)
@@ -82,12 +118,12 @@ def ensure_packages(context: Context, say: Callable[[str], None], *groups: str) 
             f"apt knows no {', '.join(unknown)}",
             "see packaging/apt-packages.txt; is the distribution too old?",
         )
-    result = shell.work(shell.as_root([*APT, "install", *chosen]), say)
+    result = shell.work(shell.as_root([*APT, *how, "install", *chosen]), say)
     if not result.ok and not updated:
         shell.must("read the package lists", shell.as_root([*APT, "update"]), say)
     if not result.ok:
-        shell.must("install packages", shell.as_root([*APT, "install", *chosen]), say)
-    return f"installed {', '.join(chosen)}"
+        shell.must("install packages", shell.as_root([*APT, *how, "install", *chosen]), say)
+    return chosen
 
 
 def _mend(shell: Shell, say: Callable[[str], None]) -> None:

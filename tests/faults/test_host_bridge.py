@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from host_changes import BEGIN, NEXT_START, kill, processes, until
 from private_host import PrivateHost
 
 from corral.host.bridging.journal import UNFINISHED, Journal, State
@@ -35,24 +36,6 @@ iface eth0 inet static
 iface eth0 inet6 static
     address fd66::1/64
 """
-BEGIN = """
-import sys
-from pathlib import Path
-from corral.host.bridging.choose import plan_bridge
-from corral.host.bridging.desertion import begin_process
-from corral.host.bridging.facts import read_facts
-from corral.host.bridging.journal import Journal
-journal = Journal(Path(sys.argv[1]))
-journal.begin(plan_bridge(read_facts("eth0", "br0"), "br0"), float(sys.argv[2]))
-if sys.argv[3:] == ["edit"]:
-    with open("/etc/network/interfaces", "a") as file:
-        file.write("# somebody's\\n")
-begin_process(journal.directory)
-print("begun", flush=True)
-if sys.argv[3:] == ["wait"]:
-    import time
-    time.sleep(600)
-"""
 LOOKS = """
 import sys
 from pathlib import Path
@@ -66,12 +49,13 @@ print(watch.look())
 journal.begin(plan_bridge(read_facts("eth0", "br0"), "br0"), 60.0)
 print(watch.look(), watch.look())
 """
-NEXT_START = """
-import sys
-from pathlib import Path
-from corral.host.bridging.desertion import DesertionWatch
-print(DesertionWatch(Path(sys.argv[1])).look())
-"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    found = Journal(tmp_path / "journal")
+    yield found
+    kill(found)
 
 
 @pytest.fixture
@@ -81,34 +65,6 @@ def host(tmp_path: Path) -> Iterator[PrivateHost]:
         yield found
     finally:
         found.close()
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(tmp_path / "journal")
-    yield found
-    for process in processes(found):
-        os.kill(process, signal.SIGKILL)
-
-
-def processes(journal: Journal) -> list[int]:
-    """Those that carry the change out."""
-    wanted = f"corral.host.bridging.change\0{journal.directory}\0".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if wanted in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def until(true: Callable[[], bool], limit_s: float = 60.0, look_s: float = 0.05) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(look_s)
 
 
 def addresses(host: PrivateHost, device: str) -> set[str]:
@@ -196,9 +152,7 @@ def test_the_next_start_takes_back_what_was_cut(host: PrivateHost, journal: Jour
     """The process itself, or the machine, dies at each of its steps."""
     host.python(BEGIN, str(journal.directory), "1" if when == "taking back" else "60")
     until(lambda: WHEN[when](host, journal), look_s=0.005)
-    for process in processes(journal):
-        os.kill(process, signal.SIGKILL)
-    until(lambda: not processes(journal))
+    kill(journal)
     assert journal.state() in UNFINISHED
     assert host.python(NEXT_START, str(journal.directory)).splitlines()[-1] == "True"
     until(lambda: journal.state() is State.ROLLED_BACK)
@@ -240,6 +194,21 @@ def test_what_cannot_come_up_is_taken_back_at_once(host: PrivateHost, journal: J
     until(lambda: journal.state() is State.ROLLED_BACK)
     assert "could not be applied" in journal.result().reason
     assert host.interfaces == broken
+    assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
+    assert host.reached()
+
+
+@pytest.mark.soak
+def test_an_address_that_does_not_come_back_is_asked_for_again(host: PrivateHost, journal: Journal) -> None:
+    spoiled = INTERFACES.replace("mtu 1400", "mtu 1400\n    up ! rm /run/network/spoil || ip address flush dev $IFACE")
+    (host.root / "etc/network/interfaces").write_text(spoiled)
+    host.python(BEGIN, str(journal.directory), "60")
+    until(lambda: journal.state() is State.PENDING)
+    host("touch", "/run/network/spoil")
+    assert journal.move(State.PENDING, State.ROLLING_BACK)
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    assert (host.root / "etc/network/interfaces").read_text() == spoiled
+    assert not journal.result().problems
     assert addresses(host, "eth0") == {"10.66.0.1/24", "fd66::1/64"}
     assert host.reached()
 

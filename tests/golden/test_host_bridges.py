@@ -10,7 +10,7 @@ import yaml
 
 from corral.errors import CorralError
 from corral.host.bridging.choose import managers_of, plan_bridge
-from corral.host.bridging.plan import Facts, NicFacts, Plan, TextFile
+from corral.host.bridging.plan import Facts, Identity, NicFacts, Plan, TextFile
 from corral.host.bridging.sections import read_sections
 
 GOLDEN = Path(__file__).parent / "host_bridges"
@@ -85,6 +85,25 @@ CASES = {
         "/etc/netplan/01-lan.yaml",
     ),
     "network-manager": network_manager(KEYFILE),
+    "networkd-known": replace(
+        networkd("[Match]\nName=eth0\n[Network]\nDHCP=yes\n[DHCPv6]\nIAID=7\n"), identity=Identity("0x2b506735", "0x7")
+    ),
+    "netplan-known": replace(
+        netplan("network: {ethernets: {eth0: {dhcp4: true}}}\n"),
+        networkd=(TextFile("/run/systemd/network/10-netplan-eth0.network", "[Network]\nDHCP=ipv4\n"),),
+        identity=Identity("0x2b506735"),
+    ),
+    "netplan-network-manager": replace(
+        netplan(
+            "network: {renderer: NetworkManager, ethernets: {eth0: {dhcp4: true, dhcp4-overrides: {route-metric: 7}}}}\n"
+        ),
+        network_manager=TextFile("/run/NetworkManager/system-connections/netplan-eth0.nmconnection", ""),
+        identity=Identity(iaid_v6="2b:50:67:35", route_metric="100"),
+    ),
+    "network-manager-known": replace(
+        network_manager(KEYFILE.replace("method=auto", "method=auto\naddr-gen-mode=stable-privacy\nroute-metric=50")),
+        identity=Identity(iaid_v6="2b:50:67:35", route_metric="100"),
+    ),
 }
 
 
@@ -142,6 +161,12 @@ REFUSED = {
     "networkd: a VLAN": networkd("[Match]\nName=eth0\n[Network]\nDHCP=yes\nVLAN=v5\n"),
     "networkd: read before": networkd("[Network]\nDHCP=yes\n", path="/etc/systemd/network/00-a.network"),
     "netplan: a VLAN": netplan("network:\n  ethernets: {eth0: {dhcp4: true}}\n  vlans: {v5: {id: 5, link: eth0}}\n"),
+    "netplan: a drop-in": replace(
+        netplan("network: {ethernets: {eth0: {dhcp4: true}}}\n"),
+        networkd=tuple(
+            TextFile(f"/etc/systemd/network/{name}", "[Network]\n") for name in ("a.network", "a.network.d/b.conf")
+        ),
+    ),
     "netplan: a bridge": netplan("network:\n  ethernets: {eth0: {}}\n  bridges: {br0: {interfaces: [eth1]}}\n"),
     "netplan: twice": replace(
         BARE,
@@ -174,6 +199,7 @@ SAID = {
     "networkd: a VLAN": "has VLAN= on",
     "networkd: read before": "is read before",
     "netplan: a VLAN": "puts v5 (vlans) on",
+    "netplan: a drop-in": "a.network.d/b.conf adds to what netplan says",
     "netplan: a bridge": "has br0 already",
     "netplan: twice": "both have eth0",
     "NetworkManager: 802.1X": "logs in by 802.1X",

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,9 +61,9 @@ def test_who_needs_no_password_is_asked_for_none(tmp_path: Path, monkeypatch: py
 def test_the_listing_of_packages_is_well_formed() -> None:
     text = (ROOT / "packaging/apt-packages.txt").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(packages.wanted(text, ["runtime", "build", "test"])) == len(lines)
+    assert len(packages.wanted(text, ["runtime", "build", "test", "unpacked"])) == len(lines)
     assert ("pkg-config", "pkgconf") in packages.wanted(text, ["build"])
-    names = [name for names in packages.wanted(text, ["runtime", "build", "test"]) for name in names]
+    names = [name for names in packages.wanted(text, ["runtime", "build", "test", "unpacked"]) for name in names]
     assert len(names) == len(set(names))
 
 
@@ -88,6 +88,28 @@ def test_nothing_is_asked_of_apt_when_all_is_there(tmp_path: Path) -> None:
     shell = Answers({"dpkg-query": DPKG})
     assert "all 1" in packages.ensure_packages(context(tmp_path, shell), lambda _: None, "build")
     assert len(shell.asked) == 1
+
+
+def test_what_is_to_be_unpacked_is_fetched_and_not_installed(tmp_path: Path) -> None:
+    (tmp_path / "packaging").mkdir()
+    (tmp_path / "packaging/apt-packages.txt").write_text("test: gcc\nunpacked: pkg-config\nunpacked: nftables\n")
+    worked: list[list[str]] = []
+
+    class Works(Answers):
+        def work(self, argv: Sequence[str], say: Callable[[str], None], cwd: Path | None = None) -> Result:
+            worked.append(list(argv))
+            return Result(0, "")
+
+    shell = Works({"dpkg-query": DPKG, "policy": Result(0, "nftables:\n  Installed: (none)\n  Candidate: 1\n")})
+    packages.ensure_unpacked(context(tmp_path, shell), lambda _: None)
+    fetches = [argv for argv in worked if "install" in argv]
+    assert [argv[-1] for argv in fetches] == ["nftables"]  # pkgconf is installed, and provides the other one
+    assert all("--download-only" in argv for argv in fetches)
+    (tmp_path / "var/unpacked").mkdir(parents=True)
+    (tmp_path / "var/unpacked/.packages").write_text("nftables\n")
+    worked.clear()
+    packages.ensure_unpacked(context(tmp_path, shell), lambda _: None)
+    assert not worked
 
 
 # ---- .venv ---------------------------------------------------------------------------------------------------------

@@ -4,23 +4,30 @@ A process of its own, in a session of its own: whatever happens to the daemon, t
 was asked through, it goes on. `python -m corral.host.bridging.change DIRECTORY`.
 """
 
+import contextlib
+import glob
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Final
 
 from corral import files, proc
 from corral.errors import CorralError
+from corral.host.bridging.facts import addresses_of
 from corral.host.bridging.journal import Journal, Result, State
-from corral.host.bridging.plan import Command, Plan
+from corral.host.bridging.plan import Command, FileChange, Plan
 
 COMMAND_TIMEOUT_S: Final = 90.0
 LOOK_S: Final = 0.1
+# A DHCP server answers within some seconds.
+ADDRESSES_S: Final = 15.0
 # The daemon holds the lock for a moment, to see whether anybody does.
 PATIENCE_S: Final = 2.0
+_DIR_MODE: Final = 0o755
 TIME_RAN_OUT: Final = "nobody confirmed it in time"
 ASKED_FOR: Final = "somebody asked for it"
 CUT_SHORT: Final = "the change was cut short, and nobody had confirmed it"
@@ -81,7 +88,7 @@ def _apply(plan: Plan) -> None:
     for command in plan.before:
         _run(command)
     for change in plan.files:
-        _write(change.path, change.after, change.mode)
+        _write(change, change.after)
     for command in plan.after:
         _run(command)
 
@@ -93,12 +100,36 @@ def _take_back(journal: Journal, plan: Plan, reason: str) -> None:
     problems = [problem for command in plan.undo_before if (problem := _try(command))]
     for change in plan.files:
         try:
-            _write(change.path, change.before, change.mode)
+            _remove_cut(Path(change.path))
+            _write(change, change.before)
         except (CorralError, OSError) as error:
             problems.append(f"{change.path}: {error}")
     problems += [problem for command in plan.undo_after if (problem := _try(command))]
+    if not _has_addresses(plan):
+        problems += [problem for command in plan.undo_again if (problem := _try(command))]
+        if not _has_addresses(plan):
+            problems.append(f"{plan.nic} has not got its addresses back: {', '.join(plan.addresses)}")
     journal.tell(Result(reason=reason, problems=tuple(problems)))
     journal.move(State.ROLLING_BACK, State.ROLLED_BACK)
+
+
+def _has_addresses(plan: Plan) -> bool:
+    """As many IPv4 addresses as it had, for it may be given others, and one of IPv6, of which some go by themselves. Waits for
+    them."""
+    before = _versions(plan.addresses)
+    end = time.monotonic() + ADDRESSES_S
+    while True:
+        with contextlib.suppress(CorralError):
+            now = _versions(addresses_of(plan.nic))
+            if now.count(4) >= before.count(4) and (6 in now or 6 not in before):
+                return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(LOOK_S)
+
+
+def _versions(addresses: Sequence[str]) -> list[int]:
+    return [ip_interface(address).version for address in addresses]
 
 
 def _try(command: Command) -> str:
@@ -126,14 +157,27 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _write(path: str, text: str | None, mode: int) -> None:
+def _remove_cut(path: Path) -> None:
+    """What is left of writing it when the process, or the machine, died in the middle of that."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _write(change: FileChange, text: str | None) -> None:
     """A file that is there keeps its owner and its mode."""
-    target = Path(path)
+    target = Path(change.path)
     if text is None:
-        target.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            files.remove_file(target)
+        if change.own_directory:
+            with contextlib.suppress(OSError):  # something of somebody else's is in it
+                target.parent.rmdir()
         return
+    if change.own_directory:
+        files.make_dirs(target.parent, _DIR_MODE)
     known = target.stat() if target.exists() else None
-    files.write_atomic(target, text.encode(errors="surrogateescape"), mode if known is None else known.st_mode & 0o777)
+    mode = change.mode if known is None else known.st_mode & 0o777
+    files.write_atomic(target, text.encode(errors="surrogateescape"), mode)
     if known is not None:
         os.chown(target, known.st_uid, known.st_gid)
 

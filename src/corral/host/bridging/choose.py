@@ -1,5 +1,7 @@
 """Who configures a card, and the plan in that program's own words; refused where it is not clear. Pure."""
 
+from dataclasses import replace
+
 from corral.errors import CorralError
 from corral.host.bridging import ifupdown, netplan
 from corral.host.bridging.ifupdown import plan_ifupdown
@@ -26,6 +28,10 @@ def managers_of(facts: Facts) -> tuple[Manager, ...]:
 
 def plan_bridge(facts: Facts, bridge: str) -> Plan:
     """Raises `unsupported` or `name-taken`, with what to do instead."""
+    return replace(_plan(facts, bridge), addresses=facts.nic.addresses)
+
+
+def _plan(facts: Facts, bridge: str) -> Plan:
     nic = facts.nic
     wish = Wish(nic.name, bridge, nic.mac)
     _check_card(facts, wish)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +12,9 @@ from corral.files import read_limited
 from corral.host.bridging.ifupdown import words_of
 from corral.host.bridging.network_manager import DIRECTORY as CONNECTIONS
 from corral.host.bridging.networkd import DIRECTORY as NETWORKD
-from corral.host.bridging.plan import CLOUD_INIT_OFF, Facts, NicFacts, TextFile
-from corral.host.bridging.sections import first, read_sections
+from corral.host.bridging.networkd import netplan_drop_in
+from corral.host.bridging.plan import CLOUD_INIT_OFF, Facts, Identity, NicFacts, TextFile
+from corral.host.bridging.sections import Section, first, read_sections
 
 FILE_MAX_BYTES: Final = 256 * 1024
 TIMEOUT_S: Final = 10.0
@@ -36,6 +38,7 @@ def read_facts(nic: str, bridge: str, root: Path = ROOT) -> Facts:
     index = int(link["ifindex"])
     kind = str(link.get("linkinfo", {}).get("info_kind", ""))
     defaults = _ip("route", "show", "default")
+    connection = _connection(root, index)
     card = NicFacts(
         name=nic,
         mac=str(link.get("permaddr") or link.get("address") or "").lower(),
@@ -43,9 +46,7 @@ def read_facts(nic: str, bridge: str, root: Path = ROOT) -> Facts:
         wireless=(sysfs / "wireless").exists() or (sysfs / "phy80211").exists(),
         virtual=kind,
         master=str(link.get("master", "")),
-        addresses=tuple(
-            f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", ()) if one.get("scope") == "global"
-        ),
+        addresses=_global(link),
         default_route=any(route.get("dev") == nic for route in defaults),
         index=index,
     )
@@ -55,9 +56,22 @@ def read_facts(nic: str, bridge: str, root: Path = ROOT) -> Facts:
         ifupdown=_ifupdown(root),
         networkd=_networkd(root, index),
         netplan=_netplan(root),
-        network_manager=_network_manager(root, index),
+        network_manager=_network_manager(root, connection),
+        connection=connection,
+        identity=_identity(root, index),
         others=_there(root, bridge),
         cloud_init=(root / "etc/cloud/cloud.cfg.d").is_dir(),
+    )
+
+
+def addresses_of(nic: str) -> tuple[str, ...]:
+    """Those that others reach it by; none where there is no such card."""
+    return tuple(found for link in _ip("address", "show") if link["ifname"] == nic for found in _global(link))
+
+
+def _global(link: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", ()) if one.get("scope") == "global"
     )
 
 
@@ -104,10 +118,7 @@ def _below(root: Path, file: Path, pattern: str) -> list[Path]:
 
 def _networkd(root: Path, index: int) -> tuple[TextFile, ...]:
     """As it says itself what it has applied (its state is kept below /run)."""
-    state = root / "run/systemd/netif/links" / str(index)
-    if not state.is_file():
-        return ()
-    said = dict(line.partition("=")[::2] for line in state.read_text().splitlines())
+    said = _said(root / "run/systemd/netif/links" / str(index))
     path = said.get("NETWORK_FILE", "")
     if not path or said.get("ADMIN_STATE") == "unmanaged":
         return ()
@@ -121,25 +132,58 @@ def _networkd(root: Path, index: int) -> tuple[TextFile, ...]:
     return tuple(_file(root, file) for file in (main, *(drop_ins[name] for name in sorted(drop_ins))))
 
 
+def _said(path: Path) -> dict[str, str]:
+    """systemd-networkd's notes on a card; empty where it made none."""
+    if not path.is_file():
+        return {}
+    return dict(line.partition("=")[::2] for line in path.read_text().splitlines())
+
+
+def _identity(root: Path, index: int) -> Identity:
+    netif = root / "run/systemd/netif"
+    lease, link = (_said(netif / kind / str(index)) for kind in ("leases", "links"))
+    device = _device(root, index)
+    client = lease.get("CLIENTID", "")
+    return Identity(
+        iaid_v4=f"0x{client[2:10]}" if client.startswith("ff") and len(client) > len("ffIAIDIAID") else "",
+        iaid_v6=link.get("DHCP6_CLIENT_IAID", "") or first(device, "dhcp6", "dhcp6.iaid"),
+        route_metric=first(device, "device", "route-metric-default-effective"),
+    )
+
+
+def _device(root: Path, index: int) -> tuple[Section, ...]:
+    """NetworkManager's notes on a card; empty where it made none."""
+    state = root / "run/NetworkManager/devices" / str(index)
+    return read_sections(state.read_text()) if state.is_file() else ()
+
+
 def _netplan(root: Path) -> tuple[TextFile, ...]:
     """A file in a later place hides one of the same name in an earlier one."""
     found = {path.name: path for place in _NETPLAN for path in (root / place).glob("*.yaml")}
     return tuple(_file(root, found[name]) for name in sorted(found))
 
 
-def _network_manager(root: Path, index: int) -> TextFile | None:
-    state = root / "run/NetworkManager/devices" / str(index)
-    if not state.is_file():
+def _connection(root: Path, index: int) -> str:
+    device = _device(root, index)
+    managed = first(device, "device", "managed") == "true"
+    return first(device, "device", "connection-uuid") if managed else ""
+
+
+def _network_manager(root: Path, connection: str) -> TextFile | None:
+    """Asked of itself: a file need not say its UUID. One that does not run (any more) configures nothing."""
+    nmcli = shutil.which("nmcli")
+    if not connection or nmcli is None:
         return None
-    device = read_sections(state.read_text())
-    wanted = first(device, "device", "connection-uuid")
-    if first(device, "device", "managed") != "true" or not wanted:
+    argv = (nmcli, "--terse", "--escape", "no", "--fields", "UUID,FILENAME", "connection", "show")
+    try:
+        said = proc.call(argv, timeout_s=TIMEOUT_S).stdout.decode(errors="surrogateescape")
+    except CorralError:
         return None
-    for place in _KEYFILES:
-        for path in sorted((root / place).glob("*.nmconnection")):
-            file = _file(root, path)
-            if first(read_sections(file.text), "connection", "uuid") == wanted:
-                return file
+    for line in said.splitlines():
+        uuid, _, name = line.partition(":")
+        path = root / name.lstrip("/")
+        if uuid == connection and path.is_file() and str(path.parent.relative_to(root)) in _KEYFILES:
+            return _file(root, path)
     return None
 
 
@@ -147,5 +191,5 @@ def _there(root: Path, bridge: str) -> dict[str, TextFile]:
     stem = f"00-corral-{bridge}"
     paths = [f"{NETWORKD}/{stem}.netdev", f"{NETWORKD}/{stem}-port.network", f"{NETWORKD}/{stem}.network"]
     paths += [f"{CONNECTIONS}/corral-{bridge}.nmconnection", f"{CONNECTIONS}/corral-{bridge}-port.nmconnection"]
-    paths.append(CLOUD_INIT_OFF)
+    paths += [netplan_drop_in(bridge), CLOUD_INIT_OFF]
     return {path: _file(root, root / path.lstrip("/")) for path in paths if (root / path.lstrip("/")).is_file()}

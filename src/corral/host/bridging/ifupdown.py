@@ -65,6 +65,7 @@ def plan_ifupdown(facts: Facts, wish: Wish) -> Plan:
         if text != file.text:
             changed += [FileChange(file.path, file.text, text), *keeps_cloud_init_away(facts, file.path)]
     nic, bridge = wish.nic, wish.bridge
+    up = Command(("ifup", "--force", nic))
     return Plan(
         manager=Manager.IFUPDOWN,
         nic=nic,
@@ -76,8 +77,9 @@ def plan_ifupdown(facts: Facts, wish: Wish) -> Plan:
         undo_after=(
             Command(("ip", "link", "del", "dev", bridge), needed=False),
             Command(("ip", "address", "flush", "dev", nic), needed=False),
-            Command(("ifup", "--force", nic)),
+            up,
         ),
+        undo_again=(up,),
     )
 
 

@@ -130,9 +130,16 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
         "nic": plan.nic,
         "bridge": plan.bridge,
         "files": [
-            {"path": file.path, "before": _packed(file.before), "after": _packed(file.after), "mode": file.mode}
+            {
+                "path": file.path,
+                "before": _packed(file.before),
+                "after": _packed(file.after),
+                "mode": file.mode,
+                "own_directory": file.own_directory,
+            }
             for file in plan.files
         ],
+        "addresses": list(plan.addresses),
         "notes": list(plan.notes),
         **{
             phase: [{"argv": list(command.argv), "needed": command.needed} for command in getattr(plan, phase)]
@@ -141,19 +148,32 @@ def _plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-_PHASES: Final = ("before", "after", "undo_before", "undo_after")
+_PHASES: Final = ("before", "after", "undo_before", "undo_after", "undo_again")
 
 
 def _read_plan(found: dict[str, Any]) -> Plan:
     phases = {
-        phase: tuple(Command(tuple(each["argv"]), bool(each["needed"])) for each in found[phase]) for phase in _PHASES
+        phase: tuple(Command(tuple(each["argv"]), bool(each["needed"])) for each in found.get(phase, ()))
+        for phase in _PHASES
     }
     changes = tuple(
-        FileChange(file["path"], _unpacked(file["before"]), _unpacked(file["after"]), int(file["mode"]))
+        FileChange(
+            file["path"],
+            _unpacked(file["before"]),
+            _unpacked(file["after"]),
+            int(file["mode"]),
+            bool(file.get("own_directory")),
+        )
         for file in found["files"]
     )
     return Plan(
-        Manager(found["manager"]), found["nic"], found["bridge"], changes, notes=tuple(found["notes"]), **phases
+        Manager(found["manager"]),
+        found["nic"],
+        found["bridge"],
+        changes,
+        addresses=tuple(found.get("addresses", ())),
+        notes=tuple(found["notes"]),
+        **phases,
     )
 
 

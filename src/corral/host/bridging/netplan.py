@@ -4,6 +4,8 @@ from typing import Any, Final
 
 import yaml
 
+from corral.host.bridging.network_manager import settings_kept
+from corral.host.bridging.networkd import COMMENT, RESTART, keeps_identity, netplan_drop_in
 from corral.host.bridging.plan import (
     SECRET_MODE,
     Command,
@@ -15,7 +17,9 @@ from corral.host.bridging.plan import (
     Wish,
     keeps_cloud_init_away,
     refuse,
+    written,
 )
+from corral.host.bridging.sections import Section, write_sections
 
 # Of the card itself; everything else is about addresses, and moves.
 _OF_THE_CARD: Final = frozenset(
@@ -65,6 +69,9 @@ def plan_netplan(facts: Facts, wish: Wish) -> Plan:
     if len(found) > 1:
         raise refuse(wish, f"{found[0][0].path} and {found[1][0].path} both have {wish.nic}", by_hand)
     [(file, name)] = found
+    if len(facts.networkd) > 1:
+        added = facts.networkd[1].path
+        raise refuse(wish, f"{added} adds to what netplan says of {wish.nic}", f"move it to {file.path}, or {by_hand}")
     for other in facts.netplan:
         _check(_network(other), other.path, name, wish, by_hand)
     document = yaml.safe_load(file.text)
@@ -76,22 +83,52 @@ def plan_netplan(facts: Facts, wish: Wish) -> Plan:
     bridge = {"interfaces": [name], "macaddress": card.get("macaddress", wish.mac), "parameters": {"stp": False}}
     if "mtu" in card:
         bridge["mtu"] = card["mtu"]
-    network["bridges"] = {**(network.get("bridges") or {}), wish.bridge: {**bridge, **moved}}
+    bridge |= moved | _for_network_manager(facts, moved)
+    network["bridges"] = {**(network.get("bridges") or {}), wish.bridge: bridge}
     text = str(yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True))
     apply = Command(("netplan", "apply"))
+    delete = Command(("ip", "link", "del", "dev", wish.bridge), needed=False)
     return Plan(
         manager=Manager.NETPLAN,
         nic=wish.nic,
         bridge=wish.bridge,
-        files=(FileChange(file.path, file.text, text, SECRET_MODE), *keeps_cloud_init_away(facts, file.path)),
+        files=(
+            FileChange(file.path, file.text, text, SECRET_MODE),
+            *_for_networkd(facts, wish),
+            *keeps_cloud_init_away(facts, file.path),
+        ),
         after=(Command(("netplan", "generate")), apply),
         undo_after=(
             Command(("netplan", "generate")),
-            Command(("ip", "link", "del", "dev", wish.bridge), needed=False),
+            delete,
             apply,
+            delete,  # NetworkManager makes it again as long as it has not heard of the files
         ),
+        # It tells systemd-networkd to configure a card that this one configures already, by which an address may be lost.
+        undo_again=(RESTART,) if facts.networkd else (apply,),
         notes=(f"comments in {file.path} are lost",) if "#" in file.text else (),
     )
+
+
+def _for_networkd(facts: Facts, wish: Wish) -> tuple[FileChange, ...]:
+    """netplan has no words for it."""
+    sections = keeps_identity(facts)
+    if not facts.networkd or not sections:
+        return ()
+    return (written(facts, netplan_drop_in(wish.bridge), write_sections(sections, COMMENT), own_directory=True),)
+
+
+def _for_network_manager(facts: Facts, moved: dict[str, Any]) -> dict[str, Any]:
+    """Where it is the one that netplan writes for: it alone has a metric of its own for each kind of card."""
+    if not facts.identity.route_metric:
+        return {}
+    said = []
+    for version in "46":
+        overrides = moved.get(f"dhcp{version}-overrides")
+        metric = overrides.get("route-metric") if isinstance(overrides, dict) else None
+        said.append(Section(f"ipv{version}", () if metric is None else (("route-metric", str(metric)),)))
+    kept = {f"{section.name}.{key}": value for section in settings_kept(facts, said) for key, value in section.entries}
+    return {"networkmanager": {"passthrough": kept}} if kept else {}
 
 
 def _network(file: TextFile) -> dict[str, Any]:

@@ -28,11 +28,12 @@ def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
         raise refuse(wish, f"{known.path} logs in by 802.1X, which a bridge cannot do for its card", by_hand)
     bridge_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge}"))
     port_id = str(uuid.uuid5(_NAMES, f"{wish.mac} {wish.bridge} {wish.nic}"))
-    bridge = write_sections(_bridge(wish, bridge_id, sections), COMMENT)
+    bridge = write_sections(_bridge(facts, wish, bridge_id, sections), COMMENT)
     port = write_sections(_port(wish, port_id, sections), COMMENT)
     stem = f"{DIRECTORY}/corral-{wish.bridge}"
+    before = first(sections, "connection", "uuid") or facts.connection
+    up = Command(("nmcli", "--wait", "40", "connection", "up", "uuid", before))
     reload = Command(("nmcli", "connection", "reload"))
-    before = first(sections, "connection", "uuid")
     return Plan(
         manager=Manager.NETWORK_MANAGER,
         nic=wish.nic,
@@ -47,13 +48,38 @@ def plan_network_manager(facts: Facts, wish: Wish, known: TextFile) -> Plan:
         undo_after=(
             reload,
             Command(("nmcli", "device", "delete", wish.bridge), needed=False),
-            Command(("nmcli", "--wait", "40", "connection", "up", "uuid", before)),
+            up,
         ),
-        notes=(f"{known.path} stays as it is: Corral's connections have a higher priority",),
+        undo_again=(up,),
+        notes=(f"{known.path} stays as it is: Corral's connections have a higher priority", *_changes(sections)),
     )
 
 
-def _bridge(wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[Section]:
+def settings_kept(facts: Facts, sections: Sequence[Section]) -> Iterator[Section]:
+    """What NetworkManager would choose otherwise for a bridge than for the card: how much its routes count, and who it is to
+    a DHCP server."""
+    identity = facts.identity
+    known = {"ipv4": {"route-metric": identity.route_metric}}
+    known["ipv6"] = {"route-metric": identity.route_metric, "dhcp-iaid": identity.iaid_v6}
+    for name, settings in known.items():
+        if not any(section.name == name for section in sections):
+            continue  # it has a meaning that it is not there
+        entries = [(key, value) for key, value in settings.items() if value and not first(sections, name, key)]
+        if entries:
+            yield Section(name, tuple(entries))
+
+
+def _changes(sections: Sequence[Section]) -> Iterator[str]:
+    """What it cannot be kept from."""
+    if first(sections, "ipv6", "method") == "auto" and first(sections, "ipv6", "addr-gen-mode") not in (
+        "",
+        "0",
+        "eui64",
+    ):
+        yield "its IPv6 addresses are made of the card's name too (addr-gen-mode): those of the bridge are others"
+
+
+def _bridge(facts: Facts, wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[Section]:
     """With the addresses that the card had."""
     yield Section(
         "connection",
@@ -66,7 +92,10 @@ def _bridge(wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[
         ),
     )
     yield Section("bridge", (("mac-address", wish.mac.upper()), ("stp", "false")))
-    yield from (section for section in sections if section.name in _ADDRESSES)
+    kept = {section.name: section.entries for section in settings_kept(facts, sections)}
+    for section in sections:
+        if section.name in _ADDRESSES:
+            yield Section(section.name, (*section.entries, *kept.get(section.name, ())))
 
 
 def _port(wish: Wish, identity: str, sections: Sequence[Section]) -> Iterator[Section]:

@@ -4,14 +4,27 @@ from pathlib import PurePath
 from typing import Final
 
 from corral.host.bridging.plan import Command, Facts, Manager, Plan, Wish, refuse, written
-from corral.host.bridging.sections import Section, read_sections, write_sections
+from corral.host.bridging.sections import Section, first, read_sections, write_sections
 
 DIRECTORY: Final = "/etc/systemd/network"
 COMMENT: Final = "Made by Corral: corral host network bridge"
 # What hangs on the card itself, and would have to move with a thought.
 _HANGING: Final = ("Bridge", "Bond", "VLAN", "MACVLAN", "MACVTAP", "IPVLAN", "VRF", "VXLAN", "Tunnel")
+RESTART: Final = Command(("systemctl", "restart", "systemd-networkd"))
 # Of the card, not of its addresses.
 _OF_THE_CARD: Final = ("Match", "Link")
+
+
+def netplan_drop_in(bridge: str) -> str:
+    """Beside the file that netplan writes for a bridge."""
+    return f"{DIRECTORY}/10-netplan-{bridge}.network.d/corral.conf"
+
+
+def keeps_identity(facts: Facts) -> tuple[Section, ...]:
+    """To a DHCP server the bridge is who the card was, and gets the same addresses."""
+    sections = [section for file in facts.networkd for section in read_sections(file.text)]
+    known = (("DHCPv4", facts.identity.iaid_v4), ("DHCPv6", facts.identity.iaid_v6))
+    return tuple(Section(name, (("IAID", iaid),)) for name, iaid in known if iaid and not first(sections, name, "IAID"))
 
 
 def plan_networkd(facts: Facts, wish: Wish) -> Plan:
@@ -50,7 +63,8 @@ def plan_networkd(facts: Facts, wish: Wish) -> Plan:
             facts,
             f"{DIRECTORY}/{stem}.network",
             write_sections(
-                (Section("Match", (("Name", wish.bridge),)), *addresses), f"{COMMENT}; addresses of {main.path}"
+                (Section("Match", (("Name", wish.bridge),)), *addresses, *keeps_identity(facts)),
+                f"{COMMENT}; addresses of {main.path}",
             ),
         ),
     )
@@ -60,11 +74,9 @@ def plan_networkd(facts: Facts, wish: Wish) -> Plan:
         nic=wish.nic,
         bridge=wish.bridge,
         files=files,
-        after=(reload, Command(("networkctl", "reconfigure", wish.nic), needed=False)),
-        undo_after=(
-            Command(("ip", "link", "del", "dev", wish.bridge), needed=False),
-            reload,
-            Command(("networkctl", "reconfigure", wish.nic)),
-        ),
+        # It configures a card anew whose files are others. Told so once more in the middle of that, it may lose an address.
+        after=(reload,),
+        undo_after=(Command(("ip", "link", "del", "dev", wish.bridge), needed=False), reload),
+        undo_again=(RESTART,),
         notes=(f"{main.path} stays as it is: what goes before it wins",),
     )

@@ -39,6 +39,8 @@ class FileChange:
     after: str | None
     mode: int = FILE_MODE
     """Of the new file; one that was there keeps its own."""
+    own_directory: bool = False
+    """Its directory comes with it, and goes with it when nothing else is in there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Plan:
     undo_before: tuple[Command, ...] = ()
     """Taking back, while the new files are still there."""
     undo_after: tuple[Command, ...] = ()
+    undo_again: tuple[Command, ...] = ()
+    """Where the card has not got its addresses back by all that."""
+    addresses: tuple[str, ...] = ()
+    """The card's own."""
     notes: tuple[str, ...] = ()
 
 
@@ -91,6 +97,16 @@ class NicFacts:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What a program made up for a card by the card's name, and would make up anew for a bridge. Empty: it did not."""
+
+    iaid_v4: str = ""
+    """Goes into what a DHCP server knows a client by (RFC 4361): with another one it gives another address."""
+    iaid_v6: str = ""
+    route_metric: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that the planners look at."""
 
@@ -104,6 +120,9 @@ class Facts:
     netplan: tuple[TextFile, ...] = ()
     network_manager: TextFile | None = None
     """The connection that NetworkManager has up on the card."""
+    connection: str = ""
+    """Its UUID, which need not be in its file."""
+    identity: Identity = Identity()
     others: Mapping[str, TextFile] = field(default_factory=dict)
     """Files that a plan may write and that are there already, by path."""
     cloud_init: bool = False
@@ -113,10 +132,10 @@ def refuse(wish: Wish, reason: str, hint: str) -> CorralError:
     return CorralError("unsupported", f"make bridge {wish.bridge} over {wish.nic}", reason, hint)
 
 
-def written(facts: Facts, path: str, text: str, mode: int = FILE_MODE) -> FileChange:
+def written(facts: Facts, path: str, text: str, mode: int = FILE_MODE, *, own_directory: bool = False) -> FileChange:
     """A file that may be there already."""
     known = facts.others.get(path)
-    return FileChange(path, None if known is None else known.text, text, mode)
+    return FileChange(path, None if known is None else known.text, text, mode, own_directory)
 
 
 def keeps_cloud_init_away(facts: Facts, path: str) -> tuple[FileChange, ...]:
