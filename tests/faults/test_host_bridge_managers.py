@@ -195,10 +195,9 @@ WHEN: dict[str, Callable[[Before, Journal], bool]] = {
 }
 
 
-# Who the process was that died is the same for all of them; one with a mind of its own is enough for every run.
-@pytest.mark.parametrize(
-    "manager", [name if name == "NetworkManager" else pytest.param(name, marks=pytest.mark.soak) for name in HOSTS]
-)
+# What takes back is the same for all of them, and killed in every run of test_host_bridge.py.
+@pytest.mark.soak
+@pytest.mark.parametrize("manager", list(HOSTS))
 def test_the_next_start_takes_back_what_was_cut(host: BootedHost, journal: Journal) -> None:
     """The process itself, or the machine, dies at each of its steps."""
     before = Before(host)
