@@ -216,7 +216,9 @@ class Evaluator:
         source, target = self._met_on(question.source), question.target.card
         if target is None or target.tap not in self.ways.floating:
             return False
-        return source is None or realm_of(source) != self._realm(target)
+        if source is None:
+            return not self._is_forwarded(question)
+        return realm_of(source) != self._realm(target)
 
     def _way_out(self, source: End, target: End) -> Outside | None:
         """By which router it leaves, and how it is met outside. None: it stays within what its routers join."""
