@@ -6,15 +6,19 @@ from firewall_policies import some_policy
 from wired_host import wired_host
 
 from corral.network.firewall.policy import (
+    Card,
+    Direction,
     Exemption,
     Floating,
     Forward,
+    Group,
     Net,
     NetworkPolicy,
     Opening,
     Peer,
     Policy,
     Protocol,
+    Rule,
     Traffic,
 )
 
@@ -55,3 +59,31 @@ def test_whatever_is_compiled_is_loaded() -> None:
         host.load()
         assert host.keeper_pid() == pid, "no difference had to be answered by beginning anew"
         assert "crt" not in host.on_host("nft", "list", "ruleset").stdout
+
+
+def crowd(count: int) -> Policy:
+    """Each with a group of its own, of ten rules; the last one of each lets out."""
+    net = Net("n1", "default", "crl1", "nat", ("10.79.0.0/16",), ("10.79.0.1",))
+    cards, groups = [], []
+    for number in range(count):
+        high, low = divmod(number, 256)
+        mac, address = f"52:54:01:00:{high:02x}:{low:02x}", f"10.79.{high + 1}.{low}"
+        cards.append(Card(f"crt{number:06x}", net.uid, mac, (address,), (f"g{number}",)))
+        traffic = [Traffic(Protocol.TCP, (1000 + each, 2000 + number)) for each in range(9)]
+        rules = [Rule(f"r{number}-{each}", Direction.IN, found) for each, found in enumerate(traffic)]
+        groups.append(Group(f"g{number}", (*rules, Rule(f"r{number}-out", Direction.OUT))))
+    return Policy((net,), tuple(cards), tuple(groups))
+
+
+def test_thousands_of_rules_come_and_one_of_them_goes() -> None:
+    with wired_host() as host:
+        host.policy = crowd(500)
+        host.load()
+        pid, counted = host.keeper_pid(), host.counters()
+        assert {f"r{number}-{each}" for number in range(500) for each in range(9)} <= set(counted)
+        first = host.policy.groups[0]
+        host.load(groups=(replace(first, rules=first.rules[1:]), *host.policy.groups[1:]))
+        assert set(counted) - set(host.counters()) == {"r0-0"}
+        host.load(cards=(), groups=())
+        assert host.keeper_pid() == pid
+        assert "r1-0" not in host.counters()
