@@ -69,7 +69,7 @@ def rule(expressions: Iterable[Json], comment: str = "") -> str:
 
 
 def commented(text: str, comment: str) -> str:
-    return f'{text},"comment":{encode(comment)}'
+    return f'{text},"comment":{encode_basestring_ascii(comment)}'
 
 
 def batch(commands: Iterable[str]) -> str:

@@ -81,8 +81,8 @@ class Group:
 
     @cached_property
     def _hash(self) -> int:
-        """Asked for by each compilation, of each group; and there may be thousands of rules."""
-        return hash((self.uid, self.rules))
+        """Asked for by each compilation, of each group; and there may be thousands of rules, which have names."""
+        return hash((self.uid, *(rule.uid for rule in self.rules)))
 
     @cached_property
     def named_peers(self) -> tuple[Peer, ...]:
