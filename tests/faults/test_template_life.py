@@ -79,6 +79,28 @@ async def _clean(w) -> None:
     raise AssertionError("something is left over") from problem
 
 
+def test_many_forks_at_once_all_run_first(world) -> None:
+    """Those that run are held back meanwhile, and none of them for longer."""
+
+    async def main(w) -> None:
+        service, _ = await _base(w)
+        w.simulation.trace.clear()
+        names = tuple(f"fork-{number}" for number in range(12))
+        held, forking = set[str](), w.hypervisor.forking
+        w.simulation.latency_s = 0.005
+        w.simulation.on_call = lambda _name: held.update(forking.held)
+        _, operations = await service.fork(CALLER, "default", "base", ForkRequest(names=names))
+        for operation in operations:
+            done = await w.ended(operation)
+            assert done.status.state is OperationState.SUCCEEDED, done.status
+        calls = [name for name in w.simulation.trace if name in ("hypervisor.fork", "hypervisor.introduce")]
+        assert calls == ["hypervisor.fork"] * len(names) + ["hypervisor.introduce"] * len(names)
+        assert len(held) >= len(names) - 4
+        assert not forking.held
+
+    world(main)
+
+
 def test_another_key_makes_it_stale_before_anybody_forks_it_and_a_refresh_makes_it_anew(world) -> None:
     async def main(w) -> None:
         service, vm = await _base(w)

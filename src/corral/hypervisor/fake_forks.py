@@ -32,6 +32,7 @@ class FakeForking:
         self.rested: list[str] = []
         self.scripts: dict[str, str] = {}
         self.plugged: set[str] = set()
+        self.held: set[str] = set()
 
     async def key(self, accelerator: Accelerator) -> str:
         async with self._call("fork_key"):
@@ -62,6 +63,8 @@ class FakeForking:
             domain.boot()
             domain.state, domain.reason, domain.introduced = VmState.RUNNING, "unpaused", False
             domain.waiting, domain.agent_connected, domain.starts = False, self.has_agent, 1
+            if held:
+                self.held.add(domain.uid)
             self.loads[domain.uid] = self.loads.get(domain.uid, 0) + 1
             self._changed(domain, "resumed")
 
@@ -103,6 +106,7 @@ class FakeForking:
             if not domain.introduced:
                 assert uid in self.plugged, "a guest without cards cannot be told their addresses"
                 self.scripts[uid] = script
+                self.held.discard(uid)
             return self.has_agent
 
     async def connect(self, definition: DomainDefinition) -> None:
