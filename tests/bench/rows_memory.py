@@ -14,7 +14,7 @@ from stage import Daemon, Row, median, say, timed
 from corral.client import Client, raise_for_operation
 from corral.client_types import Operation
 
-ROUNDS = 5
+ROUNDS = 9
 MEMORY_MIB = 256
 LATE_S = 120.0
 # What the timing before left to do (a layer to be merged, events, cgroups) is done by then.
