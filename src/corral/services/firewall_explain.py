@@ -165,7 +165,7 @@ class Explainer:
 
     def _step(self, step: Step, question: Question, evaluator: Evaluator) -> ExplainedStep:
         if step.stage in (Stage.OUT, Stage.IN):
-            return self._of_groups(step, question)
+            return self._of_groups(step)
         policy = next((one.name for one in self.wished.policies if one.uid == step.uid), "")
         reason = _REASONS.get(step.stage, "").format(policy=policy)
         if step.stage is Stage.HOST:
@@ -181,10 +181,9 @@ class Explainer:
             reason = self._way(step, question, evaluator)
         return ExplainedStep(stage=step.stage.value, allowed=step.allowed, policy=policy, reason=reason)
 
-    def _of_groups(self, step: Step, question: Question) -> ExplainedStep:
-        card = question.source.card if step.stage is Stage.OUT else question.target.card
-        assert card is not None
-        vm, nic = self.owners[card.tap]
+    def _of_groups(self, step: Step) -> ExplainedStep:
+        assert step.card is not None
+        vm, nic = self.owners[step.card.tap]
         if vm.project != self.project:
             verb = "lets it through" if step.allowed else "denies it"
             return ExplainedStep(
@@ -222,6 +221,8 @@ class Explainer:
         card, way = (source, "out of") if source is not None else (target, "into")
         assert card is not None
         net = evaluator.net_of(card)
+        if source is not None and not step.allowed:
+            return f"network {self._network(net.uid)} ({net.mode}) does not lead there"
         return f"network {self._network(net.uid)} ({net.mode}) leads {'' if step.allowed else 'nobody '}{way} it"
 
     def _network(self, uid: str) -> str:

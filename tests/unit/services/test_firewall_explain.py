@@ -20,8 +20,9 @@ from corral.model.firewall_requests import (
 from corral.model.identity import Project, Role
 from corral.model.network import Network, NetworkSpec
 from corral.model.requests import CreateVmRequest, NicRequest
+from corral.model.router import Router, RouterPort, RouterSpec
 from corral.model.security_group import rule_uid
-from corral.names import new_uid, tap_name
+from corral.names import new_mac, new_uid, tap_name
 from corral.network.firewall.absent import NoFirewall
 from corral.network.firewall.base import Count
 from corral.network.firewall.nflog import Denial
@@ -68,6 +69,31 @@ def test_the_rule_that_decides_is_named_in_its_own_words(play: Any) -> None:
         assert (
             await explain(world, "db", destination="web", port=443)
         ).decided_by == "no rule of db lets db/net0 send it"
+
+    play(scene)
+
+
+def test_who_comes_through_a_router_is_met_by_its_address(play: Any) -> None:
+    async def scene(world: Any) -> None:
+        await shop(world)
+        await world.vms.create(
+            world.caller(Role.ADMIN),
+            "default",
+            CreateVmRequest(name="far", image="micro", nics=(NicRequest(network="back"),)),
+        )
+        assert (await explain(world, "plain", source="far", port=80)).steps[-1].stage == "transit"
+        far, plain = [(await world.vm(name)).spec.nics[0] for name in ("far", "plain")]
+        inner = RouterPort(network="back", network_uid=far.network_uid, mac=new_mac(), address="10.9.0.2")
+        outer = RouterPort(
+            network="default", network_uid=plain.network_uid, mac=new_mac(), address=f"{plain.address[:-1]}9"
+        )
+        spec = RouterSpec(ports=(inner,), uplink="nat", uplink_port=outer)
+        await world.put(Router(name="edge", uid=new_uid(), created_at=NOW, spec=spec))
+        for other in ({"source": "far"}, {"source": outer.address}):
+            denied = await explain(world, "plain", **other, port=80)
+            assert (denied.allowed, denied.decided_by) == (False, "no rule of default lets plain/net0 take it")
+        assert (await explain(world, "far", destination=plain.address, port=80)).steps[-1].card == "plain/net0"
+        assert (await explain(world, "far", source="plain", port=80)).steps[-1].stage == "transit", "nobody comes in"
 
     play(scene)
 

@@ -82,6 +82,8 @@ class Step:
     stage: Stage
     allowed: bool
     uid: str = ""
+    card: Card | None = None
+    """Whose groups were asked."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,10 @@ class Evaluator:
                 yield Step(Stage.POLICY, allowed=False, uid=policy.uid)
         if source.card is not None:
             rule = self._rule(source.card, Direction.OUT, target, question)
-            yield Step(Stage.OUT, rule is not None, rule.uid if rule is not None else "")
+            yield Step(Stage.OUT, rule is not None, rule.uid if rule is not None else "", source.card)
         if target.card is not None:
             rule = self._rule(target.card, Direction.IN, source, question)
-            yield Step(Stage.IN, rule is not None, rule.uid if rule is not None else "")
+            yield Step(Stage.IN, rule is not None, rule.uid if rule is not None else "", target.card)
 
     # ---- through routers -------------------------------------------------------------------------------------------
 
