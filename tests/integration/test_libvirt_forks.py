@@ -237,7 +237,7 @@ def test_forks_are_each_their_own(micro_definition: Make, open_dir: Path, networ
         two = await world.introduced("two", 2)
         before = world.held()
         ran = await world.seen(one.uid)
-        assert (ran.state, ran.introduced) == (VmState.RUNNING, True)
+        assert (ran.state, ran.introduced, ran.pending) == (VmState.RUNNING, True, ())
         assert ran.definition_hash == owned.definition_hash(one)
         assert ran.metadata == one.metadata
 
