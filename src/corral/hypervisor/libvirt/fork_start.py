@@ -28,6 +28,7 @@ LOAD_S: Final = 30.0
 _DESCRIPTOR: Final = "corral-state"
 HELD_SHARES: Final = 10
 """A hundredth of one processor's."""
+_NO_CONTROL_GROUPS: Final = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_UNSUPPORTED)
 
 log = logger("libvirt.forks")
 
@@ -186,7 +187,7 @@ def _weigh(domain: libvirt.virDomain, shares: int) -> None:
     try:
         domain.setSchedulerParametersFlags({"cpu_shares": shares}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     except libvirt.libvirtError as error:
-        if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+        if error.get_error_code() not in _NO_CONTROL_GROUPS:
             raise
 
 
