@@ -5,6 +5,7 @@ In a host of the test's own with a systemd in it; ifupdown, and Corral's daemon,
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -120,7 +121,7 @@ def network(host: BootedHost, device: str) -> dict[str, Any]:
     """What hangs on a device; its name is left out, since it is what a bridge changes."""
     links = [one for one in json.loads(host("ip", "-j", "address", "show")) if one["ifname"] == device]
     routes = [one for version in "46" for one in json.loads(host("ip", "-j", f"-{version}", "route", "show"))]
-    hanging = [one for one in routes if one.get("dev") == device and not one["dst"].startswith(("fe80:", "ff00:"))]
+    hanging = [one for one in routes if one.get("dev") == device and "gateway" in one]
     return {
         "addresses": sorted(
             f"{address['local']}/{address['prefixlen']}"
@@ -130,13 +131,17 @@ def network(host: BootedHost, device: str) -> dict[str, Any]:
         ),
         "mtu": [link["mtu"] for link in links],
         "mac": [link["address"] for link in links],
-        "routes": sorted(f"{one['dst']} {one.get('gateway', '')} {one.get('metric', 0)}" for one in hanging),
+        "routes": sorted(f"{one['dst']} {one['gateway']} {one.get('metric', 0)}" for one in hanging),
     }
 
 
 def has_all(found: dict[str, Any]) -> bool:
     """Also what the DHCP server gives."""
     return len(found["addresses"]) == 3 and any(route.startswith("default 10.66.0.2") for route in found["routes"])
+
+
+def unleased(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "addresses": [re.sub(r"^10\.66\.0\.\d\d+/", "leased/", address) for address in found["addresses"]]}
 
 
 class Before:
@@ -154,7 +159,8 @@ class Before:
 
     def again(self) -> None:
         until(lambda: has_all(network(self.host, "eth0")))
-        assert network(self.host, "eth0") == self.network
+        # In a container systemd-networkd (255) learns by some event what a card is called, and is another client from then on.
+        assert unleased(network(self.host, "eth0")) == unleased(self.network)
         assert "br0" not in self.host("ip", "-br", "link")
         assert configuration(self.host) == self.files
         assert self.host.reached()
@@ -177,6 +183,7 @@ def test_taken_back_and_confirmed(manager: str, host: BootedHost, journal: Journ
     assert not journal.result().problems
     before.again()
 
+    before = Before(host)
     begin(host, journal, 60)
     until(lambda: journal.state() is State.PENDING)
     assert journal.plan()[0].manager.value == manager.split(maxsplit=1)[0]

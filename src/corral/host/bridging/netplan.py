@@ -87,7 +87,6 @@ def plan_netplan(facts: Facts, wish: Wish) -> Plan:
     network["bridges"] = {**(network.get("bridges") or {}), wish.bridge: bridge}
     text = str(yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True))
     apply = Command(("netplan", "apply"))
-    delete = Command(("ip", "link", "del", "dev", wish.bridge), needed=False)
     return Plan(
         manager=Manager.NETPLAN,
         nic=wish.nic,
@@ -100,9 +99,9 @@ def plan_netplan(facts: Facts, wish: Wish) -> Plan:
         after=(Command(("netplan", "generate")), apply),
         undo_after=(
             Command(("netplan", "generate")),
-            delete,
             apply,
-            delete,  # NetworkManager makes it again as long as it has not heard of the files
+            # Not before: NetworkManager would make it again, and systemd-networkd give the card up.
+            Command(("ip", "link", "del", "dev", wish.bridge), needed=False),
         ),
         # It tells systemd-networkd to configure a card that this one configures already, by which an address may be lost.
         undo_again=(RESTART,) if facts.networkd else (apply,),

@@ -74,9 +74,10 @@ def plan_networkd(facts: Facts, wish: Wish) -> Plan:
         nic=wish.nic,
         bridge=wish.bridge,
         files=files,
-        # It configures a card anew whose files are others. Told so once more in the middle of that, it may lose an address.
+        # It configures a card anew whose files are others. Told so once more in the middle of that (252) it may lose an
+        # address, and it gives a card up (255) whose bridge goes before it has read that it is to be in none.
         after=(reload,),
-        undo_after=(Command(("ip", "link", "del", "dev", wish.bridge), needed=False), reload),
+        undo_after=(reload, Command(("ip", "link", "del", "dev", wish.bridge), needed=False)),
         undo_again=(RESTART,),
         notes=(f"{main.path} stays as it is: what goes before it wins",),
     )
