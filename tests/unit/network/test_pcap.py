@@ -64,6 +64,9 @@ def test_no_table_is_not_the_same_as_no_connections(tmp_path: Path) -> None:
     assert connections(table, number) is None
     number.write_text("0\n")
     assert connections(table, number) is None
+    table.mkdir()  # which is as unreadable as one of root's is to others
+    assert connections(table, number) is None
+    table.rmdir()
     table.touch()
     assert connections(table, number) == {}
 
