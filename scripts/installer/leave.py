@@ -1,5 +1,6 @@
 """`make down` and `make purge`: stop what was started, remove what was made."""
 
+import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from installer.shell import Refused
 Say = Callable[[str], None]
 NAMESPACE = "{urn:corral:domain:1}"
 SHUTDOWN_DEADLINE_S = 90
+# corral.network.router_host_routes: by it, other people's routes are known from ours.
+ROUTES_PROTOCOL = "157"
 HOSTS = Path("/etc/hosts")
 
 
@@ -150,16 +153,26 @@ def remove_beside(context: Context, network: str) -> None:
 
 
 def remove_routers(context: Context, say: Say) -> str:
-    """The namespaces that this installation has left a mark of, with what runs in them."""
+    """The namespaces that this installation has left a mark of, with what runs in them, and the routes of the host's to them."""
     shell = context.shell
     marks = sorted((context.state_dir / "reservations").glob("crn*.router"))
     for mark in marks:
         namespace = mark.name.removesuffix(".router")
         say(namespace)
+        for route in host_routes(mark):
+            shell.ask(shell.as_root(["ip", "route", "del", *route, "proto", ROUTES_PROTOCOL]))
         for pid in shell.ask(shell.as_root(["ip", "netns", "pids", namespace])).output.split():
             shell.ask(shell.as_root(["kill", pid]))
         shell.ask(shell.as_root(["ip", "netns", "del", namespace]))
     return f"removed {len(marks)}" if marks else "none"
+
+
+def host_routes(mark: Path) -> list[list[str]]:
+    """What is noted in a router's mark, in ip's words; an empty one says that there is nothing."""
+    try:
+        return [[one["to"], "via", one["via"], "dev", one["bridge"]] for one in json.loads(mark.read_text() or "[]")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # they go with their bridge
 
 
 def remove_files(context: Context, say: Say) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from installer.shell import Refused, Result, Shell
 from installer.steplist import Steps, plain
 
 from corral.network.host_names import with_block
+from corral.network.router import HostRouteWish
+from corral.network.router_host_routes import PROTOCOL
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +113,22 @@ def test_what_is_to_be_unpacked_is_fetched_and_not_installed(tmp_path: Path) -> 
     worked.clear()
     packages.ensure_unpacked(context(tmp_path, shell), lambda _: None)
     assert not worked
+
+
+def test_a_routers_routes_on_the_host_go_with_it(tmp_path: Path) -> None:
+    marks = tmp_path / "state/reservations"
+    marks.mkdir(parents=True)
+    note = [HostRouteWish("10.9.0.0/24", "10.20.0.2", "crl1"), HostRouteWish("fd09::/64", "fd20::2", "crl1")]
+    (marks / "crn1.router").write_text(json.dumps([asdict(one) for one in note]))
+    (marks / "crn2.router").touch()
+    (marks / "crn3.router").write_text("[{")
+    shell = Answers({})
+    leave.remove_routers(context(tmp_path, shell, CORRAL_STATE_DIR=str(tmp_path / "state")), lambda _: None)
+    told = [" ".join(argv) for argv in shell.asked]
+    assert [line for line in told if "route" in line] == [
+        f"ip route del {one.to} via {one.via} dev crl1 proto {PROTOCOL}" for one in note
+    ]
+    assert [line for line in told if "netns del" in line] == [f"ip netns del crn{number}" for number in (1, 2, 3)]
 
 
 # ---- .venv ---------------------------------------------------------------------------------------------------------
