@@ -159,7 +159,7 @@ def remove_routers(context: Context, say: Say) -> str:
     for mark in marks:
         namespace = mark.name.removesuffix(".router")
         say(namespace)
-        for route in host_routes(mark):
+        for route in host_routes(shell.ask(shell.as_root(["cat", str(mark)])).output):
             shell.ask(shell.as_root(["ip", "route", "del", *route, "proto", ROUTES_PROTOCOL]))
         for pid in shell.ask(shell.as_root(["ip", "netns", "pids", namespace])).output.split():
             shell.ask(shell.as_root(["kill", pid]))
@@ -167,11 +167,11 @@ def remove_routers(context: Context, say: Say) -> str:
     return f"removed {len(marks)}" if marks else "none"
 
 
-def host_routes(mark: Path) -> list[list[str]]:
+def host_routes(mark: str) -> list[list[str]]:
     """What is noted in a router's mark, in ip's words; an empty one says that there is nothing."""
     try:
-        return [[one["to"], "via", one["via"], "dev", one["bridge"]] for one in json.loads(mark.read_text() or "[]")]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [[one["to"], "via", one["via"], "dev", one["bridge"]] for one in json.loads(mark or "[]")]
+    except (ValueError, KeyError, TypeError):
         return []  # they go with their bridge
 
 

@@ -119,10 +119,10 @@ def test_a_routers_routes_on_the_host_go_with_it(tmp_path: Path) -> None:
     marks = tmp_path / "state/reservations"
     marks.mkdir(parents=True)
     note = [HostRouteWish("10.9.0.0/24", "10.20.0.2", "crl1"), HostRouteWish("fd09::/64", "fd20::2", "crl1")]
-    (marks / "crn1.router").write_text(json.dumps([asdict(one) for one in note]))
-    (marks / "crn2.router").touch()
-    (marks / "crn3.router").write_text("[{")
-    shell = Answers({})
+    said = {"crn1": json.dumps([asdict(one) for one in note]), "crn2": "", "crn3": "[{"}
+    for name in said:
+        (marks / f"{name}.router").touch()
+    shell = Answers({f"cat {marks / name}.router": Result(0, text) for name, text in said.items()})
     leave.remove_routers(context(tmp_path, shell, CORRAL_STATE_DIR=str(tmp_path / "state")), lambda _: None)
     told = [" ".join(argv) for argv in shell.asked]
     assert [line for line in told if "route" in line] == [
