@@ -8,6 +8,7 @@ from pathlib import Path
 
 from installer.context import COMMAND, NOTES, SYSTEM_RUN_DIR, UNIT, Context
 from installer.daemons import VIRSH, daemon_status, libvirt_answers, state_dir_is_safe_to_remove
+from installer.packages import UNPACKED
 from installer.shell import Refused
 
 Say = Callable[[str], None]
@@ -194,6 +195,7 @@ def remove_files(context: Context, say: Say) -> str:
             shell.ask(shell.as_root(["systemctl", "daemon-reload"]))
         shell.ask(shell.as_root(["rm", "-rf", str(SYSTEM_RUN_DIR), str(COMMAND)]))
         shutil.rmtree(context.venv, ignore_errors=True)
+        shell.ask(shell.as_root(["rm", "-rf", str(context.root / UNPACKED)]))
         removed += [str(COMMAND), str(context.venv)]
         if remove_group(context):
             removed.append("group corral")

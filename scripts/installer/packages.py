@@ -10,6 +10,8 @@ from installer.shell import Refused, Shell
 APT = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Color=0", "-y", "--no-install-recommends"]
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 
+# Below the checkout.
+UNPACKED = "var/unpacked"
 # The places of a system whose /bin and /lib are those of /usr.
 BEGIN_UNPACKED = """
 rm -rf "$1"
@@ -92,7 +94,8 @@ def ensure_unpacked(context: Context, say: Callable[[str], None]) -> str:
     as over the system's own files. What is installed is not fetched."""
     packages = wanted((context.root / "packaging/apt-packages.txt").read_text(), ["unpacked"])
     lacking = missing(context.shell, packages)
-    place, stamp = context.root / "var/unpacked", context.root / "var/unpacked/.packages"
+    place = context.root / UNPACKED
+    stamp = place / ".packages"
     wish = "".join(f"{names[0]}\n" for names in lacking)
     if stamp.is_file() and stamp.read_text() == wish:
         return f"all {len(lacking)} are in {place}"
