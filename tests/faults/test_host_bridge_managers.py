@@ -6,13 +6,14 @@ In a host of the test's own with a systemd in it; ifupdown, and Corral's daemon,
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from booted_host import BootedHost
+from booted_host import PROJECT, BootedHost
 from host_changes import BEGIN, NEXT_START, kill, until
 
 from corral.host.bridging.journal import UNFINISHED, Journal, State
@@ -192,6 +193,22 @@ def test_taken_back_and_confirmed(manager: str, host: BootedHost, journal: Journ
     # And at the next boot.
     host("sh", "-c", NEXT_BOOT, "boot", *HOSTS[manager][0], check=False)
     before.bridged()
+
+
+@pytest.mark.parametrize("manager", ["systemd-networkd"])
+def test_it_outlives_the_service_that_began_it(host: BootedHost, journal: Journal) -> None:
+    """systemd ends what a service has begun, sessions of their own or not, unless the unit says otherwise."""
+    before = Before(host)
+    unit = (PROJECT / "packaging/corral.service").read_text()
+    [kill_mode] = re.findall(r"^KillMode=\w+$", unit, re.MULTILINE)
+    argv = (sys.executable, "-c", BEGIN, str(journal.directory), "3", "wait")
+    host("systemd-run", "--unit=corral", f"--property={kill_mode}", *argv)
+    until(lambda: journal.state() is State.PENDING)
+    host("systemctl", "stop", "corral")
+    assert journal.state() is State.PENDING
+    until(lambda: journal.state() is State.ROLLED_BACK)
+    assert journal.result().reason == "nobody confirmed it in time"
+    before.again()
 
 
 WHEN: dict[str, Callable[[Before, Journal], bool]] = {
