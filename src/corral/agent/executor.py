@@ -115,7 +115,17 @@ class Executor:
             effect: Awaitable[ObservedDomain | None] = self._copy_volume(step.volume_uid, on_share)
         else:
             effect = self._effect(step, vm, active, domain_name, on_share)
+        if isinstance(step, ForkFrom):
+            effect = self._guarded_beside(effect, vm)
         return await self.bounded(effect, f"{step.NAME} {vm.name}", factor)
+
+    async def _guarded_beside(self, effect: Awaitable[T], vm: Vm) -> T:
+        """Its cards come in the next step, which looks again, and says so where this failed: here it costs no time."""
+        guarding = asyncio.ensure_future(self.bounded(self.guard(vm), f"guard {vm.name}"))
+        try:
+            return await effect
+        finally:
+            await asyncio.gather(guarding, return_exceptions=True)
 
     async def bounded(self, call: Awaitable[T], asked: str, factor: float = BACKSTOP) -> T:
         limit_s = self.call_timeout_s * factor
