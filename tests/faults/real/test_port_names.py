@@ -31,8 +31,12 @@ def test_a_port_that_libvirt_named_is_guarded(world: World) -> None:
         before = spoofed(world)
         script = "ip addr add 10.99.99.99/32 dev $(ls /sys/class/net | grep -v lo | head -1); ping -c 2 -W 1 -I 10.99.99.99 $1; true"
         gateway = nic["address"].rpartition(".")[0] + ".1"
-        world.run_in("odd", "sh", "-c", script, "x", gateway)
-        assert spoofed(world) > before
+
+        def counted() -> bool:
+            world.run_in("odd", "sh", "-c", script, "x", gateway)
+            return spoofed(world) > before
+
+        until("it is counted", counted, 30)  # a guest that has no address yet sends nothing
         with world.client() as client:
             findings = {one["id"]: one for one in client.doctor()}
         assert (findings["guarded-ports"]["level"], port in findings["guarded-ports"]["found"]) == ("info", True)
