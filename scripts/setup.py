@@ -64,6 +64,8 @@ def down(context: Context) -> None:
 
 
 def purge(context: Context, sure: bool) -> None:
+    # After `make down` it does not run, and knows VMs and networks of ours all the same.
+    Steps(1).run("libvirt", lambda say: leave.reach_libvirt(context, say))
     what = leave.summary(context)
     print("This removes, for good:\n" + "\n".join(f"  {line}" for line in what))
     if not sure:

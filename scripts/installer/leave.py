@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from installer.context import COMMAND, NOTES, SYSTEM_RUN_DIR, UNIT, Context
-from installer.daemons import VIRSH, daemon_status, libvirt_answers, state_dir_is_safe_to_remove
+from installer.daemons import VIRSH, daemon_status, ensure_libvirt, libvirt_answers, state_dir_is_safe_to_remove
 from installer.packages import UNPACKED
 from installer.shell import Refused
 
@@ -84,6 +84,16 @@ def _domains(context: Context, *states: str) -> list[str]:
     virsh = context.shell.as_root(VIRSH)
     uids = context.shell.ask([*virsh, "list", *(states or ("--all",)), "--uuid"]).output.split()
     return [uid for uid in uids if belongs(context.shell.ask([*virsh, "dumpxml", uid]).output, installation)]
+
+
+def reach_libvirt(context: Context, say: Say) -> str:
+    """What of ours it knows can be removed only while it runs. One that does not start keeps nobody from the rest."""
+    if not _installation(context):
+        return "not needed: nothing was installed"
+    try:
+        return ensure_libvirt(context, say)
+    except Refused as error:
+        return f"{error}: what of ours it knows stays there"
 
 
 def summary(context: Context) -> list[str]:
