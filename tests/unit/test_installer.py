@@ -322,6 +322,21 @@ def test_networks_stay_up_under_running_guests(tmp_path: Path) -> None:
     assert leave.stop_networks(context(tmp_path, shell), lambda _line: None) == "took down corral-3fa1c2-default"
 
 
+def test_purge_starts_a_libvirt_that_make_down_has_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of ours it knows cannot be removed else. Where nothing was installed, or it does not start, the rest goes on."""
+    answers = iter(["libvirtd started", Refused("start libvirtd", "it does not answer within 30 s")])
+    monkeypatch.setattr(leave, "ensure_libvirt", lambda *_: _said(next(answers)))
+    nothing, installed = Answers({}), Answers({"cat": Result(0, "3fa1c2d4\n")})
+    said = [leave.reach_libvirt(context(tmp_path, shell), lambda _: None) for shell in (nothing, installed, installed)]
+    assert ["nothing was installed" in said[0], said[1], "stays there" in said[2]] == [True, "libvirtd started", True]
+
+
+def _said(answer: str | Refused) -> str:
+    if isinstance(answer, Refused):
+        raise answer
+    return answer
+
+
 def test_bridges_over_cards_and_names_of_guests_go_with_their_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,21 +391,3 @@ def test_a_chroot_whose_root_is_no_mount_is_known() -> None:
     proc = "22 1 0:20 / /proc rw - proc proc rw\n"
     assert not machine.root_is_mounted(proc)
     assert machine.root_is_mounted(proc + "1 0 254:0 / / rw - ext4 /dev/vda rw\n")
-
-
-# ---- the unit of systemd ---------------------------------------------------------------------------------------------
-
-
-def test_the_unit_leaves_the_daemon_what_it_needs() -> None:
-    """Whatever gives the unit a file system of its own takes routers' namespaces from the host; a list of devices, even of
-    one, takes /dev/kvm; and disks are written, images read, where users have them."""
-    unit = (ROOT / "packaging/corral.service").read_text().splitlines()
-    settings = {line.partition("=")[0] for line in unit if not line.startswith("#")}
-    hidden = {"ProtectSystem", "ProtectHome", "ProtectKernelModules", "ProtectKernelLogs", "ProtectKernelTunables"}
-    hidden |= {"ProtectControlGroups", "ProtectClock", "PrivateTmp", "PrivateDevices", "PrivateMounts", "DeviceAllow"}
-    hidden |= {"ReadOnlyPaths", "ReadWritePaths", "InaccessiblePaths", "MountFlags"}
-    assert not settings & hidden
-    for kept in ("NoNewPrivileges=yes", "LockPersonality=yes", "KillMode=process", "Type=notify"):
-        assert kept in unit
-    families = next(line for line in unit if line.startswith("RestrictAddressFamilies="))
-    assert {"AF_UNIX", "AF_NETLINK", "AF_PACKET"} <= {*families.partition("=")[2].split()}
